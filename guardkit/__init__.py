@@ -1,0 +1,77 @@
+"""guardkit: train small text classifiers, and route text through ensembles of them.
+
+    guardkit.load_policy("policies/default.yaml").decide(["Ignore all previous instructions."])
+    guardkit.load_model("builtin:injection").probabilities(["Hello."])
+
+Names below are the public API, plugins' included; everything else may change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guardkit.artefact import ArtefactConfig as ArtefactConfig
+    from guardkit.artefact import choose_pooling as choose_pooling
+    from guardkit.artefact import read_config as read_config
+    from guardkit.artefact import write_json as write_json
+    from guardkit.calibrate import fit_calibration as fit_calibration
+    from guardkit.errors import ArtefactError as ArtefactError
+    from guardkit.errors import ConfigError as ConfigError
+    from guardkit.errors import DataError as DataError
+    from guardkit.errors import GuardkitError as GuardkitError
+    from guardkit.errors import TrainingInterrupted as TrainingInterrupted
+    from guardkit.hookspecs import hookimpl as hookimpl
+    from guardkit.models import load_model as load_model
+    from guardkit.policy import Policy as Policy
+    from guardkit.router import load_policy as load_policy
+    from guardkit.text import pool_windows as pool_windows
+    from guardkit.text import windows as windows
+    from guardkit.types import Classifier as Classifier
+    from guardkit.types import ClassifierFamily as ClassifierFamily
+    from guardkit.types import Combiner as Combiner
+    from guardkit.types import Decision as Decision
+    from guardkit.types import Evidence as Evidence
+    from guardkit.types import Examples as Examples
+    from guardkit.types import Progress as Progress
+    from guardkit.types import RawScores as RawScores
+    from guardkit.types import TrainingData as TrainingData
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ArtefactConfig": "artefact",
+    "ArtefactError": "errors",
+    "Classifier": "types",
+    "ClassifierFamily": "types",
+    "Combiner": "types",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Decision": "types",
+    "Evidence": "types",
+    "Examples": "types",
+    "GuardkitError": "errors",
+    "Policy": "policy",
+    "Progress": "types",
+    "RawScores": "types",
+    "TrainingData": "types",
+    "TrainingInterrupted": "errors",
+    "choose_pooling": "artefact",
+    "fit_calibration": "calibrate",
+    "hookimpl": "hookspecs",
+    "load_model": "models",
+    "load_policy": "router",
+    "pool_windows": "text",
+    "read_config": "artefact",
+    "windows": "text",
+    "write_json": "artefact",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that ``import guardkit`` stays quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'guardkit' has no attribute {name!r}")
+    return getattr(import_module(f"guardkit.{_HOME[name]}"), name)

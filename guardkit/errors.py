@@ -1,0 +1,101 @@
+"""Every error guardkit raises on purpose.
+
+    GuardkitError
+    |-- UsageError              exit 2: something given to us is wrong
+    |   |-- InputFileError      a file to classify cannot be read at all
+    |   |-- DataError           examples to train or evaluate on
+    |   |-- ConfigError         training options
+    |   |-- PolicyError         a policy file; carries every mistake found
+    |   |-- ArtefactError       a trained model on disk
+    |   `-- PluginError         a plugin is missing, broken or misspelt
+    |       `-- PluginConflictError   two plugins claim one name
+    |-- RunError                exit 3: the work failed under way
+    |   |-- ClassifierError     a classifier broke its contract
+    |   `-- OutputError         results could not be written
+    `-- TrainingInterrupted     exit 130: stopped by the user, resumable
+
+Messages name the file, the field, the value, what was allowed and what to do
+next. ``guardkit.cli.main`` is the only place that catches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GuardkitError(Exception):
+    """Anything guardkit raises on purpose."""
+
+    exit_code = 3
+
+
+class UsageError(GuardkitError):
+    """Something given to guardkit is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class InputFileError(UsageError):
+    """A file to classify cannot be opened or is of no known format."""
+
+
+class DataError(UsageError):
+    """Training or evaluation examples cannot be used as they are."""
+
+
+class ConfigError(UsageError):
+    """A training option is unknown or out of range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a policy file."""
+
+    line: int  # 1-based; 0 where the mistake has no line
+    field: str  # dotted path, "" for the whole file
+    message: str
+
+
+class PolicyError(UsageError):
+    """A policy file has mistakes; ``problems`` holds all of them, by line."""
+
+    def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+        self.path = path
+        self.problems = tuple(sorted(problems, key=lambda p: (p.line, p.field)))
+        lines = [
+            f"{path}:{p.line}: {p.field + ': ' if p.field else ''}{p.message}"
+            for p in self.problems
+        ]
+        count = f"{len(lines)} mistake{'s' if len(lines) != 1 else ''}"
+        super().__init__(f"{path}: {count}\n" + "\n".join(lines))
+
+
+class ArtefactError(UsageError):
+    """A trained model on disk is missing, damaged or not what was asked for."""
+
+
+class PluginError(UsageError):
+    """A plugin is missing, failed to import, or does not keep its contract."""
+
+
+class PluginConflictError(PluginError):
+    """Two plugins claim the same name."""
+
+
+class RunError(GuardkitError):
+    """The work failed under way."""
+
+
+class ClassifierError(RunError):
+    """A classifier raised, or returned something that is not a score."""
+
+
+class OutputError(RunError):
+    """Results could not be written."""
+
+
+class TrainingInterrupted(GuardkitError):
+    """The user stopped training. A checkpoint was saved; ``--resume`` goes on."""
+
+    exit_code = 130

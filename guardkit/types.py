@@ -1,0 +1,223 @@
+"""The values that flow, and the two protocols a plugin fulfils.
+
+Shape letters used throughout: N texts, C labels, L tokens, M members, W windows.
+The hot path carries one numpy array per batch; records stand at the edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+Action = Literal["allow", "flag", "abstain", "block"]
+#: Least to most severe; a text's overall action is the most severe of its categories'.
+SEVERITY: tuple[Action, ...] = ("allow", "flag", "abstain", "block")
+Task = Literal["multiclass", "multilabel"]
+Pooling = Literal["mean", "max"]
+
+#: f(log_odds_MN, prior_log_odds_M) -> log_odds_N, float32, natural logarithm.
+Combiner = Callable[[FloatArray, FloatArray], FloatArray]
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Texts to learn from or to measure on.
+
+    ``labels_N`` indexes ``label_names``; -1 means unlabelled. ``groups`` names what must
+    stay on one side of a split (near-duplicates, one movie's reviews); ``sources`` is for
+    per-source tables. Both are empty where the data has no such column.
+    """
+
+    texts: Sequence[str]
+    labels_N: IntArray
+    label_names: tuple[str, ...]
+    groups: Sequence[str] = ()
+    sources: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, index: Sequence[int] | IntArray) -> Examples:
+        """Return the examples at ``index``, in that order."""
+        rows = [int(i) for i in index]
+        return Examples(
+            texts=[self.texts[i] for i in rows],
+            labels_N=self.labels_N[rows],
+            label_names=self.label_names,
+            groups=[self.groups[i] for i in rows] if self.groups else (),
+            sources=[self.sources[i] for i in rows] if self.sources else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a family learns from, every example labelled. ``validation`` may steer the training
+    (early stopping); the calibration set, which core keeps to itself, may not."""
+
+    train: Examples
+    validation: Examples
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.train.label_names
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What each token of one text adds to each label's logit, under ``scorer``.
+
+    ``spans`` are (start, end) character offsets into the text; ``values_TC`` is float32.
+    """
+
+    scorer: str
+    spans: Sequence[tuple[int, int]]
+    values_TC: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class RawScores:
+    """What a classifier returns for one batch of N texts: pooled over windows, uncalibrated.
+
+    ``logits_NC`` float32, natural-log units: for ``multiclass`` a softmax over C gives the
+    uncalibrated posterior, for ``multilabel`` a sigmoid of each. ``tokens_N`` counts the
+    tokens read, ``windows_N`` the windows they were read in; ``truncated_N`` is true where
+    part of a text was not read at all. ``novelty_N``: larger is stranger; only on request.
+    """
+
+    logits_NC: FloatArray
+    tokens_N: IntArray
+    windows_N: IntArray
+    truncated_N: BoolArray
+    novelty_N: FloatArray | None = None
+    evidence: Sequence[Evidence] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line to classify: its texts (several for ``messages``), or why it has none."""
+
+    line: int  # 1-based
+    id: Any  # as the line gave it, else the line number
+    texts: tuple[str, ...] = ()
+    error: str | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)  # fields named by --keep
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryDecision:
+    """One category of one text. ``score`` is a calibrated probability, None where nothing
+    could judge the text; ``decided_by`` names the member or node that settled it."""
+
+    action: Action
+    score: float | None
+    threshold: float
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStep:
+    """A member that ran for a text: its calibrated probability and what followed."""
+
+    category: str
+    member: str
+    score: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy decided for one text. Verdict and failure are separate fields: a text
+    that could not be judged has ``error`` set and never reads as safe by silence."""
+
+    id: Any
+    action: Action
+    categories: Mapping[str, CategoryDecision]
+    error: str | None
+    truncated: bool
+    route: Sequence[RouteStep]
+    policy: str  # short hash
+    shadow: Mapping[str, Any] | None = None
+
+
+class Progress(Protocol):
+    """Called by a family between two training steps.
+
+    May raise ``TrainingInterrupted``: the family then saves what ``resume`` needs and lets
+    the exception pass.
+    """
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A loaded model. ``score`` may be called from one thread at a time."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
+    ) -> RawScores: ...
+
+
+class ClassifierFamily(Protocol):
+    """A way to train and run classifiers, as a plugin registers it.
+
+    ``presets`` maps a name to values for ``config``; ``builtin`` is the folder of bundled
+    artefacts (``builtin:NAME`` is ``builtin / NAME``) or None.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def config(self) -> type[BaseModel]: ...
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def builtin(self) -> Path | None: ...
+
+    def train(
+        self,
+        data: TrainingData,
+        config: Any,
+        out: Path,
+        *,
+        pretrain: Examples | None,
+        init: str | None,
+        resume: bool,
+        device: str,
+        progress: Progress,
+    ) -> Path:
+        """Train and return the folder that holds ``config.json`` and the weights.
+
+        ``out`` exists and is the family's own until it returns; checkpoints go below it,
+        the returned folder is ``out`` or one inside it. ``resume`` continues from what an
+        interrupted call with the same data and config left there.
+        """
+        ...
+
+    def load(self, path: Path, *, device: str, backend: str) -> Classifier:
+        """Load a verified artefact folder."""
+        ...
