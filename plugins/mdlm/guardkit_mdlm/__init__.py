@@ -1,0 +1,60 @@
+"""Masked diffusion language models as text classifiers: the ``mdlm`` family.
+
+Hooks only; torch is imported when a model is trained or loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from guardkit import Classifier, ClassifierFamily, Examples, Progress, TrainingData, hookimpl
+from guardkit_mdlm.config import PRESETS, MdlmConfig
+
+
+@dataclass(frozen=True)
+class MdlmFamily:
+    """One class-conditional masked diffusion network for all labels."""
+
+    name: str = "mdlm"
+    summary: str = "class-conditional masked diffusion language model: one-pass and generative"
+    config: type[MdlmConfig] = MdlmConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    builtin: Path | None = Path(__file__).parent / "models"
+
+    def train(
+        self,
+        data: TrainingData,
+        config: MdlmConfig,
+        out: Path,
+        *,
+        pretrain: Examples | None,
+        init: str | None,
+        resume: bool,
+        device: str,
+        progress: Progress,
+    ) -> Path:
+        from guardkit_mdlm.training import train
+
+        return train(
+            data,
+            config,
+            out,
+            pretrain=pretrain,
+            init=init,
+            resume=resume,
+            device=device,
+            progress=progress,
+        )
+
+    def load(self, path: Path, *, device: str, backend: str) -> Classifier:
+        from guardkit_mdlm.scoring import load
+
+        return load(path, device=device, backend=backend)
+
+
+@hookimpl
+def register_classifiers() -> Sequence[ClassifierFamily]:
+    return [MdlmFamily()]

@@ -1,0 +1,100 @@
+"""Windows of the training texts, drawn anew each epoch and packed by length into steps.
+
+Everything follows from (seed, epoch), so that a resumed run meets the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guardkit_mdlm.tokenizer import TokenIds
+
+#: Steps' worth of windows that are sorted by length together: enough to pack well, few
+#: enough that a step still mixes the data.
+POOL_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows of at most L tokens. ``label_B`` is -1 where there is none."""
+
+    ids_BL: Tensor
+    real_BL: Tensor
+    label_B: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.ids_BL.to(device), self.real_BL.to(device), self.label_B.to(device))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised texts and how to window them."""
+
+    ids: Sequence[TokenIds]
+    labels_N: np.ndarray
+    window: int
+    windows_per_epoch: int
+    batch_tokens: int
+    seed: int
+
+    def epoch(self, number: int) -> list[list[tuple[int, int]]]:
+        """Return the steps of an epoch, each a list of (text, start) windows."""
+        rng = np.random.default_rng([self.seed, number])
+        lengths_N = np.array([len(i) for i in self.ids])
+        draws_N = np.clip(-(-lengths_N // self.window), 1, self.windows_per_epoch)
+        text_W = np.repeat(np.arange(len(self.ids)), draws_N)
+        length_W = np.minimum(lengths_N[text_W], self.window)
+        start_W = rng.integers(0, lengths_N[text_W] - length_W + 1)
+        order_W = rng.permutation(len(text_W))
+        per_pool = max(1, POOL_STEPS * self.batch_tokens // max(1, int(length_W.mean())))
+        steps: list[list[tuple[int, int]]] = []
+        for pool in np.array_split(order_W, max(1, len(order_W) // per_pool)):
+            pool = pool[np.argsort(length_W[pool], kind="stable")]
+            step: list[tuple[int, int]] = []
+            for w in pool:
+                if step and (len(step) + 1) * (length_W[w] + 1) > self.batch_tokens:
+                    steps.append(step)
+                    step = []
+                step.append((int(text_W[w]), int(start_W[w])))
+            steps.append(step)
+        return [steps[i] for i in rng.permutation(len(steps))]
+
+    def batch(self, step: Sequence[tuple[int, int]]) -> Batch:
+        return pad_batch(
+            [self.ids[t][start : start + self.window] for t, start in step],
+            np.array([self.labels_N[t] for t, _ in step]),
+        )
+
+
+def pad_batch(ids: Sequence[TokenIds], labels_N: np.ndarray) -> Batch:
+    """Pad to the longest; at least one column, so that an empty text is a row like others."""
+    lengths_B = torch.tensor([len(i) for i in ids])
+    L = max(1, int(lengths_B.max()))
+    ids_BL = torch.zeros(len(ids), L, dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        ids_BL[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+    real_BL = torch.arange(L)[None] < lengths_B[:, None]
+    return Batch(ids_BL, real_BL, torch.from_numpy(labels_N.astype(np.int64)))
+
+
+def steps_of(corpus: Corpus, epochs: float) -> int:
+    """Return how many steps ``epochs`` passes take (the last may be a part of one)."""
+    whole, part = int(epochs), epochs - int(epochs)
+    steps = sum(len(corpus.epoch(e)) for e in range(whole))
+    return max(1, steps + round(part * len(corpus.epoch(whole))) if part else steps)
+
+
+def walk(corpus: Corpus, first_step: int) -> Iterator[Batch]:
+    """Yield batches from ``first_step`` on, epoch after epoch, without end."""
+    epoch, skip = 0, first_step
+    while True:
+        steps = corpus.epoch(epoch)
+        for step in steps[skip:]:
+            yield corpus.batch(step)
+        skip = max(0, skip - len(steps))
+        epoch += 1

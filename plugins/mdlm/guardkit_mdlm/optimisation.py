@@ -1,0 +1,143 @@
+"""Float32 master weights behind a network that computes in bfloat16, and their optimisers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardkit_mdlm.config import MdlmConfig
+
+
+def pick_device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return what to compute in: bfloat16 where the machine multiplies it natively."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+class Optimiser:
+    """Muon for hidden matrices (Jordan 2024), AdamW for the rest, and an average of weights.
+
+    The network holds ``dtype`` weights; the float32 masters live here. On a CPU this is
+    several times faster than autocast, which casts the weights anew in every operation.
+    """
+
+    def __init__(self, net: nn.Module, config: MdlmConfig, total_steps: int) -> None:
+        self.net = net
+        self.config = config
+        self.total_steps = total_steps
+        self.masters = {
+            name: p.detach().float().clone().requires_grad_()
+            for name, p in net.named_parameters() if p.requires_grad
+        }  # fmt: skip
+        self.average = {name: p.detach().clone() for name, p in self.masters.items()}
+        hidden = [n for n, p in self.masters.items() if p.ndim == 2 and _is_hidden(n)]
+        if config.optimizer == "adamw":
+            hidden = []
+        rest = [n for n in self.masters if n not in hidden]
+        decay = [n for n in rest if self.masters[n].ndim == 2]
+        groups = [
+            {"params": [self.masters[n] for n in decay], "weight_decay": config.weight_decay},
+            {"params": [self.masters[n] for n in rest if n not in decay], "weight_decay": 0.0},
+        ]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-10)
+        ]
+        if hidden:
+            self.optimisers.append(
+                torch.optim.Muon(
+                    [self.masters[n] for n in hidden],
+                    lr=config.lr_muon,
+                    momentum=0.95,
+                    weight_decay=config.weight_decay,
+                )
+            )
+        self.base_rates = [g["lr"] for o in self.optimisers for g in o.param_groups]
+
+    def step(self, step: int) -> float:
+        """Apply the network's gradients as step number ``step``; return their norm."""
+        for name, parameter in self.net.named_parameters():
+            if parameter.grad is not None:
+                self.masters[name].grad = parameter.grad.float()
+                parameter.grad = None
+        norm = nn.utils.clip_grad_norm_(self.masters.values(), self.config.grad_clip)
+        factor = _rate(step, self.total_steps, self.config.warmup)
+        groups = [g for o in self.optimisers for g in o.param_groups]
+        for group, rate in zip(groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                self.average[name].lerp_(master, 1 - decay)
+        self._to_net(self.masters)
+        return float(norm)
+
+    def averaged(self) -> None:
+        """Put the averaged weights into the network."""
+        self._to_net(self.average)
+
+    def current(self) -> None:
+        """Put the weights being trained back into the network."""
+        self._to_net(self.masters)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything a resumed run needs, as tensors by name."""
+        tensors = {f"master.{n}": p.detach() for n, p in self.masters.items()}
+        tensors |= {f"average.{n}": p for n, p in self.average.items()}
+        for i, optimiser in enumerate(self.optimisers):
+            for index, values in optimiser.state_dict()["state"].items():
+                for key, value in values.items():
+                    tensors[f"optimiser.{i}.{index}.{key}"] = torch.as_tensor(value)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what ``state`` returned."""
+        with torch.no_grad():
+            for name in self.masters:
+                self.masters[name].copy_(tensors[f"master.{name}"])
+                self.average[name].copy_(tensors[f"average.{name}"])
+        for i, optimiser in enumerate(self.optimisers):
+            state: dict[int, dict[str, Any]] = {}
+            for name, value in tensors.items():
+                if name.startswith(f"optimiser.{i}."):
+                    _, _, index, key = name.split(".", 3)
+                    state.setdefault(int(index), {})[key] = value
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.current()
+
+    def _to_net(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.net.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith("blocks.") and "adaLN" not in name
+
+
+def _rate(step: int, total: int, warmup: float) -> float:
+    """Linear rise over the first ``warmup`` share, then a cosine to zero."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
