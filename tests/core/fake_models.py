@@ -1,0 +1,113 @@
+"""A classifier family that looks its logits up in a table, and artefact folders for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pluggy
+from pydantic import BaseModel
+
+from guardkit import hookspecs
+from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
+from guardkit.calibrate import Calibration
+from guardkit.plugins import Plugin, Plugins
+from guardkit.types import RawScores, Task
+
+Logits = Sequence[float]
+
+
+class FakeClassifier:
+    def __init__(self, family: FakeFamily, name: str, labels: tuple[str, ...]) -> None:
+        self.family, self.id, self.labels = family, name, labels
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
+    ) -> RawScores:
+        self.family.calls.append((self.id, list(texts)))
+        rows = [self.family.answer(self.id, text) for text in texts]
+        ones = np.ones(len(texts), np.int64)
+        cut = np.array(["CUT" in text for text in texts], bool)
+        return RawScores(np.array(rows, np.float32), ones, ones, cut)
+
+
+class FakeFamily:
+    """``answer(model, text)`` gives a model's logits, or raises."""
+
+    summary = "answers from a table"
+    config = BaseModel
+    presets: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(
+        self, answer: Callable[[str, str], Logits], name: str = "fake", builtin: Path | None = None
+    ) -> None:
+        self.answer, self.name, self.builtin = answer, name, builtin
+        self.calls: list[tuple[str, list[str]]] = []
+        self.loads: list[str] = []
+
+    def train(self, *_: Any, **__: Any) -> Path:
+        raise NotImplementedError("only scores")
+
+    def load(self, path: Path, *, device: str, backend: str) -> FakeClassifier:
+        self.loads.append(path.name)
+        config = ArtefactConfig.model_validate_json((path / CONFIG).read_bytes())
+        return FakeClassifier(self, path.name, tuple(config.labels))
+
+
+def write_model(
+    folder: Path,
+    labels: Sequence[str] = ("benign", "injection"),
+    *,
+    family: str = "fake",
+    task: Task = "multiclass",
+    prior: Sequence[float] | None = None,
+    scale: float = 1.0,
+    bias: Sequence[float] | None = None,
+    calibrated: bool = True,
+) -> Path:
+    """Write a sealed artefact; by default its calibration changes nothing."""
+    folder.mkdir(parents=True)
+    n = len(labels)
+    config = ArtefactConfig(family=family, task=task, labels=list(labels), network={})
+    write_json(folder / CONFIG, config)
+    if calibrated:
+        calibration = Calibration(
+            task=task,
+            labels=list(labels),
+            scale=[scale] * n,
+            bias=list(bias or [0.0] * n),
+            prior=list(prior or [1 / n] * n),
+            n=100,
+            data="0" * 64,
+            ece_before=0.0,
+            ece_after=0.0,
+            log_loss_before=0.0,
+            log_loss_after=0.0,
+        )
+        write_json(folder / CALIBRATION, calibration)
+    seal(folder)
+    return folder
+
+
+def plugins_of(
+    *families: FakeFamily,
+    combiners: Mapping[str, Any] | None = None,
+    modules: Mapping[str, object] | None = None,
+    broken: Mapping[str, str] | None = None,
+    allowed: frozenset[str] | None = None,
+) -> Plugins:
+    """Return a Plugins as the loader would: ``modules`` are plugins with hooks, ``broken``
+    plugins with the reason they could not be imported."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugins = {f.name: Plugin(f.name, f.name, "1", classifiers=(f.name,)) for f in families}
+    for name, module in (modules or {}).items():
+        manager.register(module, name=name)
+        hooks = tuple(c.name for c in manager.get_hookcallers(module) or ())
+        plugins[name] = Plugin(name, name, "1", hooks=hooks)
+    for name, error in (broken or {}).items():
+        plugins[name] = Plugin(name, name, "1", error=error)
+    by_name = {f.name: f for f in families}
+    return Plugins(plugins, by_name, dict(combiners or {}), manager, allowed)
