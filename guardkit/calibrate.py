@@ -48,8 +48,9 @@ class Calibration(BaseModel):
 
     def probabilities_NC(self, logits_NC: FloatArray) -> FloatArray:
         """Return each label's calibrated probability (NaN rows stay NaN)."""
-        log_odds_NC = self.log_odds_NC(logits_NC).astype(np.float64)
-        return np.exp(-np.logaddexp(0.0, -log_odds_NC)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # numpy warns of NaN, here a text that failed
+            log_odds_NC = self.log_odds_NC(logits_NC).astype(np.float64)
+            return np.exp(-np.logaddexp(0.0, -log_odds_NC)).astype(np.float32)
 
     def log_odds(
         self, logits_NC: FloatArray, positive: Sequence[int], prevalence: float | None = None
@@ -63,7 +64,8 @@ class Calibration(BaseModel):
         z_NC = logits_NC.astype(np.float64) * self.scale + self.bias
         if self.task == "multilabel":
             shift_C = np.array([self._shift([c], prevalence) for c in positive])
-            return (z_NC[:, list(positive)] + shift_C).max(axis=1).astype(np.float32)
+            largest_N: np.ndarray = (z_NC[:, list(positive)] + shift_C).max(axis=1)
+            return largest_N.astype(np.float32)
         log_odds_N = _log_odds_of(z_NC, positive) + self._shift(positive, prevalence)
         return log_odds_N.astype(np.float32)
 
@@ -99,7 +101,7 @@ def fit_calibration(
 
     n, n_labels = logits_NC.shape
     counts_C = np.bincount(labels_N, minlength=n_labels)
-    if missing := [labels[c] for c in np.flatnonzero(counts_C == 0)]:
+    if missing := [labels[int(c)] for c in np.flatnonzero(counts_C == 0)]:
         raise DataError(
             f"calibration data has no example of {', '.join(missing)}; it needs every label"
         )

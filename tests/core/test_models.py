@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_models import FakeFamily, plugins_of, write_model
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardkit import artefact
@@ -54,6 +54,7 @@ class Returning:
 # -- scoring ---------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.sampled_from(["bad", "a", "bb", "ccc"]), max_size=12))
 def test_a_text_that_raises_fails_alone(model: Model, texts: list[str]) -> None:
     scored = model.score(texts)
@@ -120,6 +121,7 @@ def test_no_texts_need_no_classifier(model: Model) -> None:
 # -- probabilities ---------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     rows=st.lists(
         st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=3), min_size=1, max_size=5

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardkit.text import pool_windows, windows
@@ -65,6 +65,7 @@ def test_an_overlap_that_makes_no_progress_is_refused(length: int, overlap: int)
         windows(10, length, overlap)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(2, 4), st.data())
 def test_pooling_agrees_with_brute_force(
     counts: list[int], n_labels: int, data: st.DataObject

@@ -1,0 +1,8 @@
+"""``python -m guardkit``: the same as the ``guardkit`` command."""
+
+import sys
+
+from guardkit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Classify rows into JSON lines: one line out per line in, in order, under a policy or a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from guardkit.errors import OutputError, UsageError
+from guardkit.models import Model
+from guardkit.router import PolicyRouter
+from guardkit.types import SEVERITY, Action, Decision, Progress, Row
+
+#: Rows judged together. A constant: batches are a function of the input alone.
+CHUNK_ROWS = 256
+
+Record = dict[str, Any]
+#: One record per row, in order.
+Judge = Callable[[Sequence[Row]], list[Record]]
+
+#: Fields of the output, which --keep must not overwrite.
+_RESERVED = {"id", "action", "categories", "error", "truncated", "route", "policy", "shadow"}
+_RESERVED |= {"probabilities", "model"}
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did. ``unreadable`` rows had no text; ``undecided`` ones had a text that could
+    not be judged."""
+
+    rows: int = 0
+    texts: int = 0
+    unreadable: int = 0
+    undecided: int = 0
+    actions: Counter[Action] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def texts_per_s(self) -> float:
+        return self.texts / self.seconds if self.seconds else 0.0
+
+    def reached(self, action: Action) -> bool:
+        """Whether any text got ``action`` or a more severe one."""
+        return any(self.actions[a] for a in SEVERITY[SEVERITY.index(action) :])
+
+
+def classify(
+    rows: Iterable[Row], judge: Judge, out: Path | None, *, progress: Progress | None = None
+) -> Summary:
+    """Judge ``rows`` and write a JSON line for each to ``out``, or to standard output if None.
+
+    The file appears under its name only when it is whole. Raises OutputError where it cannot be
+    written, and BrokenPipeError where the reader of standard output has gone.
+    """
+    summary = Summary()
+    started = time.perf_counter()
+    encode = msgspec.json.Encoder().encode
+    remaining = iter(rows)
+    with _Output(out) as output:
+        while chunk := list(islice(remaining, CHUNK_ROWS)):
+            lines = []
+            for row, record in zip(chunk, judge(chunk), strict=True):
+                lines.append(encode({**record, **row.kept}) + b"\n")
+                _count(summary, row, record)
+            output.write(b"".join(lines))
+            summary.seconds = time.perf_counter() - started
+            if progress:
+                progress("classify", summary.rows, 0, f"{summary.texts_per_s:,.0f} texts/s")
+    return summary
+
+
+def policy_judge(router: PolicyRouter) -> Judge:
+    """Return a judge that decides rows under a policy."""
+    return lambda rows: [decision_record(d) for d in router.decide_rows(rows)]
+
+
+def model_judge(model: Model) -> Judge:
+    """Return a judge that gives each label's calibrated probability and flags nothing.
+
+    Of a row with several messages, each label's highest. Raises ArtefactError where the model
+    has no calibration.
+    """
+    model.calibrated()
+    return lambda rows: _probabilities(model, rows)
+
+
+def decision_record(decision: Decision) -> Record:
+    """Return a decision as it is written to JSON, probabilities to six significant digits."""
+    record: Record = {
+        "id": decision.id,
+        "action": decision.action,
+        "categories": {
+            name: {
+                "action": c.action,
+                "score": _rounded(c.score),
+                "threshold": _rounded(c.threshold),
+                "decided_by": c.decided_by,
+            }
+            for name, c in decision.categories.items()
+        },
+        "error": decision.error,
+        "truncated": decision.truncated,
+        "route": [
+            {"category": s.category, "member": s.member, "score": _rounded(s.score), "why": s.why}
+            for s in decision.route
+        ],
+        "policy": decision.policy,
+    }
+    if decision.shadow is not None:
+        record["shadow"] = decision.shadow
+    return record
+
+
+def check_kept(names: Sequence[str]) -> None:
+    """Refuse fields to carry along that would overwrite fields of the output."""
+    if taken := sorted(_RESERVED & set(names)):
+        raise UsageError(f"--keep {taken[0]}: the output has a field of this name already")
+
+
+def _probabilities(model: Model, rows: Sequence[Row]) -> list[Record]:
+    texts = [text for row in rows for text in row.texts]
+    scored = model.score(texts)
+    p_NC = model.calibrated().probabilities_NC(scored.logits_NC)
+    records: list[Record] = []
+    end = 0
+    for row in rows:
+        start, end = end, end + len(row.texts)
+        errors = [scored.errors[i] for i in range(start, end) if i in scored.errors]
+        error = row.error or (errors[0] if errors else None)
+        given = None
+        if error is None:
+            highest_C = p_NC[start:end].max(axis=0)
+            given = {x: _rounded(float(p)) for x, p in zip(model.labels, highest_C, strict=True)}
+        records.append(
+            {
+                "id": row.id,
+                "probabilities": given,
+                "error": error,
+                "truncated": bool(scored.truncated_N[start:end].any()),
+                "model": model.hash[:12],
+            }
+        )
+    return records
+
+
+def _count(summary: Summary, row: Row, record: Record) -> None:
+    summary.rows += 1
+    summary.texts += len(row.texts)
+    if row.error is not None:
+        summary.unreadable += 1
+    elif record["error"] is not None:
+        summary.undecided += 1
+    if "action" in record:
+        summary.actions[record["action"]] += 1
+
+
+class _Output:
+    """A file that takes its name only when it is whole, or standard output."""
+
+    def __init__(self, out: Path | None) -> None:
+        self.name = str(out or "standard output")
+        self._final: Path | None = None
+        self._temporary: Path | None = None
+        if out is None:
+            self._file: BinaryIO = sys.stdout.buffer
+            return
+        with self._reporting():
+            path = out.resolve()  # a link stays a link, to the new file
+            if not path.exists() or path.is_file():  # else /dev/null, a pipe: not to be replaced
+                self._final = path
+                path = self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            self._file = path.open("wb")
+
+    def write(self, data: bytes) -> None:
+        with self._reporting():
+            self._file.write(data)
+            self._file.flush()
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._file is sys.stdout.buffer:
+            return
+        try:
+            with self._reporting(), self._file:
+                if kind is None and self._final:
+                    os.fsync(self._file.fileno())
+            if kind is None and self._final and self._temporary:
+                with self._reporting():
+                    self._temporary.replace(self._final)
+        finally:
+            if self._temporary:
+                self._temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # nobody reads on: for the caller to end quietly
+            raise
+        except OSError as error:
+            raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,409 @@
+"""The command line: parse, call, print. ``main`` alone catches.
+
+Exit codes: 0 done; 1 ``--fail-on`` matched or a policy test failed; 2 usage, or an invalid file,
+policy or option; 3 the run failed, or finished with lines it could not read or judge; 130
+stopped by the user; 141 nobody reads standard output any more.
+
+Nothing heavy is imported here, so that ``guardkit --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from guardkit import __version__
+from guardkit.errors import GuardkitError, TrainingInterrupted, UsageError
+
+if TYPE_CHECKING:
+    from guardkit.models import Model
+
+EXIT_MATCHED = 1
+EXIT_TROUBLE = 3
+EXIT_PIPE = 128 + 13  # as a shell reports a program that SIGPIPE ended
+
+app = typer.Typer(
+    help="Train small text classifiers, and route text through ensembles of them under a policy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+policy_app = typer.Typer(help="Check and test policy files.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show and verify models.", no_args_is_help=True)
+plugins_app = typer.Typer(help="Show what is installed.", invoke_without_command=True)
+app.add_typer(policy_app, name="policy")
+app.add_typer(models_app, name="models")
+app.add_typer(plugins_app, name="plugins")
+
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:NAME.")
+]
+PolicyOption = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="A policy file.")
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="hf:NAME, a folder of train/validation/test files, or files (parquet, csv, jsonl). "
+        "Options follow a ?, joined by &: text=, label=, group=, source= (columns), split=, "
+        "config=, where=COLUMN:VALUE|VALUE.",
+    ),
+]
+PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
+ModelFolder = Annotated[
+    str, typer.Argument(metavar="DIR", help="A model's folder, or builtin:NAME.")
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(list(sys.argv[1:] if argv is None else argv), prog_name="guardkit")
+    except SystemExit as end:  # how typer ends: help, usage errors, typer.Exit
+        return end.code if isinstance(end.code, int) else 0
+    except GuardkitError as error:
+        if os.environ.get("GUARDKIT_TRACEBACK") == "1":
+            traceback.print_exc()
+        prefix = "" if isinstance(error, TrainingInterrupted) else "error: "
+        print(f"{prefix}{error}", file=sys.stderr)
+        return error.exit_code
+    except Exception:  # a bug, ours or a plugin's: show all of it
+        traceback.print_exc()
+        return EXIT_TROUBLE
+    return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"guardkit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Train small text classifiers, and route text through ensembles of them under a policy."""
+
+
+@app.command(epilog="Example: guardkit train --plugin mdlm --data reviews/ --out models/reviews")
+def train(
+    plugin: Annotated[str, typer.Option(help="A classifier family: see `guardkit plugins`.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder.")],
+    preset: Annotated[
+        str | None, typer.Option(help="A named set of options: see `guardkit plugins`.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, help="Options in YAML; they override the preset."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One option; overrides the rest."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model to start from.")
+    ] = None,
+    pretrain_data: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Text to learn from without labels.")
+    ] = None,
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Labelled text for the probabilities alone."),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, help="Markdown on data, licence and use: opens the card."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same command.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a classifier on labelled text, calibrate it and measure it.
+
+    Ctrl-C stops after the step under way and keeps what --resume needs.
+    """
+    from guardkit import console
+    from guardkit.train import train_model
+
+    overrides = {}
+    for pair in set_ or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: expected KEY=VALUE")
+        overrides[key] = value
+    with console.progress() as shown, console.interruptible(shown) as progress:
+        result = train_model(
+            plugin,
+            data,
+            out,
+            preset=preset,
+            config_file=config,
+            overrides=overrides,
+            init=init,
+            pretrain_data=pretrain_data,
+            calibration_data=calibration_data,
+            card=card,
+            resume=resume,
+            device=device,
+            progress=progress,
+        )
+    for name, report in result.metrics.items():
+        if "metrics" in report:
+            console.show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
+    print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
+
+
+@app.command(
+    epilog="Example: guardkit classify prompts.jsonl --out decisions.jsonl --fail-on block"
+)
+def classify(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines (text, prompt or messages; id if any), .csv, .parquet or .txt, each "
+            "also as .gz or .zst; - reads JSON lines from standard input.",
+        ),
+    ],
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: standard output.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Copy this field of each line to the output."),
+    ] = None,
+    fail_on: Annotated[
+        Literal["flag", "abstain", "block"] | None,
+        typer.Option(help="Exit with 1 if any text gets this action, or a more severe one."),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Decide every line of FILE: one JSON line out for each line in, in order.
+
+    Without --policy the bundled one decides. With --model every label's probability is given
+    and nothing is flagged.
+    """
+    from guardkit import batch, console
+    from guardkit.models import load_model
+    from guardkit.router import load_policy
+    from guardkit.rows import read_rows
+
+    if policy and model:
+        raise UsageError("give --policy or --model, not both")
+    if model and fail_on:
+        raise UsageError("--fail-on needs a policy: a model alone flags nothing")
+    if out and out.resolve() == Path(file).resolve():
+        raise UsageError(f"--out {out}: is the input itself")
+    fields = keep or []
+    batch.check_kept(fields)
+    try:
+        with read_rows(file, keep=fields) as rows:
+            if model:
+                judge = batch.model_judge(load_model(model, device=device))
+            else:
+                judge = batch.policy_judge(load_policy(policy, device=device))
+            with console.terminal_progress(beside_output=out is None) as progress:
+                summary = batch.classify(rows, judge, out, progress=progress)
+    except BrokenPipeError:
+        # the interpreter would complain when it flushes what nobody reads
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_PIPE) from None
+    print(console.summary_line(summary, out), file=sys.stderr)
+    if summary.unreadable or summary.undecided:
+        raise typer.Exit(EXIT_TROUBLE)
+    if fail_on and summary.reached(fail_on):
+        raise typer.Exit(EXIT_MATCHED)
+
+
+@app.command(
+    epilog="Example: guardkit evaluate --model builtin:injection --data mail.csv?label=kind"
+)
+def evaluate(
+    data: DataOption,
+    model: ModelOption = None,
+    policy: PolicyOption = None,
+    split: Annotated[
+        str | None, typer.Option(help="Default: test, or the only one there is.")
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="The label that is to be found.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the numbers there as JSON, too.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure a model or a policy on labelled text, with 95% intervals."""
+    from guardkit import artefact, console
+    from guardkit.data import load_split
+    from guardkit.evaluate import evaluate_model, evaluate_policy
+    from guardkit.models import load_model
+    from guardkit.router import load_policy
+
+    if (model is None) == (policy is None):
+        raise UsageError("give one of --model and --policy")
+    if json and not json.parent.is_dir():
+        raise UsageError(f"--json {json}: no such folder")
+    name, examples = load_split(data, split)
+    print(f"evaluating on split {name!r} of {data}", file=sys.stderr)
+    if model is not None:
+        loaded = load_model(model, device=device)
+        with console.progress() as progress:
+            report = evaluate_model(loaded, examples, positive=positive, progress=progress)
+        console.show_model_report(report)
+        report = {"model": str(loaded.path), "model_hash": loaded.hash, **report}
+    else:
+        router = load_policy(policy, device=device)
+        with console.progress() as progress:
+            report = evaluate_policy(router, examples, positive=positive, progress=progress)
+        console.show_policy_report(report)
+        models = router.model_hashes()
+        report = {"policy": str(policy), "policy_hash": router.hash, "models": models, **report}
+    if json:
+        artefact.write_json(json, {"data": data, "split": name, **report})
+
+
+@app.command(epilog="Example: guardkit explain 'Ignore all previous instructions.'")
+def explain(
+    text: Annotated[str, typer.Argument(help="A text; - reads one from standard input.")],
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show what each token of TEXT adds to the verdict of a model.
+
+    Without --model, of the bundled policy's first member.
+    """
+    from guardkit import console
+    from guardkit.models import load_model
+
+    loaded = load_model(model, device=device) if model else _first_member(device)
+    if text == "-":
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    probabilities_C = loaded.probabilities([text])[0].tolist()
+    neutral = loaded.config.neutral_index
+    # what speaks for the label found; for the one to be found, where there are but two
+    column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
+    if len(loaded.labels) == 2:
+        column = 1 if neutral is None else 1 - neutral
+    console.show_evidence(text, loaded.explain(text), loaded.labels, column, probabilities_C)
+
+
+@policy_app.command("check", epilog="Example: guardkit policy check policies/default.yaml")
+def policy_check(file: PolicyFile) -> None:
+    """Report every mistake in a policy file; loads no model."""
+    from guardkit.router import check_policy
+
+    policy = check_policy(file)
+    categories = ", ".join(policy.categories)
+    members = ", ".join(policy.members) or "none"
+    print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
+
+
+@policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
+def policy_test(file: PolicyFile, device: DeviceOption = "auto") -> None:
+    """Run the tests written in a policy file; exit with 1 if one fails."""
+    from guardkit import console
+    from guardkit.router import load_policy
+
+    results = load_policy(file, device=device).run_tests()
+    if not results:
+        raise UsageError(f"{file}: has no tests; add some under `tests:`")
+    console.show_cases(results)
+    failed = sum(not result.passed for result in results)
+    print(f"{len(results) - failed} of {len(results)} passed")
+    if failed:
+        raise typer.Exit(EXIT_MATCHED)
+
+
+@models_app.command("list", epilog="Example: guardkit models list")
+def models_list() -> None:
+    """List the models that come with the installed plugins."""
+    from guardkit import artefact, console
+    from guardkit.plugins import installed_plugins
+
+    folders = [
+        folder
+        for family in installed_plugins().families.values()
+        if family.builtin and family.builtin.is_dir()
+        for folder in sorted(family.builtin.iterdir())
+        if folder.is_dir()
+    ]
+    console.show_models([(folder, artefact.read_config(folder)) for folder in folders])
+
+
+@models_app.command("show", epilog="Example: guardkit models show builtin:injection")
+def models_show(folder: ModelFolder) -> None:
+    """Show a model's labels, results and limits."""
+    from guardkit import artefact, console
+
+    path = _model_folder(folder)
+    card = path / artefact.CARD
+    console.show_model(
+        path,
+        artefact.read_config(path),
+        artefact.verify(path),
+        card.read_text("utf-8") if card.is_file() else "It has no model card.",
+    )
+
+
+@models_app.command("verify", epilog="Example: guardkit models verify models/reviews")
+def models_verify(folder: ModelFolder) -> None:
+    """Check that a model's files are the ones it was published with."""
+    from guardkit import artefact
+
+    path = _model_folder(folder)
+    artefact.read_config(path)
+    print(f"{path}: ok, {artefact.verify(path)}")
+
+
+@plugins_app.callback(epilog="Example: guardkit plugins")
+def plugins(context: typer.Context) -> None:
+    """Show the installed plugins, what they register and what is wrong with them."""
+    if context.invoked_subcommand is None:
+        plugins_list()
+
+
+@plugins_app.command("list", epilog="Example: guardkit plugins list")
+def plugins_list() -> None:
+    """Show the installed plugins, what they register and what is wrong with them."""
+    from guardkit import console
+    from guardkit.plugins import installed_plugins
+
+    console.show_plugins(installed_plugins())
+
+
+def _model_folder(ref: str) -> Path:
+    from guardkit.models import find_model
+    from guardkit.plugins import installed_plugins
+
+    return find_model(ref, family=None, base=Path.cwd(), plugins=installed_plugins())
+
+
+def _first_member(device: str) -> Model:
+    from guardkit.router import load_policy
+
+    router = load_policy(device=device)
+    return router.model(next(iter(router.policy.members)))

@@ -1,0 +1,284 @@
+"""What a person sees: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from guardkit.artefact import ArtefactConfig
+from guardkit.batch import Summary
+from guardkit.errors import TrainingInterrupted
+from guardkit.plugins import Plugins
+from guardkit.router import CaseResult
+from guardkit.types import SEVERITY, Evidence, Progress
+
+QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
+STRONGEST_TOKENS = 12
+LOG_WIDTH = 120  # a file or a pipe has no width of its own
+
+
+class _Bars:
+    """Progress on a terminal: one bar per stage."""
+
+    def __init__(self) -> None:
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self.bars.add_task(stage, total=None, note="")
+        self.bars.update(self._tasks[stage], completed=done, total=total or None, note=note)
+
+
+class _Lines:
+    """Progress in a log: a line when a stage begins, then one now and then."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._last = 0.0
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if stage != self._stage or now - self._last >= QUIET_S:
+            self._stage, self._last = stage, now
+            of = f"/{total}" if total else ""
+            print(f"{stage} {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def progress() -> AbstractContextManager[Progress]:
+    """Return a context that shows progress: bars on a terminal, else a line now and then."""
+    return _drawing() if sys.stderr.isatty() else nullcontext(_Lines())
+
+
+def terminal_progress(*, beside_output: bool) -> AbstractContextManager[Progress | None]:
+    """As ``progress``, but None where there is no terminal, or where bars would run into the
+    output on it."""
+    if not sys.stderr.isatty() or (beside_output and sys.stdout.isatty()):
+        return nullcontext(None)
+    return _drawing()
+
+
+@contextmanager
+def _drawing() -> Iterator[Progress]:
+    bars = _Bars()
+    with bars.bars:
+        yield bars
+
+
+@contextmanager
+def interruptible(progress: Progress) -> Iterator[Progress]:
+    """Make the first SIGINT or SIGTERM stop training between two steps; a second one kills."""
+    asked = False
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, signal.SIG_DFL)
+        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+    def stoppable(stage: str, done: int, total: int, note: str = "") -> None:
+        progress(stage, done, total, note)
+        if asked:
+            raise TrainingInterrupted(
+                f"training stopped ({stage} {done} of {total}); the same command with --resume "
+                "goes on from here"
+            )
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stoppable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summary_line(summary: Summary, out: Path | None) -> str:
+    """Return one line on what a classify run did."""
+    actions = [f"{summary.actions[a]:,} {a}" for a in SEVERITY if summary.actions[a]]
+    troubles = {"unreadable": summary.unreadable, "could not be judged": summary.undecided}
+    parts = [*actions, *(f"{n:,} {what}" for what, n in troubles.items() if n)]
+    speed = (
+        f"{summary.rows:,} lines in {summary.seconds:.1f} s ({summary.texts_per_s:,.0f} texts/s)"
+    )
+    where = f" -> {out}" if out else ""
+    return f"{speed}{': ' if parts else ''}{', '.join(parts)}{where}"
+
+
+def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Print {name: {value, low, high}}."""
+    _out().print(Text(title))
+    table = Table("metric", "value", "95% interval")
+    for name, m in metrics.items():
+        interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
+        table.add_row(name, _number(m["value"]), interval)
+    _out().print(table)
+
+
+def show_model_report(report: Mapping[str, Any]) -> None:
+    """Print what ``evaluate_model`` returned."""
+    about = f" (positive: {report['positive']})" if report["positive"] else ""
+    show_metrics(f"{report['n']:,} texts{about}{_left_out(report)}", report["metrics"])
+    _show_parts("source", report["sources"])
+    _show_parts("characters", report["lengths"])
+
+
+def show_policy_report(report: Mapping[str, Any]) -> None:
+    """Print what ``evaluate_policy`` returned."""
+    for name, category in report["categories"].items():
+        title = (
+            f"{name}: {report['n']:,} texts, {category['positives']:,} positive "
+            f"({', '.join(category['positive'])}){_left_out(report)}"
+        )
+        show_metrics(title, category["metrics"])
+        members = Table("member", "asked about")
+        for member, share in category["members"].items():
+            members.add_row(Text(member), f"{share:.1%}")
+        _out().print(members)
+        _show_parts("source", category["sources"])
+        _show_parts("characters", category["lengths"])
+
+
+def show_cases(results: Sequence[CaseResult]) -> None:
+    """Print how a policy's tests went."""
+    table = Table("", "text", "expected", "got", "error")
+    for result in results:
+        mark = Text("ok", style="green") if result.passed else Text("FAILED", style="bold red")
+        expected, got = (
+            Text(", ".join(f"{name}: {action}" for name, action in actions.items()))
+            for actions in (result.expected, result.got)
+        )
+        shown = _visible(result.text)
+        shown = shown if len(shown) <= 70 else f"{shown[:69]}…"
+        table.add_row(mark, Text(shown), expected, got, Text(result.error or ""))
+    _out().print(table)
+
+
+def show_plugins(plugins: Plugins) -> None:
+    """Print what is installed, what it registers and what is wrong with it."""
+    table = Table("plugin", "distribution", "classifiers", "combiners", "hooks", "error")
+    for plugin in plugins.plugins.values():
+        names = (", ".join(x) or "-" for x in (plugin.classifiers, plugin.combiners, plugin.hooks))
+        table.add_row(
+            Text(plugin.name),
+            Text(f"{plugin.distribution} {plugin.version}"),
+            *map(Text, names),
+            Text(plugin.error or "", style="bold red"),
+        )
+    _out().print(table)
+    for family in plugins.families.values():
+        presets = ", ".join(family.presets) or "none"
+        _out().print(Text(f"{family.name}: {family.summary} (presets: {presets})"))
+
+
+def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
+    """Print (folder, config) of each bundled model."""
+    table = Table("model", "plugin", "labels", "size", "folder")
+    for folder, config in models:
+        labels = ", ".join(config.labels)
+        row = (f"builtin:{folder.name}", config.family, labels, _size(folder), str(folder))
+        table.add_row(*map(Text, row))
+    _out().print(table)
+
+
+def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> None:
+    """Print what a model says of itself: its config in short, then its card."""
+    table = Table(show_header=False)
+    table.add_row("folder", Text(str(folder)))
+    table.add_row("plugin", config.family)
+    table.add_row("labels", Text(", ".join(config.labels)))
+    table.add_row("neutral label", Text(config.neutral or "none"))
+    table.add_row("long texts", f"windows, {config.window_pooling} over them")
+    table.add_row("size", _size(folder))
+    table.add_row("hash", digest)
+    _out().print(table)
+    _out().print(Markdown(card))
+
+
+def show_evidence(
+    text: str,
+    evidence: Evidence,
+    labels: Sequence[str],
+    column: int,
+    probabilities_C: Sequence[float],
+) -> None:
+    """Print ``text`` with each token coloured by what it adds to ``labels[column]``'s logit over
+    the mean of the others': red for, blue against."""
+    others_T = np.delete(evidence.values_TC, column, axis=1).mean(axis=1)
+    value_T = evidence.values_TC[:, column] - others_T
+    largest = float(np.abs(value_T).max(initial=0.0)) or 1.0
+    out = _out()
+    given = ", ".join(f"{x} {p:.3f}" for x, p in zip(labels, probabilities_C, strict=True))
+    out.print(Text(f"probabilities: {given}"))
+    out.print(
+        Text(f"evidence for {labels[column]!r} ({evidence.scorer}): ")
+        + Text("for", style="on rgb(255,150,150) black")
+        + Text(" ")
+        + Text("against", style="on rgb(150,180,255) black")
+    )
+    shown = Text(_visible(text))
+    for (start, end), value in zip(evidence.spans, value_T, strict=True):
+        pale = 255 - int(105 * abs(float(value)) / largest)
+        colour = f"rgb(255,{pale},{pale})" if value > 0 else f"rgb({pale},{pale},255)"
+        shown.stylize(f"black on {colour}", start, end)
+    out.print(shown)
+    table = Table("strongest tokens", "add")
+    for i in np.argsort(-np.abs(value_T), kind="stable")[:STRONGEST_TOKENS]:
+        start, end = evidence.spans[i]
+        table.add_row(Text(repr(text[start:end])), f"{value_T[i]:+.3f}")
+    out.print(table)
+
+
+def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    if not parts:
+        return
+    columns = list(next(iter(parts.values())))
+    table = Table(what, *columns)
+    for name, values in parts.items():
+        table.add_row(Text(name), *(_number(values[column]) for column in columns))
+    _out().print(table)
+
+
+def _left_out(report: Mapping[str, Any]) -> str:
+    parts = {"unlabelled, left out": report["unlabelled"], "could not be judged": report["errors"]}
+    return "".join(f"; {n:,} {what}" for what, n in parts.items() if n)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB"
+
+
+def _visible(text: str) -> str:
+    """Replace control characters one for one, so that no text can drive the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _out() -> Console:
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)

@@ -1,0 +1,223 @@
+"""What a policy can say: frozen models, one class for each thing in the file.
+
+``guardkit.policyfile`` reads and checks one; ``guardkit.router`` decides by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+
+from guardkit.types import Action
+
+# Marks the parts of pydantic's error locations that name a node's kind and are not in the file.
+KIND_TAG = "\0"
+
+Name = Annotated[str, Field(pattern=r"^\w[\w./-]{0,63}$")]
+Inside = Annotated[float, Field(gt=0, lt=1)]  # a probability with finite log-odds
+Bound = Annotated[float, Field(ge=0, le=1)]  # 0 and 1: nothing is settled on that side
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Member(_Frozen):
+    """A classifier the policy may use. Nothing loads until a text needs it."""
+
+    plugin: str = Field(description="the classifier family, as `guardkit plugins` lists it")
+    model: str = Field(
+        min_length=1,
+        description="an artefact folder, relative to the policy file, or builtin:NAME",
+    )
+
+
+class Settle(_Frozen):
+    """When a stage's answer is final: at or below ``below``, or at or above ``above``."""
+
+    below: Bound = Field(description="calibrated probability; 0: never settles as clear")
+    above: Bound = Field(description="calibrated probability; 1: never settles as positive")
+
+
+class _Node(_Frozen):
+    settle: Settle | None = Field(default=None, description="only on the stages of a cascade")
+
+
+class MemberNode(_Node):
+    """One classifier's calibrated log-odds of the positive labels."""
+
+    member: str
+
+
+class Pattern(_Frozen):
+    """A regular expression (google-re2: linear time), searched anywhere in the text."""
+
+    re2: str = Field(min_length=1)
+    on: Literal["raw"] = Field(default="raw", description="raw: the text as it came")
+
+
+class PatternNode(_Node):
+    """+inf where the pattern matches; no opinion where it does not."""
+
+    pattern: Pattern
+
+
+class CascadeNode(_Node):
+    """Stages in order: each text takes the value of the first that settles it."""
+
+    cascade: list[AnyNode] = Field(min_length=1)
+
+
+class Combine(_Frozen):
+    """Several opinions made into one."""
+
+    how: str = Field(description="any, all, weighted, product, or a plugin's combiner")
+    of: list[AnyNode] = Field(min_length=1)
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        default=None, description="for `how: weighted`: one per part; equal where left out"
+    )
+    quorum: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="go on without failed parts while this many remain"
+    )
+
+
+class CombineNode(_Node):
+    """The parts' values, merged by ``how``."""
+
+    combine: Combine
+
+
+#: The keys that say what a node is; each node has exactly one of them.
+KINDS: Mapping[str, type[_Node]] = {
+    "member": MemberNode,
+    "cascade": CascadeNode,
+    "combine": CombineNode,
+    "pattern": PatternNode,
+}
+
+
+def kind_of(node: Any) -> str | None:
+    """Return the tag of the one kind ``node`` (raw, or a model) is of, else None."""
+    keys = node.model_fields_set if isinstance(node, _Node) else node
+    kinds = [kind for kind in KINDS if isinstance(keys, dict | set) and kind in keys]
+    return KIND_TAG + kinds[0] if len(kinds) == 1 else None
+
+
+AnyNode: TypeAlias = Annotated[
+    Annotated[MemberNode, Tag(KIND_TAG + "member")]
+    | Annotated[CascadeNode, Tag(KIND_TAG + "cascade")]
+    | Annotated[CombineNode, Tag(KIND_TAG + "combine")]
+    | Annotated[PatternNode, Tag(KIND_TAG + "pattern")],
+    Discriminator(
+        kind_of,
+        custom_error_type="node",
+        custom_error_message=f"needs exactly one of the keys {', '.join(KINDS)}",
+    ),
+]
+
+
+CascadeNode.model_rebuild()  # now that AnyNode is known
+Combine.model_rebuild()
+CombineNode.model_rebuild()
+
+
+class FlagAt(_Frozen):
+    """A category is flagged where its calibrated probability is above this."""
+
+    probability: Inside
+
+
+class Category(_Frozen):
+    """One thing to look for, and what to do where it is found."""
+
+    positive: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, min_length=1, description="the members' labels that count"
+    )
+    prevalence: Inside | None = Field(
+        default=None,
+        description="expected share of positives; moves log-odds from the calibration's prior",
+    )
+    decide: AnyNode
+    flag_at: FlagAt
+    action: Literal["flag", "block"]
+    on_error: Literal["closed", "open"] = Field(
+        default="closed",
+        description="what a text that could not be judged gets: the action, or allow",
+    )
+
+
+class PolicyCase(_Frozen):
+    """A text and what the policy must do with it."""
+
+    text: str
+    expect: dict[str, Action] = Field(min_length=1, description="category to action")
+
+
+class Policy(_Frozen):
+    """A policy file, checked."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    name: str = Field(min_length=1, max_length=200)
+    mode: Literal["enforce", "shadow"] = Field(
+        default="enforce", description="shadow: decide and record, but always allow"
+    )
+    plugins: list[str] = Field(
+        default_factory=list, description="plugins whose `decided` hook sees this policy's work"
+    )
+    members: dict[Name, Member] = Field(default_factory=dict)
+    categories: dict[Name, Category] = Field(min_length=1)
+    tests: list[PolicyCase] = Field(default_factory=list)
+
+    _path: Path = PrivateAttr(Path())
+    _hash: str = PrivateAttr("")
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._path
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        return self._hash
+
+
+def policies_dir() -> Path:
+    """Return the folder of the policies that come with guardkit, wheel or checkout."""
+    here = Path(__file__).parent
+    bundled = here / "policies"
+    return bundled if bundled.is_dir() else here.parent / "policies"
+
+
+def label(node: AnyNode) -> str:
+    """Return how decisions name ``node``: ``specialist``, ``any(specialist, backup)``."""
+    match node:
+        case MemberNode():
+            return node.member
+        case PatternNode():
+            re2 = node.pattern.re2
+            return f"pattern({re2 if len(re2) <= 40 else re2[:37] + '...'})"
+        case CascadeNode():
+            return f"cascade({', '.join(map(label, node.cascade))})"
+        case CombineNode():
+            return f"{node.combine.how}({', '.join(map(label, node.combine.of))})"
+
+
+@cache
+def compile_pattern(re2_pattern: str) -> Any:
+    """Return the compiled pattern, for UTF-8 bytes; ValueError says what is wrong with it."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False  # raised below, not printed
+    options.never_capture = True
+    try:
+        return re2.compile(re2_pattern, options)
+    except re2.error as error:
+        reason = error.args[0]
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(text) from error

@@ -1,0 +1,281 @@
+"""The train flow: examples, a family's training, calibration on data it never saw, a model.
+
+    load -> hold out -> family.train -> calibrate -> measure -> card -> publish
+
+Work goes to ``OUT.partial`` and moves to ``OUT`` in one rename once all of it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from guardkit import artefact
+from guardkit.calibrate import fit_calibration
+from guardkit.card import model_card
+from guardkit.data import load_examples, split_by_group
+from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError
+from guardkit.evaluate import evaluate_model
+from guardkit.models import Model, load_model, texts_hash
+from guardkit.plugins import installed_plugins
+from guardkit.types import (
+    UNLABELLED,
+    ClassifierFamily,
+    Examples,
+    FloatArray,
+    Progress,
+    TrainingData,
+)
+
+RUN = "run.json"
+HELD_OUT_SHARE = 0.1
+CHUNK_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished model and what was measured on it."""
+
+    path: Path
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What each set of examples may be used for; no group is in two of them."""
+
+    train: Examples  # weights
+    validation: Examples  # early stopping
+    calibration: Examples  # the probability map; the family never sees it
+    test: Examples | None  # measured once, at the end
+    pretrain: Examples | None  # text without labels
+
+
+def train_model(
+    plugin: str,
+    data: str,
+    out: Path,
+    *,
+    preset: str | None,
+    config_file: Path | None,
+    overrides: Mapping[str, str],
+    init: str | None,
+    pretrain_data: str | None,
+    calibration_data: str | None,
+    card: Path | None,
+    resume: bool,
+    device: str,
+    progress: Progress,
+) -> TrainResult:
+    """Train, calibrate and measure a model of family ``plugin`` and write it to ``out``.
+
+    ``data``, ``pretrain_data`` and ``calibration_data`` are data specs (``guardkit.data``).
+    Without a validation split a tenth of the training groups is held out; without
+    ``calibration_data`` half of the held-out groups become the calibration set. ``card`` is a
+    Markdown file that opens the model card. Raises UsageError before any work is done, and
+    TrainingInterrupted, after which the same call with ``resume`` goes on.
+    """
+    family = installed_plugins().family(plugin)
+    config = build_config(family, preset, config_file, overrides)
+    parts = load_parts(data, pretrain_data, calibration_data)
+    run = {
+        "plugin": plugin,
+        "options": config.model_dump(mode="json"),
+        "init": init,
+        "train": _fingerprint(parts.train),
+        "validation": _fingerprint(parts.validation),
+        "pretrain": _fingerprint(parts.pretrain) if parts.pretrain else None,
+    }
+    partial = _open_partial(out, run, resume)
+    card_text = card.read_text("utf-8") if card else None
+
+    folder = family.train(
+        TrainingData(parts.train, parts.validation), config, partial,
+        pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
+    )  # fmt: skip
+    model = load_model(folder, device=device, allow_unverified=True)
+    logits_NC = _score(model, parts.calibration, progress)
+    calibration = fit_calibration(
+        logits_NC,
+        parts.calibration.labels_N,
+        model.labels,
+        data=_fingerprint(parts.calibration),
+    )
+    artefact.write_json(folder / artefact.CALIBRATION, calibration)
+    model = load_model(folder, device=device, allow_unverified=True)
+    metrics = _measure(model, parts, run, progress)
+    artefact.write_json(folder / artefact.METRICS, metrics)
+    (folder / artefact.CARD).write_text(
+        model_card(out.name, model.config, calibration, metrics, opening=card_text), "utf-8"
+    )
+    (folder / RUN).unlink(missing_ok=True)  # there, where the family returned ``out`` itself
+    artefact.publish(folder, out)
+    shutil.rmtree(partial, ignore_errors=True)  # then it is gone already
+    return TrainResult(out, metrics)
+
+
+def build_config(
+    family: ClassifierFamily,
+    preset: str | None,
+    config_file: Path | None,
+    overrides: Mapping[str, str],
+) -> Any:
+    """Return the family's options: preset, then file (YAML), then ``key=value``, later wins.
+
+    Raises ConfigError that lists every mistake and what was allowed.
+    """
+    options: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in family.presets:
+            raise ConfigError(
+                f"--preset {preset!r}: {family.name} has {', '.join(family.presets) or 'none'}"
+            )
+        options |= family.presets[preset]
+    if config_file is not None:
+        options |= _read_options(config_file)
+    options |= dict(overrides)
+    known = family.config.model_fields
+    try:
+        # from the command line every value is text: lax mode reads "3" as 3, "true" as True
+        return family.config.model_validate(options)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            name = ".".join(map(str, detail["loc"])) or "options"
+            if detail["type"] == "extra_forbidden":
+                lines.append(f"{name}: no such option; {family.name} has {', '.join(known)}")
+            else:
+                lines.append(f"{name}: {detail['msg']} (got {detail['input']!r:.80})")
+        raise ConfigError(f"options of {family.name}:\n  " + "\n  ".join(lines)) from error
+
+
+def load_parts(data: str, pretrain_data: str | None, calibration_data: str | None) -> Parts:
+    """Load the specs and decide what each example may be used for."""
+    splits = load_examples(data)
+    if "train" not in splits:
+        raise DataError(f"{data}: no train split; it has {', '.join(splits)}. See ?split=NAME")
+    train = _labelled(splits["train"])
+    pretrain = _pretrain_texts(splits["train"], pretrain_data)
+    if "validation" in splits:
+        held_out = _labelled(splits["validation"])
+    else:
+        train, held_out = split_by_group(train, HELD_OUT_SHARE, seed=0)
+    if calibration_data is None:
+        validation, calibration = split_by_group(held_out, 0.5, seed=0)
+    else:
+        validation = held_out
+        calibration = _calibration_set(calibration_data, train.label_names)
+    counts_C = np.bincount(train.labels_N, minlength=len(train.label_names))
+    for name, count in zip(train.label_names, counts_C, strict=True):
+        if count == 0:
+            raise DataError(f"{data}: no training example is labelled {name!r}")
+    if len(train.label_names) < 2:
+        raise DataError(f"{data}: one label only, {train.label_names}; two are the least")
+    test = _labelled(splits["test"]) if "test" in splits else None
+    return Parts(train, validation, calibration, test, pretrain)
+
+
+def _pretrain_texts(train: Examples, spec: str | None) -> Examples | None:
+    """Gather text without labels: unlabelled training rows, and every split of the spec but
+    test."""
+    texts = [t for t, y in zip(train.texts, train.labels_N, strict=True) if y == UNLABELLED]
+    if spec is not None:
+        for name, examples in load_examples(spec, need_labels=False).items():
+            if name != "test":
+                texts += examples.texts
+    if not texts:
+        return None
+    return Examples(texts, np.full(len(texts), UNLABELLED), train.label_names)
+
+
+def _calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
+    """Join the splits of ``spec``; its labels must be among the training data's."""
+    splits = load_examples(spec)
+    texts: list[str] = []
+    labels: list[int] = []
+    for examples in splits.values():
+        if unknown := set(examples.label_names) - set(label_names):
+            raise DataError(f"{spec}: labels {sorted(unknown)} are not in the training data")
+        place = [label_names.index(name) for name in examples.label_names]
+        known = _labelled(examples)
+        texts += known.texts
+        labels += [place[y] for y in known.labels_N]
+    return Examples(texts, np.array(labels, np.int64), label_names)
+
+
+def _labelled(examples: Examples) -> Examples:
+    return examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
+
+
+def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
+    """Return the folder work happens in; refuse to overwrite or to mix two runs."""
+    partial = out.with_name(out.name + ".partial")
+    if out.exists():
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    record = partial / RUN
+    if resume:
+        if not record.is_file():
+            raise ArtefactError(f"{partial}: no interrupted run to resume; leave out --resume")
+        before = json.loads(record.read_text("utf-8"))
+        if different := [key for key in run if run[key] != before.get(key)]:
+            raise ArtefactError(
+                f"{partial}: was started with other {', '.join(different)}; resume with the same, "
+                "or remove that folder to start anew"
+            )
+        return partial
+    if partial.exists():
+        raise ArtefactError(
+            f"{partial}: holds an interrupted run; --resume continues it, removing it starts anew"
+        )
+    partial.mkdir(parents=True)
+    artefact.write_json(record, run)
+    return partial
+
+
+def _score(model: Model, examples: Examples, progress: Progress) -> FloatArray:
+    chunks = []
+    for start in range(0, len(examples), CHUNK_TEXTS):
+        progress("calibrate", start, len(examples))
+        scored = model.score(examples.texts[start : start + CHUNK_TEXTS])
+        for index, reason in scored.errors.items():
+            raise ClassifierError(f"calibration text {start + index}: {reason}")
+        chunks.append(scored.logits_NC)
+    progress("calibrate", len(examples), len(examples))
+    return np.concatenate(chunks)
+
+
+def _measure(
+    model: Model, parts: Parts, run: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    sets = {"validation": parts.validation, "calibration": parts.calibration, "test": parts.test}
+    metrics: dict[str, Any] = {"data": {k: run[k] for k in ("train", "validation", "pretrain")}}
+    for number, (name, examples) in enumerate(sets.items()):
+        progress("measure", number, len(sets), name)
+        if examples is not None and len(examples):
+            metrics[name] = evaluate_model(model, examples)
+    progress("measure", len(sets), len(sets))
+    return metrics
+
+
+def _fingerprint(examples: Examples) -> str:
+    return texts_hash(examples.texts, [str(y) for y in examples.labels_N])
+
+
+def _read_options(path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        options = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise ConfigError(f"--config {path}: expected a mapping of option names to values")
+    return options

@@ -1,0 +1,407 @@
+"""A category's ``decide`` tree: one recursion over a whole batch.
+
+Every node maps the texts it is handed to intervals [lo, hi] of log-odds that the category's
+positive labels hold: a classifier that answered gives lo = hi, one that failed (-inf, +inf), a
+pattern that matched +inf; NaN is no opinion. A part with no opinion drops out: its cascade or
+combine is read as if it were not there. A category is flagged where lo > t, clear where
+hi <= t or nothing is left, and otherwise undecided, which its ``on_error`` resolves.
+
+Shape letters: N texts a node was handed, P parts of a combine, M those that answered, C labels.
+``index_N`` says which texts of the batch they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from guardkit.errors import ClassifierError
+from guardkit.models import Model
+from guardkit.policy import (
+    AnyNode,
+    CascadeNode,
+    Category,
+    Combine,
+    CombineNode,
+    MemberNode,
+    PatternNode,
+    compile_pattern,
+    label,
+)
+from guardkit.types import (
+    SEVERITY,
+    Action,
+    BoolArray,
+    CategoryDecision,
+    Combiner,
+    FloatArray,
+    IntArray,
+    RouteStep,
+)
+
+#: What ``CategoryDecision.decided_by`` says where the text could not be judged.
+ON_ERROR = "on_error"
+_BY_PARTS = "failed: a part it needs failed"
+
+_Float64 = npt.NDArray[np.float64]
+
+
+def on_error(category: Category) -> Action:
+    """Return the action for a text that could not be judged."""
+    return category.action if category.on_error == "closed" else "allow"
+
+
+class Batch:
+    """A batch of texts on its way through a policy's categories.
+
+    ``errors`` says by position what could not be judged, ``routes`` which nodes gave every text
+    a value, children before parents, and what followed.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        model: Callable[[str], Model],
+        combiners: Mapping[str, Combiner],
+    ) -> None:
+        self.texts = texts
+        self.model = model
+        self.combiners = combiners
+        self.errors: dict[int, str] = {}
+        self.routes: list[list[RouteStep]] = [[] for _ in texts]
+        self.truncated_N = np.zeros(len(texts), bool)
+        self._scores: dict[Path, _Scores] = {}
+
+    def judge(self, name: str, category: Category) -> tuple[list[CategoryDecision], IntArray]:
+        """Return category ``name``'s decision for every text, and its action's severity."""
+        tree = _Tree(self, name, category)
+        everything = np.arange(len(self.texts))
+        value = tree.evaluate(category.decide, everything)
+        if not isinstance(category.decide, CascadeNode):  # whose stages say it already
+            tree.record(category.decide, everything, value, ["decides"] * len(everything))
+
+        threshold = category.flag_at.probability
+        flagged_N = value.lo_N > _logit(threshold)
+        undecided_N = ~flagged_N & (value.hi_N > _logit(threshold))  # NaN: clear
+        for i in undecided_N.nonzero()[0].tolist():
+            why = tree.why_undecided(i)
+            self.errors[i] = f"{self.errors[i]}; {why}" if i in self.errors else why
+
+        # the bound that decided is the score: lo where flagged, hi where clear
+        scores = _probabilities(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
+        names = [*tree.labels, ON_ERROR, None]  # None: by_N is -1, no node had an opinion
+        by_N = np.where(undecided_N, len(tree.labels), value.by_N)
+        actions: tuple[Action, ...] = ("allow", category.action, on_error(category))
+        action_N = flagged_N + 2 * undecided_N
+        decisions = [
+            CategoryDecision(actions[action], score, threshold, names[by])
+            for action, score, by in zip(action_N.tolist(), scores, by_N.tolist(), strict=True)
+        ]
+        return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
+
+    def scores(self, model: Model, index_N: IntArray) -> _Scores:
+        """Return ``model``'s scores, those of the texts at ``index_N`` among them.
+
+        Each text is scored at most once, however many members, nodes and categories ask.
+        """
+        if model.path not in self._scores:
+            self._scores[model.path] = _Scores(len(self.texts), len(model.labels))
+        scores = self._scores[model.path]
+        new_N = index_N[~scores.done_N[index_N]]
+        if new_N.size:
+            scored = model.score([self.texts[i] for i in new_N.tolist()])
+            scores.logits_NC[new_N] = scored.logits_NC
+            scores.done_N[new_N] = True
+            scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
+            self.truncated_N[new_N] |= scored.truncated_N
+        return scores
+
+
+class _Scores:
+    """One model's raw logits for the whole batch, as far as they were asked for."""
+
+    def __init__(self, n: int, n_labels: int) -> None:
+        self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
+        self.done_N = np.zeros(n, bool)
+        self.reasons: dict[int, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What a node makes of N texts: intervals of log-odds, NaN where it has no opinion.
+
+    ``by_N`` indexes the tree's labels: who settled it, -1 for nobody. ``reasons`` says by
+    position why a value is (-inf, +inf).
+    """
+
+    lo_N: _Float64
+    hi_N: _Float64
+    by_N: IntArray
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def silent_N(self) -> BoolArray:
+        return np.isnan(self.lo_N)
+
+    @property
+    def failed_N(self) -> BoolArray:
+        return _failed(self.lo_N, self.hi_N)
+
+
+class _Tree:
+    """One category's tree at work on one batch."""
+
+    def __init__(self, batch: Batch, name: str, category: Category) -> None:
+        self.batch = batch
+        self.name = name
+        self.category = category
+        self.labels: list[str] = []
+
+    def evaluate(self, node: AnyNode, index_N: IntArray) -> _Value:
+        match node:
+            case MemberNode():
+                return self._member(node, index_N)
+            case PatternNode():
+                return self._pattern(node, index_N)
+            case CascadeNode():
+                return self._cascade(node, index_N)
+            case CombineNode():
+                return self._combine(node, index_N)
+
+    def record(self, node: AnyNode, index_N: IntArray, value: _Value, whys: list[str]) -> None:
+        """Add ``node`` to the route of every text it has an opinion on."""
+        for i in value.failed_N.nonzero()[0].tolist():
+            whys[i] = f"failed: {value.reasons[i]}" if i in value.reasons else _BY_PARTS
+        scores = _probabilities(value.lo_N, value.lo_N == value.hi_N)
+        name, routes, silent_N = label(node), self.batch.routes, value.silent_N.tolist()
+        for i, silent, score, why in zip(index_N.tolist(), silent_N, scores, whys, strict=True):
+            if not silent:
+                routes[i].append(RouteStep(self.name, name, score, why))
+
+    def why_undecided(self, i: int) -> str:
+        steps = [step for step in self.batch.routes[i] if step.category == self.name]
+        failed = [
+            f"{step.member} {step.why}"
+            for step in steps
+            if step.why.startswith("failed") and step.why != _BY_PARTS
+        ]
+        verdict = f"on_error: {self.category.on_error} gives {on_error(self.category)}"
+        return f"{self.name} could not be judged ({'; '.join(failed)}); {verdict}"
+
+    def _member(self, node: MemberNode, index_N: IntArray) -> _Value:
+        model = self.batch.model(node.member)
+        scores = self.batch.scores(model, index_N)
+        with np.errstate(over="ignore", invalid="ignore"):  # not finite is a failure, below
+            log_odds_N = model.calibrated().log_odds(
+                scores.logits_NC[index_N], self._positive(model), self.category.prevalence
+            )
+        failed_N = ~np.isfinite(log_odds_N)
+        reasons = {
+            i: scores.reasons.get(int(index_N[i]), "its calibrated log-odds are not finite")
+            for i in failed_N.nonzero()[0].tolist()
+        }
+        lo_N = np.where(failed_N, -np.inf, log_odds_N).astype(np.float64)
+        hi_N = np.where(failed_N, np.inf, lo_N)
+        return _Value(lo_N, hi_N, self._by(node, len(index_N)), reasons)
+
+    def _pattern(self, node: PatternNode, index_N: IntArray) -> _Value:
+        search = compile_pattern(node.pattern.re2).search
+        texts = (self.batch.texts[i].encode("utf-8", "replace") for i in index_N.tolist())
+        matched_N = np.array([search(text) is not None for text in texts])
+        value_N = np.where(matched_N, np.inf, np.nan)
+        return _Value(value_N, value_N, np.where(matched_N, self._by(node, len(index_N)), -1))
+
+    def _cascade(self, node: CascadeNode, index_N: IntArray) -> _Value:
+        n = len(index_N)
+        lo_N, hi_N, by_N = np.full(n, np.nan), np.full(n, np.nan), np.full(n, -1)
+        reasons: dict[int, str] = {}
+        left = np.arange(n)
+        for stage in node.cascade:
+            value = self.evaluate(stage, index_N[left])
+            # The latest opinion stands, a failure too. A later stage that is silent on a text
+            # leaves it what it had: it drops out, and the stage before it was its last.
+            speaks = ~value.silent_N
+            heard = left[speaks]
+            lo_N[heard], hi_N[heard] = value.lo_N[speaks], value.hi_N[speaks]
+            by_N[heard] = value.by_N[speaks]
+            reasons |= {int(left[i]): why for i, why in value.reasons.items()}
+            settled, whys = _settle(stage, value, is_last=stage is node.cascade[-1])
+            self.record(stage, index_N[left], value, whys)
+            left = left[~settled]
+            if not left.size:
+                break
+        return _Value(lo_N, hi_N, by_N, reasons)
+
+    def _combine(self, node: CombineNode, index_N: IntArray) -> _Value:
+        combine = node.combine
+        values = []
+        for part in combine.of:
+            values.append(self.evaluate(part, index_N))
+            self.record(part, index_N, values[-1], [f"part of {combine.how}"] * len(index_N))
+        lo_PN = np.stack([value.lo_N for value in values])
+        hi_PN = np.stack([value.hi_N for value in values])
+        if combine.quorum is not None:
+            failed_PN = _failed(lo_PN, hi_PN)
+            answered_N = (~failed_PN & ~np.isnan(lo_PN)).sum(axis=0)
+            drop_PN = failed_PN & (answered_N >= combine.quorum)
+            lo_PN[drop_PN] = hi_PN[drop_PN] = np.nan
+
+        reasons: Mapping[int, str] = {}
+        match combine.how:
+            case "any":
+                lo_N, hi_N = np.fmax.reduce(lo_PN), np.fmax.reduce(hi_PN)
+            case "all":
+                lo_N, hi_N = np.fmin.reduce(lo_PN), np.fmin.reduce(hi_PN)
+            case "weighted":
+                weights = combine.weights or [1.0] * len(values)
+                lo_N, hi_N = _weighted(lo_PN, weights), _weighted(hi_PN, weights)
+            case "product":
+                prior_P = self._priors(combine)
+                lo_N, hi_N = _product(lo_PN, prior_P), _product(hi_PN, prior_P)
+            case how:
+                combiner, prior_P = self.batch.combiners[how], self._priors(combine)
+                lo_N, hi_N, reasons = _by_plugin(combiner, lo_PN, hi_PN, prior_P)
+        by_N = np.where(np.isnan(lo_N), -1, self._by(node, len(index_N)))
+        return _Value(lo_N, hi_N, by_N, reasons)
+
+    def _priors(self, combine: Combine) -> _Float64:
+        return np.array([self._prior(part) for part in combine.of])
+
+    def _prior(self, node: AnyNode) -> float:
+        """Return a part's prior log-odds: a member's own, else the mean of its parts'.
+
+        The mean is exact where all were calibrated at one prior or ``prevalence`` sets it.
+        """
+        if self.category.prevalence is not None:
+            return _logit(self.category.prevalence)
+        match node:
+            case MemberNode():
+                model = self.batch.model(node.member)
+                return model.calibrated().prior_log_odds(self._positive(model))
+            case CascadeNode():
+                parts = node.cascade
+            case CombineNode():
+                parts = node.combine.of
+            case PatternNode():
+                raise AssertionError("the policy check keeps patterns out of sums")
+        return math.fsum(self._prior(part) for part in parts) / len(parts)
+
+    def _positive(self, model: Model) -> list[int]:
+        return [model.labels.index(name) for name in self.category.positive]
+
+    def _by(self, node: AnyNode, n: int) -> IntArray:
+        self.labels.append(label(node))
+        return np.full(n, len(self.labels) - 1)
+
+
+def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray, list[str]]:
+    """Return which texts a stage settles, and why or why not."""
+    n = len(value.lo_N)
+    if is_last:
+        return np.ones(n, bool), ["last stage"] * n
+    # without bounds only a pattern's match settles: the policy check asks others for bounds
+    below, above = (stage.settle.below, stage.settle.above) if stage.settle else (0.0, 1.0)
+    low_N, high_N = value.hi_N <= _logit(below), value.lo_N >= _logit(above)
+    words = np.array(
+        [
+            f"passed on: between {below} and {above}",
+            f"settled: not above {below}",
+            f"settled: not below {above}",
+            "passed on: a part failed",
+        ],
+        object,
+    )
+    partial_N = ~low_N & ~high_N & (value.lo_N < value.hi_N)
+    code_N = np.where(low_N, 1, np.where(high_N, 2, np.where(partial_N, 3, 0)))
+    return low_N | high_N, words[code_N].tolist()
+
+
+def _failed(lo: _Float64, hi: _Float64) -> BoolArray:
+    return np.isneginf(lo) & np.isposinf(hi)
+
+
+def _weighted(x_PN: _Float64, weights: Sequence[float]) -> _Float64:
+    """Return the weighted mean of the parts that are not NaN."""
+    total_N, weight_N = np.zeros(x_PN.shape[1]), np.zeros(x_PN.shape[1])
+    for x_N, weight in zip(x_PN, weights, strict=True):  # in order: rounding is the same for any N
+        total_N += np.where(np.isnan(x_N), 0.0, weight * x_N)
+        weight_N += np.where(np.isnan(x_N), 0.0, weight)
+    return total_N / weight_N
+
+
+def _product(x_PN: _Float64, prior_P: _Float64) -> _Float64:
+    """Return the log-odds of independent experts: their log likelihood ratios on one prior.
+
+    That prior is the mean of theirs; where they are equal this is sum(x) - (P - 1) * prior.
+    """
+    ratio_N, prior_N, count_N = (np.zeros(x_PN.shape[1]) for _ in range(3))
+    for x_N, prior in zip(x_PN, prior_P, strict=True):
+        ratio_N += np.where(np.isnan(x_N), 0.0, x_N - prior)
+        prior_N += np.where(np.isnan(x_N), 0.0, prior)
+        count_N += ~np.isnan(x_N)
+    return ratio_N + prior_N / count_N
+
+
+def _by_plugin(
+    combiner: Combiner, lo_PN: _Float64, hi_PN: _Float64, prior_P: _Float64
+) -> tuple[_Float64, _Float64, Mapping[int, str]]:
+    """Call ``combiner`` on the texts that all parts answered; the others are (-inf, +inf).
+
+    Parts a quorum dropped (NaN) are left out: texts that lack the same ones go together.
+    """
+    n = lo_PN.shape[1]
+    lo_N, hi_N = np.full(n, -np.inf), np.full(n, np.inf)
+    reasons: dict[int, str] = {}
+    kept_PN = ~np.isnan(lo_PN)
+    ready_N = (~kept_PN | (lo_PN == hi_PN)).all(axis=0)
+    for kept_P in np.unique(kept_PN[:, ready_N], axis=1).T:
+        texts = (ready_N & (kept_PN == kept_P[:, None]).all(axis=0)).nonzero()[0]
+        x_MN = lo_PN[kept_P][:, texts].astype(np.float32)
+        result_N, failed = _call(combiner, x_MN, prior_P[kept_P].astype(np.float32))
+        answered = ~np.isnan(result_N)
+        lo_N[texts[answered]] = hi_N[texts[answered]] = result_N[answered]
+        reasons |= {int(texts[i]): why for i, why in failed.items()}
+    return lo_N, hi_N, reasons
+
+
+def _call(
+    combiner: Combiner, x_MN: FloatArray, prior_M: FloatArray
+) -> tuple[_Float64, dict[int, str]]:
+    """Return the combiner's log-odds, NaN where it failed, and why; a text fails alone."""
+    n = x_MN.shape[1]
+    try:
+        result_N = np.asarray(combiner(x_MN.copy(), prior_M.copy()), np.float64)
+        if result_N.shape != (n,):
+            raise ClassifierError(f"returned shape {result_N.shape}, expected {(n,)}")
+    except Exception as error:  # recorded per text below; never swallowed
+        if n == 1:
+            return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
+        first_N, reasons = _call(combiner, x_MN[:, : n // 2], prior_M)
+        second_N, more = _call(combiner, x_MN[:, n // 2 :], prior_M)
+        reasons |= {n // 2 + i: why for i, why in more.items()}
+        return np.concatenate([first_N, second_N]), reasons
+    bad_N = ~np.isfinite(result_N)
+    reason = "returned a value that is not finite"
+    return np.where(bad_N, np.nan, result_N), dict.fromkeys(bad_N.nonzero()[0].tolist(), reason)
+
+
+def _probabilities(log_odds_N: _Float64, known_N: BoolArray) -> list[float | None]:
+    """Return probabilities, None where not known or NaN."""
+    known_N = known_N & ~np.isnan(log_odds_N)
+    p_N: list[float | None] = np.exp(
+        -np.logaddexp(0.0, -np.where(known_N, log_odds_N, 0.0))
+    ).tolist()
+    for i in (~known_N).nonzero()[0].tolist():
+        p_N[i] = None
+    return p_N
+
+
+def _logit(p: float) -> float:
+    if p in (0.0, 1.0):
+        return math.inf if p else -math.inf
+    return math.log(p) - math.log1p(-p)

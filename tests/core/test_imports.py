@@ -1,0 +1,156 @@
+"""Imports go one way, core names no plugin, and starting up loads no heavy library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import guardkit
+
+ROOT = Path(__file__).parents[2]
+CORE = sorted((ROOT / "guardkit").glob("**/*.py"))
+PLUGINS = sorted((ROOT / "plugins").glob("*/guardkit_*/**/*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
+
+#: Each module imports only from lines above its own.
+ORDER = (
+    ("errors",),
+    ("types",),
+    ("text", "artefact", "rows", "data", "yamlfile", "metrics"),
+    ("hookspecs",),
+    ("plugins",),
+    ("policy", "calibrate"),
+    ("policyfile", "card"),
+    ("models",),
+    ("tree",),
+    ("router",),
+    ("evaluate", "batch"),
+    ("train",),
+    ("console",),
+    ("cli",),
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+HEAVY = ("torch", "transformers", "datasets", "onnxruntime", "scipy", "pyarrow", "sklearn")
+
+
+def at_module_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports that run when the module is imported."""
+    pending: list[ast.stmt] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += [child for child in ast.walk(node) if isinstance(child, ast.stmt)][1:]
+
+
+def anywhere(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+
+
+def modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return the full names of what ``node`` imports, submodules of guardkit included."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    assert node.module is not None
+    assert node.level == 0, "absolute imports only"
+    if node.module == "guardkit":
+        return [f"guardkit.{alias.name}" for alias in node.names]
+    return [node.module]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_core_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT / "guardkit").parts[0].removesuffix(".py")
+    if own in ("__init__", "__main__"):  # the package itself, and `python -m guardkit`
+        return
+    assert own in RANK, f"give {own!r} its place in ORDER"
+    for node in at_module_level(parse(path)):
+        for module in modules(node):
+            top, _, rest = module.partition(".")
+            other = rest.partition(".")[0]
+            if top == "guardkit" and other not in (own, "__version__"):
+                assert RANK[other] < RANK[own], f"{own} imports {other} (line {node.lineno})"
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_core_never_imports_a_heavy_library_at_module_level(path: Path) -> None:
+    for node in at_module_level(parse(path)):
+        for module in modules(node):
+            assert module.partition(".")[0] not in HEAVY, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_core_never_imports_a_plugin(path: Path) -> None:
+    for node in anywhere(parse(path)):
+        for module in modules(node):
+            assert not module.startswith("guardkit_"), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", PLUGINS + EXAMPLES, ids=name_of)
+def test_a_plugin_uses_only_public_names_and_no_other_plugin(path: Path) -> None:
+    own = next((part for part in path.parts if part.startswith("guardkit_")), "").split(".")[0]
+    tree = parse(path)
+    for node in anywhere(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "guardkit":
+            used = {alias.name for alias in node.names}
+            assert used <= {*guardkit.__all__, "__version__"}, f"line {node.lineno}"
+            continue
+        for module in modules(node):
+            assert not module.startswith("guardkit."), f"line {node.lineno}: {module}"
+            if module.startswith("guardkit_"):
+                assert module.partition(".")[0] == own, f"line {node.lineno}: {module}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "guardkit":
+            assert node.attr in (*guardkit.__all__, "__version__"), f"line {node.lineno}"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after ``code``."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in json.loads(run.stdout)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import guardkit, guardkit.cli",
+        "from guardkit.plugins import installed_plugins; installed_plugins()",
+        "import guardkit; [getattr(guardkit, name) for name in guardkit.__all__]",
+    ],
+    ids=["command line", "installed plugins", "every public name"],
+)
+def test_starting_up_loads_no_heavy_library(code: str) -> None:
+    assert loaded_by(code).isdisjoint(HEAVY)
+
+
+def test_the_checks_above_see_what_they_should() -> None:
+    tree = ast.parse(
+        "import torch\n"
+        "try:\n    import scipy.stats\nexcept ImportError:\n    pass\n"
+        "class A:\n    from datasets import x\n"
+        "def f():\n    import pyarrow\n"
+        "if TYPE_CHECKING:\n    import sklearn\n"
+        "else:\n    import onnxruntime\n"
+    )
+    seen = {module for node in at_module_level(tree) for module in modules(node)}
+    assert seen == {"torch", "scipy.stats", "datasets", "onnxruntime"}

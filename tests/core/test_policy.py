@@ -1,0 +1,581 @@
+"""Every mistake a policy file can hold is reported, all at once, each on its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_models import FakeFamily, plugins_of, write_model
+
+from guardkit.errors import PolicyError
+from guardkit.hookspecs import hookimpl
+from guardkit.plugins import Plugins
+from guardkit.policy import CascadeNode, MemberNode, Policy, label
+from guardkit.router import check_policy
+
+GOOD = """\
+version: 1
+name: test
+mode: enforce
+plugins: [audit]
+members:
+  specialist: {plugin: fake, model: models/specialist}
+  backup: {plugin: fake, model: builtin:injection}
+categories:
+  injection:
+    positive: [injection]
+    prevalence: 0.01
+    decide:
+      cascade:
+        - pattern: {re2: "ignore all", on: raw}
+        - member: specialist
+          settle: {below: 0.02, above: 0.98}
+        - combine:
+            how: weighted
+            of:
+              - member: specialist
+              - member: backup
+            weights: [1, 2]
+            quorum: 1
+    flag_at: {probability: 0.5}
+    action: block
+    on_error: closed
+tests:
+  - {text: hello, expect: {injection: allow}}
+"""
+LINES = {line.strip(): number for number, line in enumerate(GOOD.splitlines(), start=1)}
+
+#: name -> (a line of GOOD, what stands there instead, [(line, field, words of the message)])
+#: Every problem is listed: one more or one less fails.
+BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
+    # what the schema says
+    "unknown key": ("mode: enforce", "mood: enforce", [(3, "mood", "did you mean 'mode'?")]),
+    "unknown key, known ones listed": (
+        "name: test",
+        "name: test\ntitle: x",
+        [(3, "title", "known: categories, members, mode, name, plugins, tests, version")],
+    ),
+    "not built yet": (
+        "action: block",
+        "action: block\n    abstain_if: {member: specialist}",
+        [(26, "categories.injection.abstain_if", "unknown key 'abstain_if'")],
+    ),
+    "unknown key in a stage": (
+        "- member: specialist\n          settle",
+        "- member: specialist\n          timeout_ms: 5\n          settle",
+        [(16, "categories.injection.decide.cascade[1].timeout_ms", "known: member, settle")],
+    ),
+    "unknown key in a combine": (
+        "quorum: 1",
+        "quorom: 1",
+        [(23, "categories.injection.decide.cascade[2].combine.quorom", "did you mean 'quorum'?")],
+    ),
+    "unknown key in settle": (
+        "settle: {below: 0.02, above: 0.98}",
+        "settle: {below: 0.02, over: 0.98}",
+        [
+            (16, "categories.injection.decide.cascade[1].settle.above", "required"),
+            (16, "categories.injection.decide.cascade[1].settle.over", "Known: above, below"),
+        ],
+    ),
+    "no version": ("version: 1\n", "", [(1, "version", "required")]),
+    "another version": ("version: 1", "version: 2", [(1, "version", "got 2")]),
+    "version by word": ("version: 1", "version: true", [(1, "version", "got True")]),
+    "name of a number": ("name: test", "name: 12", [(2, "name", "put it in quotes")]),
+    "no name": ("name: test", "name: ''", [(2, "name", "at least 1 character")]),
+    "mode by a 1.1 habit": ("mode: enforce", "mode: off", [(3, "mode", "got 'off'")]),
+    "probability as a time": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 12:30:45}",
+        [(24, "categories.injection.flag_at.probability", "got '12:30:45'")],
+    ),
+    "probability in quotes": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: '0.5'}",
+        [(24, "categories.injection.flag_at.probability", "valid number")],
+    ),
+    "probability of one": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 1}",
+        [(24, "categories.injection.flag_at.probability", "less than 1")],
+    ),
+    "probability without end": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 1e999}",
+        [(24, "categories.injection.flag_at.probability", "finite")],
+    ),
+    "a bare probability": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: 0.5",
+        [(24, "categories.injection.flag_at", "must be a mapping")],
+    ),
+    "certificates are not built yet": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {max_fpr: 0.01}",
+        [
+            (24, "categories.injection.flag_at.max_fpr", "known: probability"),
+            (24, "categories.injection.flag_at.probability", "required"),
+        ],
+    ),
+    "no threshold": (
+        "    flag_at: {probability: 0.5}\n",
+        "",
+        [(9, "categories.injection.flag_at", "required")],
+    ),
+    "no action": (
+        "    action: block\n",
+        "",
+        [(9, "categories.injection.action", "required")],
+    ),
+    "an action there is not": (
+        "action: block",
+        "action: allow",
+        [(25, "categories.injection.action", "'flag' or 'block', got 'allow'")],
+    ),
+    "on_error by a 1.1 habit": (
+        "on_error: closed",
+        "on_error: no",
+        [(26, "categories.injection.on_error", "'closed' or 'open', got 'no'")],
+    ),
+    "prevalence of none": (
+        "prevalence: 0.01",
+        "prevalence: 0",
+        [(11, "categories.injection.prevalence", "greater than 0")],
+    ),
+    "empty positive": (
+        "positive: [injection]",
+        "positive: []",
+        [(10, "categories.injection.positive", "at least 1 item")],
+    ),
+    "positive by itself": (
+        "positive: [injection]",
+        "positive: injection",
+        [(10, "categories.injection.positive", "valid list")],
+    ),
+    "empty parts": (
+        "of:\n              - member: specialist\n              - member: backup\n",
+        "of: []\n",
+        [
+            (19, "categories.injection.decide.cascade[2].combine.of", "at least 1 item"),
+            (7, "members.backup", "no category uses this member"),
+        ],
+    ),
+    "a bad name": (
+        "  injection:\n",
+        "  in jection:\n",
+        [
+            (9, "categories.'in jection'", "letters, digits"),
+            (28, "tests[0].expect.injection", "unknown category 'injection'"),
+        ],
+    ),
+    "a node of no kind": (
+        "- member: backup",
+        "- memer: backup",
+        [(21, "categories.injection.decide.cascade[2].combine.of[1]", "exactly one of")],
+    ),
+    "a node of two kinds": (
+        "- member: backup",
+        "- {member: backup, cascade: [{member: backup}]}",
+        [(21, "categories.injection.decide.cascade[2].combine.of[1]", "got member, cascade")],
+    ),
+    "a node that is a word": (
+        "- member: backup",
+        "- backup",
+        [(21, "categories.injection.decide.cascade[2].combine.of[1]", "exactly one of")],
+    ),
+    "weight below zero": (
+        "weights: [1, 2]",
+        "weights: [1, -2]",
+        [(22, "categories.injection.decide.cascade[2].combine.weights[1]", "greater than 0")],
+    ),
+    "weights all zero": (
+        "weights: [1, 2]",
+        "weights: [0, 0]",
+        [
+            (22, "categories.injection.decide.cascade[2].combine.weights[0]", "greater than 0"),
+            (22, "categories.injection.decide.cascade[2].combine.weights[1]", "greater than 0"),
+        ],
+    ),
+    "bound over one": (
+        "settle: {below: 0.02, above: 0.98}",
+        "settle: {below: 0.02, above: 98}",
+        [(16, "categories.injection.decide.cascade[1].settle.above", "less than or equal to 1")],
+    ),
+    "canonical text is not built yet": (
+        "on: raw",
+        "on: canonical",
+        [(14, "categories.injection.decide.cascade[0].pattern.on", "got 'canonical'")],
+    ),
+    "a test of nothing": (
+        "expect: {injection: allow}",
+        "expect: {}",
+        [(28, "tests[0].expect", "at least 1 item")],
+    ),
+    # what only the whole says
+    "unknown member": (
+        "- member: backup",
+        "- member: backpu",
+        [
+            (21, "categories.injection.decide.cascade[2].combine.of[1].member", "'backup'?"),
+            (7, "members.backup", "no category uses this member"),
+        ],
+    ),
+    "unused member": (
+        "members:\n",
+        "members:\n  spare: {plugin: fake, model: models/specialist}\n",
+        [(6, "members.spare", "no category uses this member")],
+    ),
+    "unknown plugin": (
+        "backup: {plugin: fake,",
+        "backup: {plugin: fkae,",
+        [(7, "members.backup.plugin", "no classifier family is called 'fkae'; available: fake")],
+    ),
+    "broken plugin": (
+        "backup: {plugin: fake,",
+        "backup: {plugin: sick,",
+        [(7, "members.backup.plugin", "cannot be used: ImportError: no module named torch")],
+    ),
+    "unknown audit plugin": (
+        "plugins: [audit]",
+        "plugins: [\n  adit]",
+        [(5, "plugins[0]", "did you mean 'audit'?")],
+    ),
+    "broken audit plugin": (
+        "plugins: [audit]",
+        "plugins: [sick]",
+        [(4, "plugins[0]", "no module")],
+    ),
+    "a plugin with nothing to enable": (
+        "plugins: [audit]",
+        "plugins: [fake]",
+        [(4, "plugins[0]", "no `decided` hook")],
+    ),
+    "no model folder": (
+        "model: models/specialist",
+        "model: models/absent",
+        [(6, "members.specialist.model", "models/absent: not a guardkit model: no such folder")],
+    ),
+    "no model in the folder": (
+        "model: models/specialist",
+        "model: models",
+        [(6, "members.specialist.model", "it has no config.json")],
+    ),
+    "no such bundled model": (
+        "model: builtin:injection",
+        "model: builtin:toxicity",
+        [(7, "members.backup.model", "no such bundled model; bundled: injection (fake)")],
+    ),
+    "another family's model": (
+        "model: models/specialist",
+        "model: models/foreign",
+        [(6, "members.specialist.model", "made by plugin 'other', not 'fake'")],
+    ),
+    "uncalibrated model": (
+        "model: models/specialist",
+        "model: models/uncalibrated",
+        [(6, "members.specialist.model", "`guardkit calibrate` fits one")],
+    ),
+    "a model nobody could have": (
+        "model: models/specialist",
+        'model: "models/\\0"',
+        [(6, "members.specialist.model", "null")],
+    ),
+    "a model name too long": (
+        "model: models/specialist",
+        f"model: {'x' * 5000}",
+        [(6, "members.specialist.model", "File name too long")],
+    ),
+    "a model of no user": (
+        "model: models/specialist",
+        "model: ~nobody-of-that-name/m",
+        [(6, "members.specialist.model", "home directory")],
+    ),
+    "a label no member has": (
+        "positive: [injection]",
+        "positive:\n      - injection\n      - jailbreak",
+        [
+            (12, "categories.injection.positive[1]", "member 'specialist' has no label"),
+            (12, "categories.injection.positive[1]", "'backup' has no label 'jailbreak'; its lab"),
+        ],
+    ),
+    "positive covers everything": (
+        "positive: [injection]",
+        "positive: [injection, benign]",
+        [
+            (10, "categories.injection.positive", "covers every label of member 'backup'"),
+            (10, "categories.injection.positive", "covers every label of member 'specialist'"),
+        ],
+    ),
+    "a label twice": (
+        "positive: [injection]",
+        "positive: [injection, injection]",
+        [(10, "categories.injection.positive[1]", "listed twice")],
+    ),
+    "no positive": (
+        "    positive: [injection]\n",
+        "",
+        [(9, "categories.injection.positive", "required")],
+    ),
+    "bounds the wrong way round": (
+        "settle: {below: 0.02, above: 0.98}",
+        "settle: {below: 0.98, above: 0.02}",
+        [(16, "categories.injection.decide.cascade[1].settle", "below (0.98) must not be above")],
+    ),
+    "a threshold beyond the bounds": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 0.995}",
+        [(16, "categories.injection.decide.cascade[1].settle", "flag_at (0.995) must lie between")],
+    ),
+    "a threshold below the bounds": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 0.01}",
+        [(16, "categories.injection.decide.cascade[1].settle", "flag_at (0.01) must lie between")],
+    ),
+    "unreachable stage": (
+        "          settle: {below: 0.02, above: 0.98}\n",
+        "",
+        [(16, "categories.injection.decide.cascade[2]", "unreachable: stage [1] has no `settle`")],
+    ),
+    "bounds left empty": (
+        "settle: {below: 0.02, above: 0.98}",
+        "settle:",
+        [(17, "categories.injection.decide.cascade[2]", "unreachable")],
+    ),
+    "settle outside a cascade": (
+        "- member: backup",
+        "- {member: backup, settle: {below: 0.1, above: 0.9}}",
+        [(21, "categories.injection.decide.cascade[2].combine.of[1].settle", "only a stage")],
+    ),
+    "unknown combiner": (
+        "how: weighted",
+        "how: wieghted",
+        [
+            (18, "categories.injection.decide.cascade[2].combine.how", "did you mean 'weighted'?"),
+            (22, "categories.injection.decide.cascade[2].combine.weights", "only `how: weighted`"),
+        ],
+    ),
+    "weights without a use": (
+        "how: weighted",
+        "how: any",
+        [(22, "categories.injection.decide.cascade[2].combine.weights", "only `how: weighted`")],
+    ),
+    "too many weights": (
+        "weights: [1, 2]",
+        "weights: [1, 2, 3]",
+        [(22, "categories.injection.decide.cascade[2].combine.weights", "3 weights for 2 parts")],
+    ),
+    "a quorum of more than all": (
+        "quorum: 1",
+        "quorum: 3",
+        [(23, "categories.injection.decide.cascade[2].combine.quorum", "must be 1 to 2")],
+    ),
+    "a quorum of none": (
+        "quorum: 1",
+        "quorum: 0",
+        [(23, "categories.injection.decide.cascade[2].combine.quorum", "greater than or equal")],
+    ),
+    "a pattern in a sum": (
+        "- member: backup",
+        "- combine: {how: any, of: [{member: backup}, {pattern: {re2: x}}]}",
+        [
+            (
+                21,
+                "categories.injection.decide.cascade[2].combine.of[1].combine.of[1].pattern",
+                "cannot stand under `how: weighted`",
+            )
+        ],
+    ),
+    "a pattern re2 refuses": (
+        're2: "ignore all"',
+        're2: "(a)\\\\1"',
+        [(14, "categories.injection.decide.cascade[0].pattern.re2", "not a pattern re2 takes")],
+    ),
+    "a test of no category": (
+        "expect: {injection: allow}",
+        "expect: {injektion: allow}",
+        [(28, "tests[0].expect.injektion", "did you mean 'injection'?")],
+    ),
+    "a test that can never pass": (
+        "expect: {injection: allow}",
+        "expect: {injection: flag}",
+        [(28, "tests[0].expect.injection", "gives allow or block, never flag")],
+    ),
+    "a test of an action there is not": (
+        "expect: {injection: allow}",
+        "expect: {injection: pass}",
+        [(28, "tests[0].expect.injection", "'allow', 'flag', 'abstain' or 'block'")],
+    ),
+    # what the YAML reader says, beside the rest
+    "alias": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: *somewhere",
+        [(24, "categories.injection.flag_at", "aliases")],
+    ),
+    "alias for a node": (
+        "- member: backup",
+        "- *backup",
+        [(21, "categories.injection.decide.cascade[2].combine.of[1]", "aliases")],
+    ),
+    "tag": ("name: test", "name: !!python/name:os.system x", [(2, "name", "tags")]),
+    "duplicate key": (
+        "action: block",
+        "action: block\n    action: flag",
+        [(26, "categories.injection.action", "duplicate key; first on line 25")],
+    ),
+    "not YAML": ("name: test", "name: test: more", [(2, "", "not YAML")]),
+    "two files in one": ("tests:\n", "---\ntests:\n", [(27, "", "second document")]),
+}
+
+
+class Audit:
+    @hookimpl
+    def decided(self, texts: object, decisions: object, policy: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plugins, FakeFamily]:
+    """A folder with models beside the policy file, and plugins sound and broken."""
+    folder = tmp_path_factory.mktemp("desk")
+    write_model(folder / "models" / "specialist")
+    write_model(folder / "models" / "foreign", family="other")
+    write_model(folder / "models" / "uncalibrated", calibrated=False)
+    write_model(folder / "builtin" / "injection")
+    family = FakeFamily(lambda model, text: [0.0, 0.0], builtin=folder / "builtin")
+    plugins = plugins_of(
+        family,
+        combiners={"median": lambda x, prior: x[0]},
+        modules={"audit": Audit()},
+        broken={"sick": "ImportError: no module named torch"},
+    )
+    return folder, plugins, family
+
+
+def check(desk: tuple[Path, Plugins, FakeFamily], text: str) -> Policy:
+    folder, plugins, _ = desk
+    path = folder / "policy.yaml"
+    path.write_text(text, "utf-8")
+    return check_policy(path, plugins)
+
+
+def test_a_good_policy_passes_without_loading_a_model(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    policy = check(desk, GOOD)
+    assert policy.categories["injection"].on_error == "closed"
+    assert policy.path == desk[0] / "policy.yaml"
+    assert len(policy.hash) == 64
+    assert desk[2].loads == []
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_mistake_is_reported_on_its_line(
+    desk: tuple[Path, Plugins, FakeFamily], name: str
+) -> None:
+    old, new, expected = BROKEN[name]
+    assert old in GOOD
+    with pytest.raises(PolicyError) as caught:
+        check(desk, GOOD.replace(old, new, 1))
+    problems = caught.value.problems
+    assert sorted((p.line, p.field) for p in problems) == sorted((e[0], e[1]) for e in expected)
+    text = str(caught.value)
+    for line, field, words in expected:
+        assert any(words in p.message for p in problems if (p.line, p.field) == (line, field)), text
+    assert f"{desk[0] / 'policy.yaml'}:{problems[0].line}: " in text
+
+
+def test_every_mistake_in_a_file_is_reported_at_once(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    text = GOOD
+    for name in (
+        "name of a number",
+        "unknown audit plugin",
+        "no such bundled model",
+        "positive covers everything",
+        "bounds the wrong way round",
+        "unknown combiner",
+        "a quorum of none",
+        "no action",
+        "on_error by a 1.1 habit",
+        "a test of no category",
+    ):
+        old, new, _ = BROKEN[name]
+        text = text.replace(old, new, 1)
+    text += "extra: &anchor 1\n"
+    with pytest.raises(PolicyError) as caught:
+        check(desk, text)
+    assert [(p.line, p.field.rpartition(".")[2]) for p in caught.value.problems] == [
+        (2, "name"),
+        (5, "plugins[0]"),
+        (8, "model"),
+        (10, "action"),
+        (11, "positive"),
+        (17, "settle"),
+        (19, "how"),
+        (23, "weights"),
+        (24, "quorum"),
+        (26, "on_error"),
+        (28, "injektion"),
+        (29, "extra"),
+        (29, "extra"),
+    ]
+    assert "13 mistakes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "1", "categories: 1", "members: [a]\ncategories: {a: b, c: [d], e: {decide: 3}}"]
+)
+def test_a_file_of_another_shape_is_only_a_policy_error(
+    desk: tuple[Path, Plugins, FakeFamily], text: str
+) -> None:
+    with pytest.raises(PolicyError):
+        check(desk, text)
+
+
+def test_patterns_alone_need_no_members_and_no_bounds(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    policy = check(
+        desk,
+        "version: 1\nname: words\ncategories:\n  secret:\n    decide:\n      cascade:\n"
+        "        - pattern: {re2: AKIA}\n"
+        "        - combine: {how: any, of: [{pattern: {re2: a}}, {pattern: {re2: b}}]}\n"
+        "    flag_at: {probability: 0.5}\n    action: flag\n",
+    )
+    assert label(policy.categories["secret"].decide) == (
+        "cascade(pattern(AKIA), any(pattern(a), pattern(b)))"
+    )
+
+
+def test_a_plugins_combiner_is_known(desk: tuple[Path, Plugins, FakeFamily]) -> None:
+    check(desk, GOOD.replace("how: weighted", "how: median").replace("weights: [1, 2]", ""))
+
+
+def test_a_model_is_found_from_the_policys_folder_whatever_the_current_one(
+    desk: tuple[Path, Plugins, FakeFamily], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    check(desk, GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert check_policy(desk[0] / "policy.yaml", desk[1]).name == "test"
+    monkeypatch.chdir(desk[0])
+    assert check_policy("policy.yaml", desk[1]).path.is_absolute()
+
+
+def test_a_policy_is_frozen_and_can_be_built_and_written_in_python(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    policy = check(desk, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        policy.name = "other"
+    node = CascadeNode(cascade=[MemberNode(member="a"), MemberNode(member="b")])
+    assert label(node) == "cascade(a, b)"
+    assert Policy.model_validate(policy.model_dump(exclude_unset=True)).name == policy.name
+    assert "cascade" in str(Policy.model_json_schema())
+
+
+def test_two_files_with_one_content_have_one_hash(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    first = check(desk, GOOD).hash
+    assert check(desk, GOOD).hash == first
+    assert check(desk, GOOD + "# changed\n").hash != first
