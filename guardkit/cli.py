@@ -45,7 +45,8 @@ DeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:NAME.")
+    str | None,
+    typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
 ]
 PolicyOption = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="A policy file.")
@@ -62,7 +63,7 @@ DataOption = Annotated[
 ]
 PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
 ModelFolder = Annotated[
-    str, typer.Argument(metavar="DIR", help="A model's folder, or builtin:NAME.")
+    str, typer.Argument(metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME.")
 ]
 
 
@@ -239,7 +240,7 @@ def classify(
 
 
 @app.command(
-    epilog="Example: guardkit evaluate --model builtin:injection --data mail.csv?label=kind"
+    epilog="Example: guardkit evaluate --model builtin:mdlm/injection --data mail.csv?label=kind"
 )
 def evaluate(
     data: DataOption,
@@ -354,7 +355,7 @@ def models_list() -> None:
     console.show_models([(folder, artefact.read_config(folder)) for folder in folders])
 
 
-@models_app.command("show", epilog="Example: guardkit models show builtin:injection")
+@models_app.command("show", epilog="Example: guardkit models show builtin:mdlm/injection")
 def models_show(folder: ModelFolder) -> None:
     """Show a model's labels, results and limits."""
     from guardkit import artefact, console

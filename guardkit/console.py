@@ -197,7 +197,13 @@ def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
     table = Table("model", "plugin", "labels", "size", "folder")
     for folder, config in models:
         labels = ", ".join(config.labels)
-        row = (f"builtin:{folder.name}", config.family, labels, _size(folder), str(folder))
+        row = (
+            f"builtin:{config.family}/{folder.name}",
+            config.family,
+            labels,
+            _size(folder),
+            str(folder),
+        )
         table.add_row(*map(Text, row))
     _out().print(table)
 

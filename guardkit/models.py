@@ -63,7 +63,7 @@ class Model:
         if self.calibration is None:
             raise ArtefactError(
                 f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
-                "`guardkit calibrate` fits one"
+                "`guardkit train` fits one at its end"
             )
         return self.calibration
 
@@ -86,20 +86,33 @@ class Model:
 
 
 def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) -> Path:
-    """Return the folder ``ref`` means: ``builtin:NAME`` of ``family``, or a path from ``base``."""
+    """Return the folder ``ref`` means: a path from ``base``, or a bundled model.
+
+    ``builtin:NAME`` is ``family``'s; without a family, ``builtin:FAMILY/NAME`` says whose, and
+    a NAME that only one family has needs no more.
+    """
     if not ref.startswith(BUILTIN):
         return (base / Path(ref).expanduser()).resolve()
-    name = ref.removeprefix(BUILTIN)
-    families = [plugins.family(family)] if family else list(plugins.families.values())
-    folders = [f.builtin / name for f in families if f.builtin and (f.builtin / name).is_dir()]
-    if not folders:
-        have = [
-            f"{p.name} ({f.name})"
-            for f in families if f.builtin and f.builtin.is_dir()
-            for p in sorted(f.builtin.iterdir()) if p.is_dir()
-        ]  # fmt: skip
-        raise ArtefactError(f"{ref}: no such bundled model; bundled: {', '.join(have) or 'none'}")
-    return folders[0]
+    owner, _, name = ref.removeprefix(BUILTIN).rpartition("/")
+    families = [plugins.family(f) for f in (family, owner) if f] or plugins.families.values()
+    bundled = [
+        folder
+        for f in families
+        if f.builtin and f.builtin.is_dir()
+        for folder in sorted(f.builtin.iterdir())
+        if folder.is_dir()
+    ]
+    found = [folder for folder in bundled if folder.name == name]
+    if len(found) == 1 and not (family and owner):
+        return found[0]
+    owned = sorted(
+        f"{BUILTIN}{f.name}/{folder.name}"
+        for f in families
+        for folder in bundled
+        if folder.parent == f.builtin
+    )
+    problem = "more than one family has it" if len(found) > 1 else "no such bundled model"
+    raise ArtefactError(f"{ref}: {problem}; bundled: {', '.join(owned) or 'none'}")
 
 
 def load_model(

@@ -36,8 +36,8 @@ def read_policy(path: Path, plugins: Plugins, find_model: FindModel) -> Policy:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a name no file can have
+        reason = getattr(error, "strerror", None) or str(error)
         raise PolicyError(str(path), [Problem(0, "", f"cannot be read: {reason}")]) from error
     document = read_yaml(content)
     problems = list(document.problems)
@@ -54,7 +54,7 @@ def read_policy(path: Path, plugins: Plugins, find_model: FindModel) -> Policy:
         ]
     if policy is None or problems:
         raise PolicyError(str(path), problems)
-    policy._path, policy._hash = path.resolve(), hashlib.sha256(content).hexdigest()
+    policy._path, policy._hash = path.absolute(), hashlib.sha256(content).hexdigest()
     return policy
 
 
@@ -193,7 +193,7 @@ class _Check:
             self._add(
                 place,
                 f"{folder}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
-                "`guardkit calibrate` fits one",
+                "`guardkit train` fits one at its end",
             )
         return config
 

@@ -180,7 +180,7 @@ def test_the_exit_code_says_how_a_run_ended(
             "error: --json none/r.json: no such folder",
         ),
         (["models", "verify", "."], "has no config.json"),
-        (["models", "show", "builtin:none"], "no such bundled model; bundled: injection (fake)"),
+        (["models", "show", "builtin:none"], "no such bundled model; bundled: builtin:fake/injection"),
     ],
 )
 def test_a_mistake_exits_with_2_and_says_what_is_wrong(
@@ -396,7 +396,7 @@ def test_policy_test_runs_the_tests_of_the_file(capsys: pytest.CaptureFixture[st
 
 def test_models_are_listed_shown_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list"]) == 0
-    assert re.search(r"builtin:injection │ fake +│ benign, injection", capsys.readouterr().out)
+    assert re.search(r"builtin:fake/injection │ fake +│ benign, injection", capsys.readouterr().out)
     assert main(["models", "show", "builtin:injection"]) == 0
     assert "It has no model card." in capsys.readouterr().out
     (Path("model") / artefact.CARD).write_text("# A card\n\nIt is small.\n")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from guardkit import artefact
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
-from guardkit.models import Model, load_model, texts_hash
+from guardkit.models import Model, find_model, load_model, texts_hash
 from guardkit.types import RawScores
 
 
@@ -151,7 +151,7 @@ def test_a_model_without_calibration_gives_no_probability(tmp_path: Path) -> Non
     folder = write_model(tmp_path / "raw", calibrated=False)
     raw = load_model(folder, plugins=PLUGINS)
     assert raw.score(["four"]).logits_NC.tolist() == [[0.0, 4.0]]
-    with pytest.raises(ArtefactError, match="`guardkit calibrate` fits one"):
+    with pytest.raises(ArtefactError, match="`guardkit train` fits one"):
         raw.probabilities(["four"])
 
 
@@ -215,7 +215,7 @@ def test_a_bundled_model_is_found_by_name(tmp_path: Path) -> None:
     write_model(tmp_path / "spam")
     plugins = plugins_of(FakeFamily(answer, builtin=tmp_path))
     assert load_model("builtin:spam", plugins=plugins).path == tmp_path / "spam"
-    with pytest.raises(ArtefactError, match=r"builtin:ham: no such .*bundled: spam \(fake\)"):
+    with pytest.raises(ArtefactError, match=r"builtin:ham: no such .*bundled: builtin:fake/spam"):
         load_model("builtin:ham", plugins=plugins)
 
 
@@ -234,3 +234,24 @@ def test_the_hash_of_texts_tells_apart_where_one_ends_and_the_next_begins() -> N
     assert texts_hash(["a"], ["b"]) != texts_hash(["a", "b"])
     assert texts_hash(["a"]) == texts_hash(("a",))
     assert texts_hash(["\ud800"]) != texts_hash(["?"])
+
+
+def test_a_bundled_model_of_two_families_must_be_named_in_full(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("first", "second")}
+    for folder in folders.values():
+        (folder / "shared").mkdir(parents=True)
+    (folders["first"] / "own").mkdir()
+    plugins = plugins_of(*(FakeFamily(answer, name, folder) for name, folder in folders.items()))
+
+    def find(ref: str, family: str | None = None) -> Path:
+        return find_model(ref, family=family, base=tmp_path, plugins=plugins)
+
+    assert find("builtin:own") == folders["first"] / "own"
+    assert find("builtin:shared", "second") == folders["second"] / "shared"
+    assert find("builtin:second/shared") == folders["second"] / "shared"
+    with pytest.raises(ArtefactError, match=r"more than one family .*first/shared"):
+        find("builtin:shared")
+    with pytest.raises(ArtefactError, match="no such bundled model; bundled: builtin:first/own"):
+        find("builtin:nowhere")
+    with pytest.raises(ArtefactError, match="no such bundled"):
+        find("builtin:second/own")

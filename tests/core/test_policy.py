@@ -263,7 +263,7 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
     "no such bundled model": (
         "model: builtin:injection",
         "model: builtin:toxicity",
-        [(7, "members.backup.model", "no such bundled model; bundled: injection (fake)")],
+        [(7, "members.backup.model", "no such bundled model; bundled: builtin:fake/injection")],
     ),
     "another family's model": (
         "model: models/specialist",
@@ -273,7 +273,7 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
     "uncalibrated model": (
         "model: models/specialist",
         "model: models/uncalibrated",
-        [(6, "members.specialist.model", "`guardkit calibrate` fits one")],
+        [(6, "members.specialist.model", "`guardkit train` fits one")],
     ),
     "a model nobody could have": (
         "model: models/specialist",

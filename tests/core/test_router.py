@@ -720,6 +720,16 @@ def test_a_plugin_sees_decisions_once_per_batch_and_only_where_the_policy_names_
     assert other.seen == []
 
 
+def test_a_policys_own_tests_are_no_decisions_to_audit(bench: Bench) -> None:
+    audit = Audit()
+    plugins = plugins_of(bench.family, modules={"audit": audit})
+    policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [audit]")
+    assert bench.router(policy, plugins).run_tests() == []
+    policy += "tests:\n  - {text: hello, expect: {injection: allow}}\n"
+    assert bench.router(policy, plugins).run_tests()[0].passed
+    assert audit.seen == []
+
+
 def test_an_audit_that_fails_stops_the_run(bench: Bench) -> None:
     plugins = plugins_of(bench.family, modules={"audit": Audit(OSError("disk full"))})
     policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [audit]")
@@ -759,11 +769,10 @@ def test_a_plugin_that_cannot_load_its_model_is_named(
         bench.router(SPECIALIST_THEN_BACKUP).decide(["a"])
 
 
-def test_a_policy_that_cannot_be_read_is_a_policy_error(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="cannot be read: No such file"):
-        load_policy(tmp_path / "none.yaml", plugins=plugins_of())
-    with pytest.raises(PolicyError, match="cannot be read"):
-        load_policy(tmp_path, plugins=plugins_of())
+@pytest.mark.parametrize("name", ["none.yaml", "", "x" * 5000, "nul\0", "half\ud800"])
+def test_a_policy_that_cannot_be_read_is_a_policy_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PolicyError, match="cannot be read: "):
+        load_policy(tmp_path / name, plugins=plugins_of())
 
 
 def test_a_policys_own_tests_report_what_was_expected_and_what_came(bench: Bench) -> None:
