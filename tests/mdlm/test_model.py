@@ -114,3 +114,17 @@ def test_bfloat16_keeps_the_evidence_of_a_token(net: Denoiser) -> None:
     rounded = low.token_log_probs(state_ND.bfloat16(), class_N, target_N)
     exact = low.float().token_log_probs(state_ND.bfloat16().float(), class_N, target_N)
     assert float((rounded - exact).abs().mean()) < 0.01
+
+
+def test_training_in_bfloat16_attends_as_scoring_does(net: Denoiser) -> None:
+    """The two ways to compute attention on a CPU agree, padding included."""
+    low = net.to(torch.bfloat16)
+    ids_BL, real_BL = full(2, 9)
+    real_BL = real_BL.clone()
+    real_BL[1, 6:] = False
+    class_B = torch.tensor([1, 2])
+    _, training = low(ids_BL, class_B, real_BL)
+    with torch.inference_mode():
+        _, scoring = low(ids_BL, class_B, real_BL)
+    gap = (training.detach() - scoring)[real_BL].float().abs()
+    assert float(gap.mean()) < 0.02 * float(scoring[real_BL].float().abs().mean())

@@ -93,7 +93,7 @@ def load_denoiser(path: str | Path, *, weights: Weights = "ema") -> LoadedDenois
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors"]))

@@ -218,12 +218,24 @@ class _Block(nn.Module):
             self.attn_qkv(a_BSD), "b s (three h d) -> three b h s d", three=3, h=self.n_heads
         )
         q, k = _rotate(q, cos_S, sin_S), _rotate(k, cos_S, sin_S)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        a = _attend(q, k, v, seen)
         a_BSD = self.attn_out(rearrange(a, "b h s d -> b s (h d)"))
         x_BSD = x_BSD + gate_msa * F.dropout(a_BSD, self.dropout, self.training)
         m_BSD = self.mlp(torch.addcmul(shift_mlp, self.norm2(x_BSD), 1 + scale_mlp))
         result: Tensor = x_BSD + gate_mlp * F.dropout(m_BSD, self.dropout, self.training)
         return result
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+    """Full attention of (B, H, S, d); keys where ``seen`` is false are left out."""
+    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # The fused kernel's backward pass takes three times as long as plain products here
+        # (45 against 14.5 ms: 78 heads of 129 x 64, one Zen 4 core, torch 2.13).
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        if seen is not None:
+            scores = scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
 class _OutputLayer(nn.Module):
