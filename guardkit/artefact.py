@@ -150,6 +150,8 @@ def publish(folder: Path, out: Path) -> None:
     """Seal ``folder`` and move it to ``out`` in one rename, durable before and after."""
     seal(folder)
     for path in [*folder.iterdir(), folder]:
+        # safetensors writes for its owner alone; a model is read by whoever reads the folder
+        path.chmod(path.stat().st_mode | (folder.stat().st_mode & 0o044))
         _fsync(path)
     old = out.with_name(f".{out.name}.old")
     if out.exists():  # sealed models are replaced whole, never mixed

@@ -128,6 +128,14 @@ def test_publishing_seals_and_moves_the_model_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_whoever_may_read_the_folder_may_read_a_published_model(tmp_path: Path) -> None:
+    folder = unsealed(tmp_path / "work")
+    folder.chmod(0o755)
+    (folder / artefact.WEIGHTS).chmod(0o600)
+    publish(folder, tmp_path / "out")
+    assert (tmp_path / "out" / artefact.WEIGHTS).stat().st_mode & 0o777 == 0o644
+
+
 def test_publishing_replaces_an_older_model_and_leaves_nothing_of_it(tmp_path: Path) -> None:
     out = write_artefact(tmp_path / "out")
     (out / "tokenizer.json").write_text("{}")
