@@ -104,7 +104,12 @@ def split_by_group(examples: Examples, share: float, *, seed: int) -> tuple[Exam
 def group_names(examples: Examples) -> Sequence[str]:
     """Return each example's group, or its text in lower case and single spaces if it has none."""
     groups = examples.groups or [""] * len(examples)
-    return [g or " ".join(t.lower().split()) for g, t in zip(groups, examples.texts, strict=True)]
+    return [g or normalised(t) for g, t in zip(groups, examples.texts, strict=True)]
+
+
+def normalised(text: str) -> str:
+    """Return ``text`` in lower case and single spaces: what makes two texts the same."""
+    return " ".join(text.lower().split())
 
 
 @dataclass(frozen=True, slots=True)

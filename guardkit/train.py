@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from guardkit import artefact
 from guardkit.calibrate import fit_calibration
 from guardkit.card import model_card
-from guardkit.data import load_examples, split_by_group
+from guardkit.data import load_examples, normalised, split_by_group
 from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError
 from guardkit.evaluate import evaluate_model
 from guardkit.models import Model, load_model, texts_hash
@@ -33,6 +33,7 @@ from guardkit.types import (
     Progress,
     TrainingData,
 )
+from guardkit.yamlfile import read_yaml
 
 RUN = "run.json"
 HELD_OUT_SHARE = 0.1
@@ -49,7 +50,8 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Parts:
-    """What each set of examples may be used for; no group is in two of them."""
+    """What each set of examples may be used for. No text that validation, calibration or test
+    holds is trained on or calibrated on; of texts in two sets the later one here keeps it."""
 
     train: Examples  # weights
     validation: Examples  # early stopping
@@ -93,9 +95,8 @@ def train_model(
         "validation": _fingerprint(parts.validation),
         "pretrain": _fingerprint(parts.pretrain) if parts.pretrain else None,
     }
+    opening = _read_card(card) if card else None
     partial = _open_partial(out, run, resume)
-    card_text = card.read_text("utf-8") if card else None
-
     folder = family.train(
         TrainingData(parts.train, parts.validation), config, partial,
         pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
@@ -113,7 +114,7 @@ def train_model(
     metrics = _measure(model, parts, run, progress)
     artefact.write_json(folder / artefact.METRICS, metrics)
     (folder / artefact.CARD).write_text(
-        model_card(out.name, model.config, calibration, metrics, opening=card_text), "utf-8"
+        model_card(out.name, model.config, calibration, metrics, opening=opening), "utf-8"
     )
     (folder / RUN).unlink(missing_ok=True)  # there, where the family returned ``out`` itself
     artefact.publish(folder, out)
@@ -157,12 +158,16 @@ def build_config(
 
 
 def load_parts(data: str, pretrain_data: str | None, calibration_data: str | None) -> Parts:
-    """Load the specs and decide what each example may be used for."""
+    """Load the specs and decide what each example may be used for.
+
+    Raises DataError where a label has no example to train or to calibrate on.
+    """
     splits = load_examples(data)
     if "train" not in splits:
         raise DataError(f"{data}: no train split; it has {', '.join(splits)}. See ?split=NAME")
     train = _labelled(splits["train"])
-    pretrain = _pretrain_texts(splits["train"], pretrain_data)
+    if len(train.label_names) < 2:
+        raise DataError(f"{data}: one label only, {train.label_names}; two are the least")
     if "validation" in splits:
         held_out = _labelled(splits["validation"])
     else:
@@ -172,19 +177,38 @@ def load_parts(data: str, pretrain_data: str | None, calibration_data: str | Non
     else:
         validation = held_out
         calibration = _calibration_set(calibration_data, train.label_names)
-    counts_C = np.bincount(train.labels_N, minlength=len(train.label_names))
-    for name, count in zip(train.label_names, counts_C, strict=True):
-        if count == 0:
-            raise DataError(f"{data}: no training example is labelled {name!r}")
-    if len(train.label_names) < 2:
-        raise DataError(f"{data}: one label only, {train.label_names}; two are the least")
     test = _labelled(splits["test"]) if "test" in splits else None
+
+    tested = _texts(test)
+    calibration = _without(calibration, tested)
+    validation = _without(validation, tested | _texts(calibration))
+    reserved = tested | _texts(calibration) | _texts(validation)
+    train = _without(train, reserved)
+    for what, examples in (("train", train), ("calibrate", calibration)):
+        counts_C = np.bincount(examples.labels_N, minlength=len(train.label_names))
+        for name, count in zip(train.label_names, counts_C, strict=True):
+            if count == 0:
+                raise DataError(
+                    f"{calibration_data or data}: no example labelled {name!r} to {what} on, "
+                    "once texts that stand in a later set are left out"
+                )
+    pretrain = _pretrain_texts(splits["train"], pretrain_data, reserved)
     return Parts(train, validation, calibration, test, pretrain)
 
 
-def _pretrain_texts(train: Examples, spec: str | None) -> Examples | None:
+def _texts(examples: Examples | None) -> set[str]:
+    return {normalised(text) for text in examples.texts} if examples else set()
+
+
+def _without(examples: Examples, reserved: set[str]) -> Examples:
+    """Leave out texts that another set holds, compared without case and white space."""
+    kept = [i for i, text in enumerate(examples.texts) if normalised(text) not in reserved]
+    return examples.select(kept)
+
+
+def _pretrain_texts(train: Examples, spec: str | None, reserved: set[str]) -> Examples | None:
     """Gather text without labels: unlabelled training rows, and every split of the spec but
-    test."""
+    test; nothing that is ``reserved``."""
     texts = [t for t, y in zip(train.texts, train.labels_N, strict=True) if y == UNLABELLED]
     if spec is not None:
         for name, examples in load_examples(spec, need_labels=False).items():
@@ -192,7 +216,8 @@ def _pretrain_texts(train: Examples, spec: str | None) -> Examples | None:
                 texts += examples.texts
     if not texts:
         return None
-    return Examples(texts, np.full(len(texts), UNLABELLED), train.label_names)
+    unlabelled = Examples(texts, np.full(len(texts), UNLABELLED), train.label_names)
+    return _without(unlabelled, reserved)
 
 
 def _calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
@@ -269,13 +294,20 @@ def _fingerprint(examples: Examples) -> str:
 
 
 def _read_options(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        options = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"--config {path}: {error}") from error
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        document = read_yaml(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from error
+    if document.problems:
+        lines = [f"{path}:{p.line}: {p.message}" for p in document.problems]
+        raise ConfigError("--config: " + "\n".join(lines))
+    if not isinstance(document.data, dict):
         raise ConfigError(f"--config {path}: expected a mapping of option names to values")
-    return options
+    return document.data
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--card {path}: cannot be read: {error}") from error

@@ -180,7 +180,10 @@ def test_the_exit_code_says_how_a_run_ended(
             "error: --json none/r.json: no such folder",
         ),
         (["models", "verify", "."], "has no config.json"),
-        (["models", "show", "builtin:none"], "no such bundled model; bundled: builtin:fake/injection"),
+        (
+            ["models", "show", "builtin:none"],
+            "no such bundled model; bundled: builtin:fake/injection",
+        ),
     ],
 )
 def test_a_mistake_exits_with_2_and_says_what_is_wrong(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from guardkit import Classifier, ClassifierFamily, Examples, Progress, TrainingData, hookimpl
+from guardkit import Classifier, ClassifierFamily, TrainingData, hookimpl
 from guardkit_gpt2.config import PRESETS, Gpt2Options
 
 
@@ -24,30 +24,10 @@ class Gpt2Family:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     builtin: Path | None = Path(__file__).parent / "models"
 
-    def train(
-        self,
-        data: TrainingData,
-        config: Gpt2Options,
-        out: Path,
-        *,
-        pretrain: Examples | None,
-        init: str | None,
-        resume: bool,
-        device: str,
-        progress: Progress,
-    ) -> Path:
+    def train(self, data: TrainingData, config: Gpt2Options, out: Path, **how: Any) -> Path:
         from guardkit_gpt2.training import train
 
-        return train(
-            data,
-            config,
-            out,
-            pretrain=pretrain,
-            init=init,
-            resume=resume,
-            device=device,
-            progress=progress,
-        )
+        return train(data, config, out, **how)
 
     def load(self, path: Path, *, device: str, backend: str) -> Classifier:
         from guardkit_gpt2.scoring import load

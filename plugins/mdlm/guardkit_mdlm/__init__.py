@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from guardkit import Classifier, ClassifierFamily, Examples, Progress, TrainingData, hookimpl
+from guardkit import Classifier, ClassifierFamily, TrainingData, hookimpl
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 
 
@@ -24,30 +24,10 @@ class MdlmFamily:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     builtin: Path | None = Path(__file__).parent / "models"
 
-    def train(
-        self,
-        data: TrainingData,
-        config: MdlmConfig,
-        out: Path,
-        *,
-        pretrain: Examples | None,
-        init: str | None,
-        resume: bool,
-        device: str,
-        progress: Progress,
-    ) -> Path:
+    def train(self, data: TrainingData, config: MdlmConfig, out: Path, **how: Any) -> Path:
         from guardkit_mdlm.training import train
 
-        return train(
-            data,
-            config,
-            out,
-            pretrain=pretrain,
-            init=init,
-            resume=resume,
-            device=device,
-            progress=progress,
-        )
+        return train(data, config, out, **how)
 
     def load(self, path: Path, *, device: str, backend: str) -> Classifier:
         from guardkit_mdlm.scoring import load

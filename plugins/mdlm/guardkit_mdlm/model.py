@@ -234,7 +234,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if seen is not None:
             scores = scores.masked_fill(~seen, -torch.inf)
-        return scores.softmax(-1) @ v
+        weighted: Tensor = scores.softmax(-1) @ v
+        return weighted
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
