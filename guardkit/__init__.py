@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from guardkit.artefact import choose_pooling as choose_pooling
     from guardkit.artefact import read_config as read_config
     from guardkit.artefact import write_json as write_json
+    from guardkit.backends import Network as Network
+    from guardkit.backends import onnx_network as onnx_network
     from guardkit.calibrate import fit_calibration as fit_calibration
     from guardkit.errors import ArtefactError as ArtefactError
     from guardkit.errors import ConfigError as ConfigError
@@ -52,6 +54,7 @@ _HOME = {
     "Evidence": "types",
     "Examples": "types",
     "GuardkitError": "errors",
+    "Network": "backends",
     "Policy": "policy",
     "Progress": "types",
     "RawScores": "types",
@@ -62,6 +65,7 @@ _HOME = {
     "hookimpl": "hookspecs",
     "load_model": "models",
     "load_policy": "router",
+    "onnx_network": "backends",
     "pool_windows": "text",
     "read_config": "artefact",
     "windows": "text",

@@ -44,6 +44,10 @@ app.add_typer(plugins_app, name="plugins")
 DeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")
 ]
+BackendOption = Annotated[
+    Literal["torch", "onnx"],
+    typer.Option("--backend", help="onnx: run exported models, see `guardkit models export`."),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
@@ -201,6 +205,7 @@ def classify(
         typer.Option(help="Exit with 1 if any text gets this action, or a more severe one."),
     ] = None,
     device: DeviceOption = "auto",
+    backend: BackendOption = "torch",
 ) -> None:
     """Decide every line of FILE: one JSON line out for each line in, in order.
 
@@ -256,6 +261,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write the numbers there as JSON, too.")
     ] = None,
     device: DeviceOption = "auto",
+    backend: BackendOption = "torch",
 ) -> None:
     """Measure a model or a policy on labelled text, with 95% intervals."""
     from guardkit import artefact, console
@@ -271,13 +277,13 @@ def evaluate(
     name, examples = load_split(data, split)
     print(f"evaluating on split {name!r} of {data}", file=sys.stderr)
     if model is not None:
-        loaded = load_model(model, device=device)
+        loaded = load_model(model, device=device, backend=backend)
         with console.progress() as progress:
             report = evaluate_model(loaded, examples, positive=positive, progress=progress)
         console.show_model_report(report)
         report = {"model": str(loaded.path), "model_hash": loaded.hash, **report}
     else:
-        router = load_policy(policy, device=device)
+        router = load_policy(policy, device=device, backend=backend)
         with console.progress() as progress:
             report = evaluate_policy(router, examples, positive=positive, progress=progress)
         console.show_policy_report(report)
@@ -378,6 +384,19 @@ def models_verify(folder: ModelFolder) -> None:
     path = _model_folder(folder)
     artefact.read_config(path)
     print(f"{path}: ok, {artefact.verify(path)}")
+
+
+@models_app.command(
+    "export", epilog="Example: guardkit models export models/reviews --out models/reviews-onnx"
+)
+def models_export(
+    folder: ModelFolder,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder.")],
+) -> None:
+    """Copy a model with its network as ONNX beside the weights, for --backend onnx."""
+    from guardkit.models import export_model
+
+    print(f"{export_model(folder, out)}: run it with --backend onnx")
 
 
 @plugins_app.callback(epilog="Example: guardkit plugins")

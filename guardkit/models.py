@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from guardkit import artefact
 from guardkit.artefact import ArtefactConfig
+from guardkit.backends import MODEL
 from guardkit.calibrate import Calibration, read_calibration
-from guardkit.errors import ArtefactError, ClassifierError
+from guardkit.errors import ArtefactError, ClassifierError, PluginError
 from guardkit.plugins import Plugins, installed_plugins
-from guardkit.types import BoolArray, Classifier, Evidence, FloatArray, IntArray, RawScores
+from guardkit.types import (
+    BoolArray,
+    Classifier,
+    Evidence,
+    Exporting,
+    FloatArray,
+    IntArray,
+    RawScores,
+)
 
 BUILTIN = "builtin:"
 
@@ -150,6 +161,29 @@ def load_model(
             f"config.json says {tuple(config.labels)}"
         )
     return Model(classifier, config, calibration, digest, path)
+
+
+def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) -> Path:
+    """Copy a model to ``out`` with its network as ``model.onnx`` beside the weights.
+
+    ``backend="onnx"`` then runs it. Raises ArtefactError, or PluginError where the family
+    exports nothing.
+    """
+    plugins = plugins or installed_plugins()
+    folder = find_model(str(ref), family=None, base=Path.cwd(), plugins=plugins)
+    artefact.verify(folder)
+    family = plugins.family(artefact.read_config(folder).family)
+    if not isinstance(family, Exporting):
+        raise PluginError(f"{folder}: plugin {family.name!r} cannot export its models")
+    if out.exists():
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as work:
+        copy = Path(work) / out.name
+        shutil.copytree(folder, copy)
+        (copy / artefact.SUMS).unlink()
+        family.export(folder, copy / MODEL)
+        artefact.publish(copy, out)
+    return out
 
 
 def texts_hash(texts: Sequence[str], labels: Sequence[str] = ()) -> str:

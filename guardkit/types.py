@@ -221,3 +221,12 @@ class ClassifierFamily(Protocol):
     def load(self, path: Path, *, device: str, backend: str) -> Classifier:
         """Load a verified artefact folder."""
         ...
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A family whose models can be exported; optional."""
+
+    def export(self, folder: Path, out: Path) -> None:
+        """Write the network of the verified artefact ``folder`` to the file ``out``, as ONNX."""
+        ...

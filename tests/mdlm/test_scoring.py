@@ -88,5 +88,5 @@ def test_the_mask_key_moves_generative_scores_only(
 
 
 def test_an_unknown_backend_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="torch"):
+    with pytest.raises(ConfigError, match="'torch' or 'onnx'"):
         load(folder, device="cpu", backend="abacus")

@@ -34,6 +34,11 @@ class MdlmFamily:
 
         return load(path, device=device, backend=backend)
 
+    def export(self, folder: Path, out: Path) -> None:
+        from guardkit_mdlm.export import export_onnx
+
+        export_onnx(folder, out)
+
 
 @hookimpl
 def register_classifiers() -> Sequence[ClassifierFamily]:

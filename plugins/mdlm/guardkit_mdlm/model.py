@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
             seen_BS = F.pad(real_BL, (1, 0), value=True)
         c_BK = self._conditioning(class_B).to(x_BLD.dtype)
         cos_S, sin_S = _rotary(x_BLD.shape[1], self.shape.hidden_dim // self.shape.n_heads, x_BLD)
-        bias = None if bool(seen_BS.all()) else seen_BS[:, None, None, :]
+        bias = seen_BS[:, None, None, :]
         for block in self.blocks:
             x_BLD = block(x_BLD, c_BK, cos_S, sin_S, bias)
         if not self.shape.n_classes:

@@ -16,7 +16,9 @@ from guardkit import (
     ArtefactConfig,
     ConfigError,
     Evidence,
+    Network,
     RawScores,
+    onnx_network,
     pool_windows,
     read_config,
     windows,
@@ -33,14 +35,27 @@ ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 
 def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
-    """Load an artefact folder; see ``ClassifierFamily.load``."""
-    if backend != "torch":
-        raise ConfigError(f"backend {backend!r}: the mdlm family runs on 'torch' only")
+    """Load an artefact folder; see ``ClassifierFamily.load``.
+
+    Backend ``onnx`` runs the exported one-pass network; torch still explains it.
+    """
     config = read_config(path)
-    where = pick_device(device)
-    net = Denoiser(NetworkShape.model_validate(config.network["shape"]))
+    if backend not in ("torch", "onnx"):
+        raise ConfigError(f"backend {backend!r}: the mdlm family runs on 'torch' or 'onnx'")
+    exported = None
+    if backend == "onnx":
+        if config.network["scorer"] != "one_pass":
+            raise ConfigError(f"{path}: backend 'onnx' runs the one_pass scorer only")
+        exported = onnx_network(path, device=device)
+    net = load_network(path).to(pick_device(device)).eval()
+    return MdlmClassifier(path.name, config, net, read_tokenizer(path), exported)
+
+
+def load_network(path: Path) -> Denoiser:
+    """Build an artefact's network and fill in its weights."""
+    net = Denoiser(NetworkShape.model_validate(read_config(path).network["shape"]))
     net.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-    return MdlmClassifier(path.name, config, net.to(where).eval(), read_tokenizer(path), where)
+    return net
 
 
 class MdlmClassifier:
@@ -57,14 +72,15 @@ class MdlmClassifier:
         config: ArtefactConfig,
         net: Denoiser,
         tokenizer: Tokenizer,
-        device: torch.device,
+        exported: Network | None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
         self._config = config
-        self._net = net.to(dtype=pick_dtype("auto", device))
+        self._device = net.slot.device
+        self._net = net.to(dtype=pick_dtype("auto", self._device))
+        self._exported = exported
         self._tokenizer = tokenizer
-        self._device = device
         options = config.network
         self.scorer = str(options["scorer"])
         self.pairs = int(options["pairs"])
@@ -123,7 +139,12 @@ class MdlmClassifier:
             yield rows
 
     def _one_pass(self, pieces: Sequence[TokenIds]) -> np.ndarray:
-        batch = pad_batch(pieces, np.zeros(len(pieces))).to(self._device)
+        batch = pad_batch(pieces, np.zeros(len(pieces)))
+        if self._exported is not None:
+            return self._exported(
+                {"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()}
+            )
+        batch = batch.to(self._device)
         null_B = torch.zeros_like(batch.label_B)
         with torch.inference_mode():
             slot_BD, _ = self._net(batch.ids_BL, null_B, batch.real_BL)

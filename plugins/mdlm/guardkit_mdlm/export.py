@@ -1,0 +1,57 @@
+"""A trained network's one pass as ONNX, beside the weights it came from."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from guardkit import ConfigError
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.scoring import load_network
+
+#: Names of the exported network's inputs, int64 (B, L) and bool (B, L).
+INPUTS = ("ids_BL", "real_BL")
+
+
+class OnePass(nn.Module):
+    """logits_BC of p(class | text), from tokens alone."""
+
+    def __init__(self, net: Denoiser) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, ids_BL: Tensor, real_BL: Tensor) -> Tensor:
+        slot_BD, _ = self.net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
+        return self.net.label_logits(slot_BD, ids_BL, real_BL)
+
+
+def export_onnx(folder: Path, out: Path) -> None:
+    """Write the one-pass network of the artefact ``folder`` to ``out``, float32, any B and L.
+
+    Raises ConfigError where torch's exporter is not installed.
+    """
+    net = load_network(folder).float().eval()
+    ids_BL = torch.arange(12).view(2, 6) % net.shape.mask_id
+    real_BL = torch.arange(6)[None] < torch.tensor([[6], [4]])
+    free = {0: torch.export.Dim("B"), 1: torch.export.Dim("L")}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what it skips is not ours
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecations
+            program = torch.onnx.export(
+                OnePass(net),
+                (ids_BL, real_BL),
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=dict.fromkeys(INPUTS, free),
+                input_names=list(INPUTS),
+                output_names=["logits_BC"],
+            )
+    except ImportError as error:
+        raise ConfigError(f"{error}; install it with: pip install 'guardkit[export]'") from error
+    assert program is not None
+    program.save(out, external_data=False)
