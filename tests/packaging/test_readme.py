@@ -14,18 +14,20 @@ from typer.main import get_command
 import guardkit
 from guardkit.batch import decision_record
 from guardkit.cli import app
+from guardkit.policy import Policy
 from guardkit.router import check_policy
 from guardkit.types import Decision
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+POLICIES = (ROOT / "docs" / "policies.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 # Folders of ours: what starts with one of them in README is a path.
 FOLDERS = ("benchmarks", "docs", "examples", "plugins", "policies", "tests", r"\.ci")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.M | re.S)
 
 
 def code_spans() -> list[str]:
@@ -75,11 +77,18 @@ def test_every_python_block_compiles_and_uses_public_names(source: str) -> None:
     assert used <= set(guardkit.__all__)
 
 
-@pytest.mark.parametrize("source", blocks("yaml"))
+@pytest.mark.parametrize("source", blocks("yaml") + blocks("yaml", POLICIES))
 def test_every_policy_is_valid(source: str, tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(source, "utf-8")
     check_policy(policy)
+
+
+def test_the_policy_reference_names_every_field() -> None:
+    schema = Policy.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    fields = {field for part in parts for field in part.get("properties", {})}
+    assert {f for f in fields if not re.search(rf"\b{f}\b", POLICIES)} == set()
 
 
 def test_every_path_and_link_exists() -> None:
