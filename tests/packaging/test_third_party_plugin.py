@@ -76,7 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, guardkit: Guardkit) -> Path
             label = ("benign", "injection")[i % 2]
             words = WORDS[label].split()
             text = " ".join(words[(i * step) % len(words)] for step in range(1, 8))
-            lines.append(json.dumps({"id": f"{split}-{i}", "text": f"{text} {i}", "label": label}))
+            lines.append(
+                json.dumps({"id": f"{split}-{i}", "text": f"{text} {split} {i}", "label": label})
+            )
         (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "policy.yaml").write_text(POLICY)
     guardkit("train", "--plugin", "nbsvm", "--data", "data", "--out", "model", cwd=folder)
