@@ -281,11 +281,9 @@ def _measure(
 ) -> dict[str, Any]:
     sets = {"validation": parts.validation, "calibration": parts.calibration, "test": parts.test}
     metrics: dict[str, Any] = {"data": {k: run[k] for k in ("train", "validation", "pretrain")}}
-    for number, (name, examples) in enumerate(sets.items()):
-        progress("measure", number, len(sets), name)
+    for name, examples in sets.items():
         if examples is not None and len(examples):
-            metrics[name] = evaluate_model(model, examples)
-    progress("measure", len(sets), len(sets))
+            metrics[name] = evaluate_model(model, examples, progress=progress)
     return metrics
 
 
