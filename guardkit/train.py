@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def train_model(
         data=_fingerprint(parts.calibration),
     )
     artefact.write_json(folder / artefact.CALIBRATION, calibration)
-    model = load_model(folder, device=device, allow_unverified=True)
+    model = replace(model, calibration=calibration)
     metrics = _measure(model, parts, run, progress)
     artefact.write_json(folder / artefact.METRICS, metrics)
     (folder / artefact.CARD).write_text(
