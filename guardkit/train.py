@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from guardkit import artefact
 from guardkit.calibrate import fit_calibration
@@ -95,30 +95,59 @@ def train_model(
         "validation": _fingerprint(parts.validation),
         "pretrain": _fingerprint(parts.pretrain) if parts.pretrain else None,
     }
-    opening = _read_card(card) if card else None
+    opening = read_card(card) if card else None
     partial = _open_partial(out, run, resume)
     folder = family.train(
         TrainingData(parts.train, parts.validation), config, partial,
         pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
     )  # fmt: skip
+    result = finish_model(
+        folder, out,
+        calibration=parts.calibration,
+        measured={
+            "validation": parts.validation, "calibration": parts.calibration, "test": parts.test,
+        },
+        data={k: run[k] for k in ("train", "validation", "pretrain")},
+        opening=opening, device=device, progress=progress,
+    )  # fmt: skip
+    shutil.rmtree(partial, ignore_errors=True)  # then it is gone already
+    return result
+
+
+def finish_model(
+    folder: Path,
+    out: Path,
+    *,
+    calibration: Examples | None,
+    measured: Mapping[str, Examples | None],
+    data: Mapping[str, Any],
+    opening: str | None,
+    device: str,
+    progress: Progress,
+) -> TrainResult:
+    """Calibrate and measure what a family left in ``folder``, write its card, publish it.
+
+    Without ``calibration`` the model gives no probabilities, so nothing is measured either.
+    """
     model = load_model(folder, device=device, allow_unverified=True)
-    logits_NC = _score(model, parts.calibration, progress)
-    calibration = fit_calibration(
-        logits_NC,
-        parts.calibration.labels_N,
-        model.labels,
-        data=_fingerprint(parts.calibration),
-    )
-    artefact.write_json(folder / artefact.CALIBRATION, calibration)
-    model = replace(model, calibration=calibration)
-    metrics = _measure(model, parts, run, progress)
+    metrics: dict[str, Any] = {"data": data}
+    if calibration is not None:
+        fitted = fit_calibration(
+            _score(model, calibration, progress),
+            calibration.labels_N,
+            model.labels,
+            data=_fingerprint(calibration),
+        )
+        artefact.write_json(folder / artefact.CALIBRATION, fitted)
+        model = replace(model, calibration=fitted)
+        for name, examples in measured.items():
+            if examples is not None and len(examples):
+                metrics[name] = evaluate_model(model, examples, progress=progress)
     artefact.write_json(folder / artefact.METRICS, metrics)
-    (folder / artefact.CARD).write_text(
-        model_card(out.name, model.config, calibration, metrics, opening=opening), "utf-8"
-    )
+    card = model_card(out.name, model.config, model.calibration, metrics, opening=opening)
+    (folder / artefact.CARD).write_text(card, "utf-8")
     (folder / RUN).unlink(missing_ok=True)  # there, where the family returned ``out`` itself
     artefact.publish(folder, out)
-    shutil.rmtree(partial, ignore_errors=True)  # then it is gone already
     return TrainResult(out, metrics)
 
 
@@ -141,20 +170,23 @@ def build_config(
         options |= family.presets[preset]
     if config_file is not None:
         options |= _read_options(config_file)
-    options |= dict(overrides)
-    known = family.config.model_fields
+    return check_options(family.name, family.config, options | dict(overrides))
+
+
+def check_options(of: str, config: type[BaseModel], options: Mapping[str, Any]) -> Any:
+    """Return ``options`` as a ``config``, or raise ConfigError with every mistake."""
     try:
         # from the command line every value is text: lax mode reads "3" as 3, "true" as True
-        return family.config.model_validate(options)
+        return config.model_validate(options)
     except ValidationError as error:
         lines = []
         for detail in error.errors():
             name = ".".join(map(str, detail["loc"])) or "options"
             if detail["type"] == "extra_forbidden":
-                lines.append(f"{name}: no such option; {family.name} has {', '.join(known)}")
+                lines.append(f"{name}: no such option; {of} has {', '.join(config.model_fields)}")
             else:
                 lines.append(f"{name}: {detail['msg']} (got {detail['input']!r:.80})")
-        raise ConfigError(f"options of {family.name}:\n  " + "\n  ".join(lines)) from error
+        raise ConfigError(f"options of {of}:\n  " + "\n  ".join(lines)) from error
 
 
 def load_parts(data: str, pretrain_data: str | None, calibration_data: str | None) -> Parts:
@@ -173,10 +205,11 @@ def load_parts(data: str, pretrain_data: str | None, calibration_data: str | Non
     else:
         train, held_out = split_by_group(train, HELD_OUT_SHARE, seed=0)
     if calibration_data is None:
-        validation, calibration = split_by_group(held_out, 0.5, seed=0)
+        # another seed: by the same one every held-out group would fall on one side
+        validation, calibration = split_by_group(held_out, 0.5, seed=1)
     else:
         validation = held_out
-        calibration = _calibration_set(calibration_data, train.label_names)
+        calibration = calibration_set(calibration_data, train.label_names)
     test = _labelled(splits["test"]) if "test" in splits else None
 
     tested = _texts(test)
@@ -185,13 +218,11 @@ def load_parts(data: str, pretrain_data: str | None, calibration_data: str | Non
     reserved = tested | _texts(calibration) | _texts(validation)
     train = _without(train, reserved)
     for what, examples in (("train", train), ("calibrate", calibration)):
-        counts_C = np.bincount(examples.labels_N, minlength=len(train.label_names))
-        for name, count in zip(train.label_names, counts_C, strict=True):
-            if count == 0:
-                raise DataError(
-                    f"{calibration_data or data}: no example labelled {name!r} to {what} on, "
-                    "once texts that stand in a later set are left out"
-                )
+        if missing := _unseen_labels(examples):
+            raise DataError(
+                f"{calibration_data or data}: no example labelled {missing[0]!r} to {what} on, "
+                "once texts that stand in a later set are left out"
+            )
     pretrain = _pretrain_texts(splits["train"], pretrain_data, reserved)
     return Parts(train, validation, calibration, test, pretrain)
 
@@ -220,19 +251,29 @@ def _pretrain_texts(train: Examples, spec: str | None, reserved: set[str]) -> Ex
     return _without(unlabelled, reserved)
 
 
-def _calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
-    """Join the splits of ``spec``; its labels must be among the training data's."""
+def calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
+    """Join the splits of ``spec``. Raises DataError where its labels are not ``label_names``."""
     splits = load_examples(spec)
     texts: list[str] = []
     labels: list[int] = []
     for examples in splits.values():
         if unknown := set(examples.label_names) - set(label_names):
-            raise DataError(f"{spec}: labels {sorted(unknown)} are not in the training data")
+            raise DataError(
+                f"{spec}: labels {sorted(unknown)} are not the model's: {', '.join(label_names)}"
+            )
         place = [label_names.index(name) for name in examples.label_names]
         known = _labelled(examples)
         texts += known.texts
         labels += [place[y] for y in known.labels_N]
-    return Examples(texts, np.array(labels, np.int64), label_names)
+    examples = Examples(texts, np.array(labels, np.int64), label_names)
+    if missing := _unseen_labels(examples):
+        raise DataError(f"{spec}: no example labelled {missing[0]!r} to calibrate on")
+    return examples
+
+
+def _unseen_labels(examples: Examples) -> list[str]:
+    counts_C = np.bincount(examples.labels_N, minlength=len(examples.label_names))
+    return [examples.label_names[c] for c in np.flatnonzero(counts_C == 0)]
 
 
 def _labelled(examples: Examples) -> Examples:
@@ -276,17 +317,6 @@ def _score(model: Model, examples: Examples, progress: Progress) -> FloatArray:
     return np.concatenate(chunks)
 
 
-def _measure(
-    model: Model, parts: Parts, run: Mapping[str, Any], progress: Progress
-) -> dict[str, Any]:
-    sets = {"validation": parts.validation, "calibration": parts.calibration, "test": parts.test}
-    metrics: dict[str, Any] = {"data": {k: run[k] for k in ("train", "validation", "pretrain")}}
-    for name, examples in sets.items():
-        if examples is not None and len(examples):
-            metrics[name] = evaluate_model(model, examples, progress=progress)
-    return metrics
-
-
 def _fingerprint(examples: Examples) -> str:
     return texts_hash(examples.texts, [str(y) for y in examples.labels_N])
 
@@ -304,7 +334,8 @@ def _read_options(path: Path) -> dict[str, Any]:
     return document.data
 
 
-def _read_card(path: Path) -> str:
+def read_card(path: Path) -> str:
+    """Return the Markdown that opens a model card. Raises ConfigError."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
