@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from guardkit.types import Decision as Decision
     from guardkit.types import Evidence as Evidence
     from guardkit.types import Examples as Examples
+    from guardkit.types import Featuring as Featuring
     from guardkit.types import Progress as Progress
     from guardkit.types import RawScores as RawScores
     from guardkit.types import TrainingData as TrainingData
@@ -53,6 +54,7 @@ _HOME = {
     "Decision": "types",
     "Evidence": "types",
     "Examples": "types",
+    "Featuring": "types",
     "GuardkitError": "errors",
     "Network": "backends",
     "Policy": "policy",

@@ -12,7 +12,14 @@ UNSTATED = """\
 ## Data, licence, intended use
 
 Not stated by whoever trained this model. Say what it was trained on and under which licence
-before sharing it (`guardkit train --card FILE`).
+before sharing it (`--card FILE`).
+"""
+UNCALIBRATED = """\
+## Calibration
+
+None: it gives no probabilities, so `guardkit classify` and `guardkit evaluate` refuse it. Import
+it again with `--calibration-data SPEC`: labelled text that the networks were not trained on and
+that you will not measure on, some hundred texts of each label.
 """
 LIMITS = """\
 ## Limits
@@ -30,13 +37,12 @@ SHOWN = ("accuracy", "roc_auc", "recall_at_fpr_1%", "recall_at_fpr_0.1%", "log_l
 def model_card(
     name: str,
     config: ArtefactConfig,
-    calibration: Calibration,
+    calibration: Calibration | None,
     metrics: Mapping[str, Any],
     *,
     opening: str | None,
 ) -> str:
     """Return the card as Markdown; ``opening`` states data, licence and intended use."""
-    shares = zip(calibration.labels, calibration.prior, strict=True)
     head = [
         f"# {name}",
         "",
@@ -45,6 +51,11 @@ def model_card(
         "",
         (opening or UNSTATED).strip(),
         "",
+    ]
+    if calibration is None:
+        return "\n".join([*head, UNCALIBRATED])
+    shares = zip(calibration.labels, calibration.prior, strict=True)
+    results = [
         "## Results",
         "",
         "With 95% bootstrap intervals.",
@@ -63,7 +74,7 @@ def model_card(
         LIMITS.strip(),
         "",
     ]
-    return "\n".join(head + results_table(metrics) + foot)
+    return "\n".join(head + results + results_table(metrics) + foot)
 
 
 def results_table(metrics: Mapping[str, Any]) -> list[str]:

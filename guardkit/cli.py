@@ -19,14 +19,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from guardkit import __version__
+from guardkit.cli_models import models_app
+from guardkit.cli_policy import policy_app
 from guardkit.errors import GuardkitError, TrainingInterrupted, UsageError
+from guardkit.options import (
+    EXIT_MATCHED,
+    EXIT_PIPE,
+    EXIT_TROUBLE,
+    BackendOption,
+    CalibrationOption,
+    CardOption,
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    PolicyOption,
+    SetOption,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from guardkit.models import Model
-
-EXIT_MATCHED = 1
-EXIT_TROUBLE = 3
-EXIT_PIPE = 128 + 13  # as a shell reports a program that SIGPIPE ended
 
 app = typer.Typer(
     help="Train small text classifiers, and route text through ensembles of them under a policy.",
@@ -34,41 +46,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-policy_app = typer.Typer(help="Check and test policy files.", no_args_is_help=True)
-models_app = typer.Typer(help="List, show and verify models.", no_args_is_help=True)
 plugins_app = typer.Typer(help="Show what is installed.", invoke_without_command=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(plugins_app, name="plugins")
-
-DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")
-]
-BackendOption = Annotated[
-    Literal["torch", "onnx"],
-    typer.Option("--backend", help="onnx: run exported models, see `guardkit models export`."),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
-]
-PolicyOption = Annotated[
-    Path | None, typer.Option("--policy", metavar="FILE", help="A policy file.")
-]
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help="hf:NAME, a folder of train/validation/test files, or files (parquet, csv, jsonl). "
-        "Options follow a ?, joined by &: text=, label=, group=, source= (columns), split=, "
-        "config=, where=COLUMN:VALUE|VALUE.",
-    ),
-]
-PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.")]
-ModelFolder = Annotated[
-    str, typer.Argument(metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME.")
-]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,26 +100,15 @@ def train(
             metavar="FILE", exists=True, help="Options in YAML; they override the preset."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One option; overrides the rest."),
-    ] = None,
+    set_: SetOption = None,
     init: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model to start from.")
     ] = None,
     pretrain_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Text to learn from without labels.")
     ] = None,
-    calibration_data: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="Labelled text for the probabilities alone."),
-    ] = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", exists=True, help="Markdown on data, licence and use: opens the card."
-        ),
-    ] = None,
+    calibration_data: CalibrationOption = None,
+    card: CardOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run of the same command.")
     ] = False,
@@ -151,12 +121,7 @@ def train(
     from guardkit import console
     from guardkit.train import train_model
 
-    overrides = {}
-    for pair in set_ or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair}: expected KEY=VALUE")
-        overrides[key] = value
+    overrides = dict(pairs("--set", "KEY=VALUE", set_))
     with console.progress() as shown, console.interruptible(shown) as progress:
         result = train_model(
             plugin,
@@ -173,9 +138,9 @@ def train(
             device=device,
             progress=progress,
         )
-    for name, report in result.metrics.items():
-        if "metrics" in report:
-            console.show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
+    if result is None:  # another process of this torchrun leads
+        return
+    console.show_measured(result.metrics)
     print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
 
 
@@ -318,87 +283,6 @@ def explain(
     console.show_evidence(text, loaded.explain(text), loaded.labels, column, probabilities_C)
 
 
-@policy_app.command("check", epilog="Example: guardkit policy check policies/default.yaml")
-def policy_check(file: PolicyFile) -> None:
-    """Report every mistake in a policy file; loads no model."""
-    from guardkit.router import check_policy
-
-    policy = check_policy(file)
-    categories = ", ".join(policy.categories)
-    members = ", ".join(policy.members) or "none"
-    print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
-
-
-@policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
-def policy_test(file: PolicyFile, device: DeviceOption = "auto") -> None:
-    """Run the tests written in a policy file; exit with 1 if one fails."""
-    from guardkit import console
-    from guardkit.router import load_policy
-
-    results = load_policy(file, device=device).run_tests()
-    if not results:
-        raise UsageError(f"{file}: has no tests; add some under `tests:`")
-    console.show_cases(results)
-    failed = sum(not result.passed for result in results)
-    print(f"{len(results) - failed} of {len(results)} passed")
-    if failed:
-        raise typer.Exit(EXIT_MATCHED)
-
-
-@models_app.command("list", epilog="Example: guardkit models list")
-def models_list() -> None:
-    """List the models that come with the installed plugins."""
-    from guardkit import artefact, console
-    from guardkit.plugins import installed_plugins
-
-    folders = [
-        folder
-        for family in installed_plugins().families.values()
-        if family.builtin and family.builtin.is_dir()
-        for folder in sorted(family.builtin.iterdir())
-        if folder.is_dir()
-    ]
-    console.show_models([(folder, artefact.read_config(folder)) for folder in folders])
-
-
-@models_app.command("show", epilog="Example: guardkit models show builtin:mdlm/injection")
-def models_show(folder: ModelFolder) -> None:
-    """Show a model's labels, results and limits."""
-    from guardkit import artefact, console
-
-    path = _model_folder(folder)
-    card = path / artefact.CARD
-    console.show_model(
-        path,
-        artefact.read_config(path),
-        artefact.verify(path),
-        card.read_text("utf-8") if card.is_file() else "It has no model card.",
-    )
-
-
-@models_app.command("verify", epilog="Example: guardkit models verify models/reviews")
-def models_verify(folder: ModelFolder) -> None:
-    """Check that a model's files are the ones it was published with."""
-    from guardkit import artefact
-
-    path = _model_folder(folder)
-    artefact.read_config(path)
-    print(f"{path}: ok, {artefact.verify(path)}")
-
-
-@models_app.command(
-    "export", epilog="Example: guardkit models export models/reviews --out models/reviews-onnx"
-)
-def models_export(
-    folder: ModelFolder,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder.")],
-) -> None:
-    """Copy a model with its network as ONNX beside the weights, for --backend onnx."""
-    from guardkit.models import export_model
-
-    print(f"{export_model(folder, out)}: run it with --backend onnx")
-
-
 @plugins_app.callback(epilog="Example: guardkit plugins")
 def plugins(context: typer.Context) -> None:
     """Show the installed plugins, what they register and what is wrong with them."""
@@ -413,13 +297,6 @@ def plugins_list() -> None:
     from guardkit.plugins import installed_plugins
 
     console.show_plugins(installed_plugins())
-
-
-def _model_folder(ref: str) -> Path:
-    from guardkit.models import find_model
-    from guardkit.plugins import installed_plugins
-
-    return find_model(ref, family=None, base=Path.cwd(), plugins=installed_plugins())
 
 
 def _first_member(device: str) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -25,6 +26,7 @@ from guardkit.batch import Summary
 from guardkit.errors import TrainingInterrupted
 from guardkit.plugins import Plugins
 from guardkit.router import CaseResult
+from guardkit.stack import Stack
 from guardkit.types import SEVERITY, Evidence, Progress
 
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
@@ -68,7 +70,10 @@ class _Lines:
 
 
 def progress() -> AbstractContextManager[Progress]:
-    """Return a context that shows progress: bars on a terminal, else a line now and then."""
+    """Return a context that shows progress: bars on a terminal, else a line now and then. Of
+    several processes that train together the first alone shows it."""
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext(lambda stage, done, total, note="": None)
     return _drawing() if sys.stderr.isatty() else nullcontext(_Lines())
 
 
@@ -136,6 +141,13 @@ def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) 
     _out().print(table)
 
 
+def show_measured(metrics: Mapping[str, Any]) -> None:
+    """Print what a new model was measured to do, a table for each set of examples."""
+    for name, report in metrics.items():
+        if "metrics" in report:
+            show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
+
+
 def show_model_report(report: Mapping[str, Any]) -> None:
     """Print what ``evaluate_model`` returned."""
     about = f" (positive: {report['positive']})" if report["positive"] else ""
@@ -173,6 +185,22 @@ def show_cases(results: Sequence[CaseResult]) -> None:
         shown = shown if len(shown) <= 70 else f"{shown[:69]}…"
         table.add_row(mark, Text(shown), expected, got, Text(result.error or ""))
     _out().print(table)
+
+
+def show_stack(stack: Stack) -> None:
+    """Print a fitted node: its weights, what it is worth, and what the policy should say."""
+    left_out = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
+    show_metrics(
+        f"{stack.category}: stacked({', '.join(stack.parts)}), {stack.n:,} texts, "
+        f"{stack.positives:,} positive{left_out}",
+        stack.parameters,
+    )
+    show_metrics("log-loss, cross-validated", stack.log_loss)
+    gain = {name: value or 0.0 for name, value in stack.gain.items()}
+    verdict = "" if gain["low"] > 0 else ": not shown to be better"
+    shown = f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}){verdict}"
+    print(f"gain over {stack.best_other!r}, the best of the others: {shown}")
+    print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
 
 
 def show_plugins(plugins: Plugins) -> None:

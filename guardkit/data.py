@@ -75,14 +75,14 @@ def load_examples(spec: str, *, need_labels: bool = True) -> dict[str, Examples]
     return {s: loaded[s] for s in [*first, *loaded] if s in loaded and len(loaded[s])}
 
 
-def load_split(spec: str, split: str | None) -> tuple[str, Examples]:
-    """Return (name, examples) of one split: ``split``, else ``test``, else the only one."""
+def load_split(spec: str, split: str | None, *, default: str = "test") -> tuple[str, Examples]:
+    """Return (name, examples) of one split: ``split``, else ``default``, else the only one."""
     if split is not None:
         spec = f"{spec}{'&' if '?' in spec else '?'}split={quote(split)}"
     splits = load_examples(spec)
-    if len(splits) > 1 and "test" not in splits:
+    if len(splits) > 1 and default not in splits:
         raise DataError(f"{spec}: has {', '.join(splits)}; choose one with --split")
-    name = "test" if "test" in splits else next(iter(splits))
+    name = default if default in splits else next(iter(splits))
     return name, splits[name]
 
 

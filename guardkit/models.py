@@ -74,7 +74,8 @@ class Model:
         if self.calibration is None:
             raise ArtefactError(
                 f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
-                "`guardkit train` fits one at its end"
+                "`guardkit train` fits one at its end, `guardkit models import` on the text that "
+                "--calibration-data names"
             )
         return self.calibration
 

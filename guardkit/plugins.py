@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ENV_ALLOWED = "GUARDKIT_PLUGINS"
 #: Ways to merge an ensemble that the policy language itself defines.
-BUILTIN_COMBINERS = ("any", "all", "weighted", "product")
+BUILTIN_COMBINERS = ("any", "all", "weighted", "product", "stacked")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,14 @@ class CascadeNode(_Node):
 class Combine(_Frozen):
     """Several opinions made into one."""
 
-    how: str = Field(description="any, all, weighted, product, or a plugin's combiner")
+    how: str = Field(description="any, all, weighted, product, stacked, or a plugin's combiner")
     of: list[AnyNode] = Field(min_length=1)
     weights: list[Annotated[float, Field(gt=0)]] | None = Field(
-        default=None, description="for `how: weighted`: one per part; equal where left out"
+        default=None,
+        description="one per part; `how: weighted`: equal where left out; `how: stacked`: fitted",
+    )
+    bias: float | None = Field(
+        default=None, description="for `how: stacked`: added to the log-odds; 0 where left out"
     )
     quorum: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="go on without failed parts while this many remain"

@@ -29,10 +29,13 @@ from guardkit.yamlfile import REFUSED, Document, Place, dotted, read_yaml
 FindModel = Callable[[str, str], Path]
 
 
-def read_policy(path: Path, plugins: Plugins, find_model: FindModel) -> Policy:
+def read_policy(
+    path: Path, plugins: Plugins, find_model: FindModel, *, unfitted: bool = False
+) -> Policy:
     """Read and check ``path``; PolicyError carries every mistake in it.
 
-    ``guardkit.router.check_policy`` is the same with ``find_model`` filled in.
+    ``guardkit.router.check_policy`` is the same with ``find_model`` filled in. ``unfitted``
+    lets a ``stacked`` node be without weights.
     """
     try:
         content = path.read_bytes()
@@ -47,7 +50,7 @@ def read_policy(path: Path, plugins: Plugins, find_model: FindModel) -> Policy:
             policy = Policy.model_validate(document.data)
         except ValidationError as error:
             problems += _schema_problems(error, document)
-        check = _Check(plugins, find_model)
+        check = _Check(plugins, find_model, unfitted=unfitted)
         check.policy(document.data)
         problems += [
             Problem(document.line(place), dotted(place), message) for place, message in check.found
@@ -132,9 +135,10 @@ class _Check:
     mistakes beside the schema's; what is malformed matches no case and is the schema's to
     report."""
 
-    def __init__(self, plugins: Plugins, find_model: FindModel) -> None:
+    def __init__(self, plugins: Plugins, find_model: FindModel, *, unfitted: bool) -> None:
         self.plugins = plugins
         self.find_model = find_model
+        self.unfitted = unfitted
         self.found: list[tuple[Place, str]] = []
         self.members: dict[str, ArtefactConfig | None] = {}
         self.used: set[str] = set()
@@ -280,11 +284,19 @@ class _Check:
             note = f" (plugins that could not be loaded: {', '.join(broken)})" if broken else ""
             self._add((*place, "how"), _unknown(how, known, "combiner") + note)
         weights, quorum = combine.get("weights"), combine.get("quorum")
-        if weights is not None and isinstance(how, str) and how != "weighted":
-            self._add((*place, "weights"), f"only `how: weighted` has weights, not {how!r}")
+        if weights is not None and isinstance(how, str) and how not in ("weighted", "stacked"):
+            message = f"only `how: weighted` and `stacked` have weights, not {how!r}"
+            self._add((*place, "weights"), message)
         elif isinstance(weights, list) and parts and len(weights) != len(parts):
             self._add(
                 (*place, "weights"), f"{len(weights)} weights for {len(parts)} parts; give one each"
+            )
+        if combine.get("bias") is not None and isinstance(how, str) and how != "stacked":
+            self._add((*place, "bias"), f"only `how: stacked` has a bias, not {how!r}")
+        if how == "stacked" and weights is None and not self.unfitted:
+            self._add(
+                (*place, "how"),
+                "has no weights yet; `guardkit policy stack` fits them on labelled text",
             )
         if isinstance(quorum, int) and parts and quorum > len(parts):
             self._add(

@@ -43,10 +43,15 @@ def load_policy(
     return PolicyRouter(policy, device=device, backend=backend, plugins=plugins)
 
 
-def check_policy(path: str | Path, plugins: Plugins | None = None) -> Policy:
-    """Return the policy at ``path``, or raise PolicyError with every mistake in it."""
+def check_policy(
+    path: str | Path, plugins: Plugins | None = None, *, unfitted: bool = False
+) -> Policy:
+    """Return the policy at ``path``, or raise PolicyError with every mistake in it.
+
+    ``unfitted`` lets a ``stacked`` node be without weights.
+    """
     path, plugins = Path(path), plugins or installed_plugins()
-    return read_policy(path, plugins, _finder(path, plugins))
+    return read_policy(path, plugins, _finder(path, plugins), unfitted=unfitted)
 
 
 @dataclass(frozen=True, slots=True)

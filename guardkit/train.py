@@ -8,6 +8,7 @@ Work goes to ``OUT.partial`` and moves to ``OUT`` in one rename once all of it i
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from guardkit import artefact
 from guardkit.calibrate import fit_calibration
 from guardkit.card import model_card
 from guardkit.data import load_examples, normalised, split_by_group
-from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError
+from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError, UsageError
 from guardkit.evaluate import evaluate_model
 from guardkit.models import Model, load_model, texts_hash
 from guardkit.plugins import installed_plugins
@@ -75,7 +76,7 @@ def train_model(
     resume: bool,
     device: str,
     progress: Progress,
-) -> TrainResult:
+) -> TrainResult | None:
     """Train, calibrate and measure a model of family ``plugin`` and write it to ``out``.
 
     ``data``, ``pretrain_data`` and ``calibration_data`` are data specs (``guardkit.data``).
@@ -83,10 +84,22 @@ def train_model(
     ``calibration_data`` half of the held-out groups become the calibration set. ``card`` is a
     Markdown file that opens the model card. Raises UsageError before any work is done, and
     TrainingInterrupted, after which the same call with ``resume`` goes on.
+
+    Under ``torchrun`` every process makes this call; all but the first return None.
     """
     family = installed_plugins().family(plugin)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and not getattr(family, "data_parallel", False):
+        raise ConfigError(f"plugin {plugin!r} trains in one process; start it without torchrun")
     config = build_config(family, preset, config_file, overrides)
     parts = load_parts(data, pretrain_data, calibration_data)
+    learnt_from = TrainingData(parts.train, parts.validation)
+    if several and os.environ["RANK"] != "0":
+        family.train(
+            learnt_from, config, _partial(out),
+            pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
+        )  # fmt: skip
+        return None
     run = {
         "plugin": plugin,
         "options": config.model_dump(mode="json"),
@@ -97,10 +110,15 @@ def train_model(
     }
     opening = read_card(card) if card else None
     partial = _open_partial(out, run, resume)
-    folder = family.train(
-        TrainingData(parts.train, parts.validation), config, partial,
-        pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
-    )  # fmt: skip
+    try:
+        folder = family.train(
+            learnt_from, config, partial,
+            pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
+        )  # fmt: skip
+    except UsageError:
+        if [path.name for path in partial.iterdir()] == [RUN]:  # nothing that could be resumed
+            shutil.rmtree(partial)
+        raise
     result = finish_model(
         folder, out,
         calibration=parts.calibration,
@@ -280,9 +298,13 @@ def _labelled(examples: Examples) -> Examples:
     return examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
 
 
+def _partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
 def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
     """Return the folder work happens in; refuse to overwrite or to mix two runs."""
-    partial = out.with_name(out.name + ".partial")
+    partial = _partial(out)
     if out.exists():
         raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
     record = partial / RUN

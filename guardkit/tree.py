@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.errors import ClassifierError
+from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
 from guardkit.models import Model
 from guardkit.policy import (
     AnyNode,
@@ -39,7 +39,6 @@ from guardkit.types import (
     BoolArray,
     CategoryDecision,
     Combiner,
-    FloatArray,
     IntArray,
     RouteStep,
 )
@@ -104,6 +103,14 @@ class Batch:
         ]
         return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
 
+    def part_ratios(self, name: str, category: Category, combine: Combine) -> _Float64:
+        """Return log likelihood ratios ratio_PN of every text, as ``combine``'s parts see them:
+        log-odds less the part's prior, NaN where a part could not judge the text."""
+        tree = _Tree(self, name, category)
+        values = [tree.evaluate(part, np.arange(len(self.texts))) for part in combine.of]
+        x_PN = np.stack([np.where(v.lo_N == v.hi_N, v.lo_N, np.nan) for v in values])
+        return x_PN - tree.priors(combine)[:, None]
+
     def scores(self, model: Model, index_N: IntArray) -> _Scores:
         """Return ``model``'s scores, those of the texts at ``index_N`` among them.
 
@@ -150,7 +157,7 @@ class _Value:
 
     @property
     def failed_N(self) -> BoolArray:
-        return _failed(self.lo_N, self.hi_N)
+        return failed(self.lo_N, self.hi_N)
 
 
 class _Tree:
@@ -246,7 +253,7 @@ class _Tree:
         lo_PN = np.stack([value.lo_N for value in values])
         hi_PN = np.stack([value.hi_N for value in values])
         if combine.quorum is not None:
-            failed_PN = _failed(lo_PN, hi_PN)
+            failed_PN = failed(lo_PN, hi_PN)
             answered_N = (~failed_PN & ~np.isnan(lo_PN)).sum(axis=0)
             drop_PN = failed_PN & (answered_N >= combine.quorum)
             lo_PN[drop_PN] = hi_PN[drop_PN] = np.nan
@@ -259,17 +266,20 @@ class _Tree:
                 lo_N, hi_N = np.fmin.reduce(lo_PN), np.fmin.reduce(hi_PN)
             case "weighted":
                 weights = combine.weights or [1.0] * len(values)
-                lo_N, hi_N = _weighted(lo_PN, weights), _weighted(hi_PN, weights)
-            case "product":
-                prior_P = self._priors(combine)
-                lo_N, hi_N = _product(lo_PN, prior_P), _product(hi_PN, prior_P)
+                lo_N, hi_N = weighted_mean(lo_PN, weights), weighted_mean(hi_PN, weights)
+            case "product" | "stacked":
+                prior_P, weights = self.priors(combine), combine.weights or [1.0] * len(values)
+                bias = combine.bias or 0.0
+                lo_N = evidence_sum(lo_PN, prior_P, weights, bias)
+                hi_N = evidence_sum(hi_PN, prior_P, weights, bias)
             case how:
-                combiner, prior_P = self.batch.combiners[how], self._priors(combine)
-                lo_N, hi_N, reasons = _by_plugin(combiner, lo_PN, hi_PN, prior_P)
+                combiner, prior_P = self.batch.combiners[how], self.priors(combine)
+                lo_N, hi_N, reasons = by_plugin(combiner, lo_PN, hi_PN, prior_P)
         by_N = np.where(np.isnan(lo_N), -1, self._by(node, len(index_N)))
         return _Value(lo_N, hi_N, by_N, reasons)
 
-    def _priors(self, combine: Combine) -> _Float64:
+    def priors(self, combine: Combine) -> _Float64:
+        """Return each part's prior log-odds, prior_P."""
         return np.array([self._prior(part) for part in combine.of])
 
     def _prior(self, node: AnyNode) -> float:
@@ -319,75 +329,6 @@ def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray,
     partial_N = ~low_N & ~high_N & (value.lo_N < value.hi_N)
     code_N = np.where(low_N, 1, np.where(high_N, 2, np.where(partial_N, 3, 0)))
     return low_N | high_N, words[code_N].tolist()
-
-
-def _failed(lo: _Float64, hi: _Float64) -> BoolArray:
-    return np.isneginf(lo) & np.isposinf(hi)
-
-
-def _weighted(x_PN: _Float64, weights: Sequence[float]) -> _Float64:
-    """Return the weighted mean of the parts that are not NaN."""
-    total_N, weight_N = np.zeros(x_PN.shape[1]), np.zeros(x_PN.shape[1])
-    for x_N, weight in zip(x_PN, weights, strict=True):  # in order: rounding is the same for any N
-        total_N += np.where(np.isnan(x_N), 0.0, weight * x_N)
-        weight_N += np.where(np.isnan(x_N), 0.0, weight)
-    return total_N / weight_N
-
-
-def _product(x_PN: _Float64, prior_P: _Float64) -> _Float64:
-    """Return the log-odds of independent experts: their log likelihood ratios on one prior.
-
-    That prior is the mean of theirs; where they are equal this is sum(x) - (P - 1) * prior.
-    """
-    ratio_N, prior_N, count_N = (np.zeros(x_PN.shape[1]) for _ in range(3))
-    for x_N, prior in zip(x_PN, prior_P, strict=True):
-        ratio_N += np.where(np.isnan(x_N), 0.0, x_N - prior)
-        prior_N += np.where(np.isnan(x_N), 0.0, prior)
-        count_N += ~np.isnan(x_N)
-    return ratio_N + prior_N / count_N
-
-
-def _by_plugin(
-    combiner: Combiner, lo_PN: _Float64, hi_PN: _Float64, prior_P: _Float64
-) -> tuple[_Float64, _Float64, Mapping[int, str]]:
-    """Call ``combiner`` on the texts that all parts answered; the others are (-inf, +inf).
-
-    Parts a quorum dropped (NaN) are left out: texts that lack the same ones go together.
-    """
-    n = lo_PN.shape[1]
-    lo_N, hi_N = np.full(n, -np.inf), np.full(n, np.inf)
-    reasons: dict[int, str] = {}
-    kept_PN = ~np.isnan(lo_PN)
-    ready_N = (~kept_PN | (lo_PN == hi_PN)).all(axis=0)
-    for kept_P in np.unique(kept_PN[:, ready_N], axis=1).T:
-        texts = (ready_N & (kept_PN == kept_P[:, None]).all(axis=0)).nonzero()[0]
-        x_MN = lo_PN[kept_P][:, texts].astype(np.float32)
-        result_N, failed = _call(combiner, x_MN, prior_P[kept_P].astype(np.float32))
-        answered = ~np.isnan(result_N)
-        lo_N[texts[answered]] = hi_N[texts[answered]] = result_N[answered]
-        reasons |= {int(texts[i]): why for i, why in failed.items()}
-    return lo_N, hi_N, reasons
-
-
-def _call(
-    combiner: Combiner, x_MN: FloatArray, prior_M: FloatArray
-) -> tuple[_Float64, dict[int, str]]:
-    """Return the combiner's log-odds, NaN where it failed, and why; a text fails alone."""
-    n = x_MN.shape[1]
-    try:
-        result_N = np.asarray(combiner(x_MN.copy(), prior_M.copy()), np.float64)
-        if result_N.shape != (n,):
-            raise ClassifierError(f"returned shape {result_N.shape}, expected {(n,)}")
-    except Exception as error:  # recorded per text below; never swallowed
-        if n == 1:
-            return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
-        first_N, reasons = _call(combiner, x_MN[:, : n // 2], prior_M)
-        second_N, more = _call(combiner, x_MN[:, n // 2 :], prior_M)
-        reasons |= {n // 2 + i: why for i, why in more.items()}
-        return np.concatenate([first_N, second_N]), reasons
-    bad_N = ~np.isfinite(result_N)
-    reason = "returned a value that is not finite"
-    return np.where(bad_N, np.nan, result_N), dict.fromkeys(bad_N.nonzero()[0].tolist(), reason)
 
 
 def _probabilities(log_odds_N: _Float64, known_N: BoolArray) -> list[float | None]:

@@ -176,11 +176,26 @@ class Classifier(Protocol):
     ) -> RawScores: ...
 
 
+@runtime_checkable
+class Featuring(Protocol):
+    """A classifier that also gives a text a vector, for another model to learn from; optional."""
+
+    @property
+    def feature_size(self) -> int: ...
+
+    def features(self, texts: Sequence[str]) -> FloatArray:
+        """Return features_NF of N whole texts, float32, finite, F = ``feature_size``; a text's own
+        depend on nothing but the text."""
+        ...
+
+
 class ClassifierFamily(Protocol):
     """A way to train and run classifiers, as a plugin registers it.
 
     ``presets`` maps a name to values for ``config``; ``builtin`` is the folder of bundled
-    artefacts (``builtin:NAME`` is ``builtin / NAME``) or None.
+    artefacts (``builtin:NAME`` is ``builtin / NAME``) or None. A family whose ``train`` may be
+    called by all processes of a ``torchrun`` at once says so by ``data_parallel = True``; the
+    first of them writes.
     """
 
     @property
@@ -229,4 +244,22 @@ class Exporting(Protocol):
 
     def export(self, folder: Path, out: Path) -> None:
         """Write the network of the verified artefact ``folder`` to the file ``out``, as ONNX."""
+        ...
+
+
+@runtime_checkable
+class Importing(Protocol):
+    """A family that makes models of checkpoints which other code trained; optional."""
+
+    @property
+    def import_config(self) -> type[BaseModel]: ...
+
+    def import_checkpoints(
+        self, checkpoints: Mapping[str, str], config: Any, out: Path, *, progress: Progress
+    ) -> Path:
+        """Make one model of a checkpoint per label, in the order of the labels.
+
+        ``out`` and the folder returned are as in ``ClassifierFamily.train``. A checkpoint comes
+        from anywhere: nothing in it may run.
+        """
         ...

@@ -91,6 +91,35 @@ def _dotted_part(part: str | int) -> str:
     return f".{part}" if _PLAIN_KEY.fullmatch(part) else f".{part!r}"
 
 
+def with_values(text: str, place: Place, values: Mapping[str, str]) -> str:
+    """Return ``text`` with keys of the mapping at ``place`` set to ``values``, written as YAML.
+
+    A key that is there gets the new value, others are put before the mapping's second key; all
+    else stays as it was, comments included. ``text`` is one that ``read_yaml`` has no problem
+    with, and the mapping has two keys at least.
+    """
+    node = YAML(typ="safe", pure=True).compose(text)
+    for part in place:
+        children = node.value if isinstance(part, int) else {k.value: v for k, v in node.value}
+        node = children[part]
+    there = {key.value for key, _ in node.value}
+    edits = []
+    for key, value in node.value:
+        if key.value in values:
+            start, end, new = value.start_mark.index, _end(value), values[key.value]
+            if start == end:  # "weights:" and no more: the mark may stand lines below
+                start = end = text.index(":", key.end_mark.index) + 1
+                new = f" {new}"
+            edits.append((start, end, new))
+    second = node.value[1][0].start_mark
+    between = ", " if node.flow_style else "\n" + " " * second.column
+    added = "".join(f"{key}: {new}{between}" for key, new in values.items() if key not in there)
+    edits.append((second.index, second.index, added))
+    for start, end, new in sorted(edits, reverse=True):  # from the back: places stay true
+        text = text[:start] + new + text[end:]
+    return text
+
+
 class _Stop(Exception):
     """Reading on would be useless or slow; the problem is recorded."""
 
@@ -221,6 +250,14 @@ class _Reader:
 
 def _unreadable(line: int, message: str) -> Document:
     return Document(REFUSED, {}, (Problem(line, "", message),))
+
+
+def _end(node: Any) -> int:
+    """Return where a value ends: a block's own mark stands after the comments below it."""
+    while isinstance(node.value, list) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return int(node.end_mark.index)
 
 
 def _line(event: Any) -> int:

@@ -171,6 +171,10 @@ class _Reader:
             shared = sum(priors) / len(priors)
             lo = sum(x - p for x, p in zip(lows, priors, strict=True)) + shared
             hi = sum(x - p for x, p in zip(highs, priors, strict=True)) + shared
+        elif how == "stacked":
+            at = sum(priors) / len(priors) + combine.get("bias", 0)
+            lo = at + sum(w * (x - p) for w, x, p in zip(weights, lows, priors, strict=True))
+            hi = at + sum(w * (x - p) for w, x, p in zip(weights, highs, priors, strict=True))
         else:
             lo, hi = -math.inf, math.inf
             if lows == highs:

@@ -25,14 +25,16 @@ ORDER = (
     ("text", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
     ("hookspecs",),
     ("plugins",),
-    ("policy", "calibrate"),
+    ("policy", "calibrate", "combiners"),
     ("policyfile", "card"),
     ("models",),
     ("tree",),
     ("router",),
     ("evaluate", "batch"),
     ("train",),
-    ("console",),
+    ("importing", "stack"),
+    ("console", "options"),
+    ("cli_policy", "cli_models"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

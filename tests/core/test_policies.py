@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from guardkit.policy import policies_dir
+from guardkit.data import load_split
+from guardkit.policy import CombineNode, policies_dir
 from guardkit.router import DEFAULT_POLICY, check_policy, load_policy
+from guardkit.stack import fit_policy
 
+ROOT = Path(__file__).parents[2]
 POLICIES = sorted(policies_dir().glob("*.yaml"))
 
 
@@ -31,3 +35,27 @@ def test_without_a_path_the_default_policy_is_loaded() -> None:
     assert router.policy.path == (policies_dir() / DEFAULT_POLICY).absolute()
     assert router.policy.mode == "enforce"
     assert all(category.on_error == "closed" for category in router.policy.categories.values())
+
+
+def test_the_documented_stack_is_what_its_command_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    docs = (ROOT / "docs" / "policies.md").read_text("utf-8")
+    (source,) = [
+        b for b in re.findall(r"^```yaml\n(.*?)^```$", docs, re.M | re.S) if "stacked" in b
+    ]
+    path = tmp_path / "stacked.yaml"
+    path.write_text(source, "utf-8")
+    node = check_policy(path).categories["injection"].decide
+    assert isinstance(node, CombineNode)
+    _, examples = load_split(str(ROOT / "examples" / "sample"), None, default="validation")
+    (stack,) = fit_policy(path, examples, device="cpu")
+    assert stack.weights == pytest.approx(node.combine.weights, abs=0.002)
+    assert stack.bias == pytest.approx(node.combine.bias, abs=0.002)
+    losses = {name: f"{m['value']:.3f}" for name, m in stack.log_loss.items()}
+    assert f"log-loss of {losses['stacked']}; the plain mean has {losses['mean']}" in docs
+    value, low, high = (f"{stack.gain[x]:.3f}" for x in ("value", "low", "high"))
+    assert f"{value} ({low} to {high}), is not shown" in docs

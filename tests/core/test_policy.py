@@ -359,6 +359,32 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
         "how: any",
         [(22, "categories.injection.decide.cascade[2].combine.weights", "only `how: weighted`")],
     ),
+    "stacked, not fitted yet": (
+        "how: weighted\n            of:\n              - member: specialist\n"
+        "              - member: backup\n            weights: [1, 2]\n",
+        "how: stacked\n            of:\n              - member: specialist\n"
+        "              - member: backup\n",
+        [
+            (
+                18,
+                "categories.injection.decide.cascade[2].combine.how",
+                "no weights yet; `guardkit policy stack` fits them",
+            )
+        ],
+    ),
+    "a bias without a use": (
+        "quorum: 1",
+        "bias: 0.5",
+        [(23, "categories.injection.decide.cascade[2].combine.bias", "only `how: stacked`")],
+    ),
+    "a bias that is no number": (
+        "quorum: 1",
+        "bias: much",
+        [
+            (23, "categories.injection.decide.cascade[2].combine.bias", "valid number"),
+            (23, "categories.injection.decide.cascade[2].combine.bias", "only `how: stacked`"),
+        ],
+    ),
     "too many weights": (
         "weights: [1, 2]",
         "weights: [1, 2, 3]",

@@ -106,13 +106,15 @@ def nodes(
             if (i < len(stages) - 1 and not only_patterns) or draw(st.booleans()):
                 stage["settle"] = draw(settle_bounds(threshold))
         return {"cascade": stages}
-    how = draw(st.sampled_from(["any", "all", "weighted", "product", *COMBINERS]))
+    how = draw(st.sampled_from(["any", "all", "weighted", "product", "stacked", *COMBINERS]))
     inside = nodes(members, threshold, depth - 1, patterns and how in ("any", "all"))
     parts = draw(st.lists(inside, min_size=1, max_size=4))
     combine: dict[str, Any] = {"how": how, "of": parts}
-    if how == "weighted" and draw(st.booleans()):
+    if how == "stacked" or (how == "weighted" and draw(st.booleans())):
         weight = st.sampled_from([0.5, 1, 2.0, 3])
         combine["weights"] = draw(st.lists(weight, min_size=len(parts), max_size=len(parts)))
+    if how == "stacked" and draw(st.booleans()):
+        combine["bias"] = draw(st.sampled_from([-1.5, 0, 0.25, 2]))
     if draw(st.booleans()):
         combine["quorum"] = draw(st.integers(1, len(parts)))
     return {"combine": combine}
@@ -492,6 +494,43 @@ def test_a_product_adds_up_independent_evidence_on_one_prior(bench: Bench) -> No
     prior = math.log(0.1 / 0.9)
     score = bench.decide(tree, "t", more=prevalence).categories["injection"].score
     assert score == pytest.approx(1 / (1 + math.exp(-(2.0 + 1.0 + prior))))
+
+
+STACKED = "{combine: {how: stacked, of: [{member: specialist}, {member: backup}], weights: %s}}"
+
+
+def test_a_stacked_combine_weighs_evidence_and_adds_its_bias(bench: Bench) -> None:
+    bench.says("t", specialist=2.0, backup=-1.0)
+    tree = STACKED % "[0.5, 0.25], bias: -0.5"
+    score = bench.decide(tree, "t").categories["injection"].score
+    assert score == pytest.approx(1 / (1 + math.exp(-(1.0 - 0.25 - 0.5))), rel=1e-6)
+
+
+def test_unit_weights_without_a_bias_are_a_product(bench: Bench) -> None:
+    bench.says("t", specialist=2.0, backup=-1.0)
+    product = "{combine: {how: product, of: [{member: specialist}, {member: backup}]}}"
+    stacked = bench.decide(STACKED % "[1, 1]", "t", more="    prevalence: 0.1\n")
+    same = bench.decide(product, "t", more="    prevalence: 0.1\n")
+    assert stacked.categories["injection"].score == same.categories["injection"].score
+
+
+def test_a_prevalence_moves_a_stacked_combine_by_bayes_rule_alone(bench: Bench) -> None:
+    bench.says("t", specialist=2.0, backup=-1.0)
+    tree = STACKED % "[0.6, 0.3], bias: 0.2"
+    at_calibration = bench.decide(tree, "t").categories["injection"].score  # prior 1/2
+    moved = bench.decide(tree, "t", more="    prevalence: 0.1\n").categories["injection"].score
+    assert at_calibration is not None
+    assert moved is not None
+    odds = [p / (1 - p) for p in (at_calibration, moved)]
+    assert odds[1] / odds[0] == pytest.approx(0.1 / 0.9, rel=1e-6)
+
+
+def test_a_part_that_a_quorum_drops_adds_no_evidence_to_a_stacked_combine(bench: Bench) -> None:
+    bench.says("t", specialist=2.0, backup=RuntimeError("boom"))
+    assert bench.decide(STACKED % "[0.5, 0.5]", "t").error is not None
+    decision = bench.decide(STACKED % "[0.5, 0.5], bias: 1, quorum: 1", "t")
+    score = decision.categories["injection"].score
+    assert score == pytest.approx(1 / (1 + math.exp(-(1.0 + 1.0))), rel=1e-6)
 
 
 def test_a_pattern_that_matches_is_certain_and_one_that_does_not_is_silent(bench: Bench) -> None:

@@ -229,6 +229,18 @@ def test_an_interrupted_run_is_resumed_or_refused(
         run(folder, out)
 
 
+def test_a_run_that_the_family_refuses_leaves_nothing_behind(
+    family: CountingFamily, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        raise ConfigError("init 'x': cannot be started from")
+
+    monkeypatch.setattr(family, "train", refuse)
+    with pytest.raises(ConfigError, match="cannot be started from"):
+        run(folder, tmp_path / "model", init="x")
+    assert not tmp_path.joinpath("model.partial").exists()
+
+
 def test_options_come_from_preset_then_file_then_command_line(
     family: CountingFamily, tmp_path: Path
 ) -> None:

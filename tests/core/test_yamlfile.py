@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardkit.yamlfile import MAX_BYTES, MAX_DEPTH, MAX_VALUES, REFUSED, dotted, read_yaml
+from guardkit.yamlfile import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_VALUES,
+    REFUSED,
+    dotted,
+    read_yaml,
+    with_values,
+)
 
 BILLION_LAUGHS = "a: &a [lol, lol]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
@@ -175,3 +183,55 @@ YAML_LIKE = st.text(alphabet="ab1-:{}[],?&*!|>'\"%#@`~.\\ \n\t\x00é\ud800", max
 def test_no_bytes_make_the_reader_raise(content: bytes) -> None:
     document = read_yaml(content)
     assert document.data is not REFUSED or document.problems
+
+
+BLOCK = """\
+# what it is
+tree:
+  - one # a comment
+  - how: stacked # fitted
+    # the parts
+    of: [a, "b"]
+    weights: # by hand
+      - 1
+      - 2 # twice
+    # what follows
+    quorum: 1
+end: {x: [1, {how: stacked, of: [a]}], y: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "changed"),
+    [
+        (
+            BLOCK,
+            ("tree", 1),
+            [
+                ("    # the parts\n", "    # the parts\n    bias: 0.5\n"),
+                ("      - 1\n      - 2 # twice", "      [3, 4] # twice"),
+            ],
+        ),
+        (BLOCK, ("end", "x", 1), [("how: stacked, of", "how: stacked, bias: 0.5, "
+                                   "weights: [3, 4], of")]),
+        ("a: 1\nbias: -1\nweights: [1, 2]  # old\n", (), [("-1", "0.5"), ("[1, 2]", "[3, 4]")]),
+        ("{bias: 'x', weights: {a: 1}}", (), [("'x'", "0.5"), ("{a: 1}", "[3, 4]")]),
+        ("weights:\nbias:\n", (), [("weights:", "weights: [3, 4]"), ("bias:", "bias: 0.5")]),
+        ("a: 1\r\nb: 2\r\n", (), [("b: 2", "bias: 0.5\nweights: [3, 4]\nb: 2")]),
+    ],
+)  # fmt: skip
+def test_values_are_set_and_everything_else_stays(
+    text: str, place: tuple[str | int, ...], changed: list[tuple[str, str]]
+) -> None:
+    expected = text
+    for old, new in changed:
+        assert old in expected
+        expected = expected.replace(old, new, 1)
+    written = with_values(text, place, {"bias": "0.5", "weights": "[3, 4]"})
+    assert written == expected
+    document = read_yaml(written.encode())
+    assert document.problems == ()
+    node, before = document.data, read_yaml(text.encode()).data
+    for part in place:
+        node, before = node[part], before[part]
+    assert node == {**before, "bias": 0.5, "weights": [3, 4]}

@@ -1,0 +1,92 @@
+"""How several parts' log-odds become one: what the combiners of a policy compute.
+
+Every function maps x_PN to x_N. NaN is a part that dropped out; an interval is merged by its ends,
+which is exact as long as no part's rise lowers the result: hence weights above 0.
+
+Shape letters: N texts, P parts of a combine, M those of them that answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from guardkit.errors import ClassifierError
+from guardkit.types import BoolArray, Combiner, FloatArray
+
+_Float64 = npt.NDArray[np.float64]
+
+
+def failed(lo: _Float64, hi: _Float64) -> BoolArray:
+    """Return where an interval says nothing at all: its part failed."""
+    return np.isneginf(lo) & np.isposinf(hi)
+
+
+def weighted_mean(x_PN: _Float64, weights: Sequence[float]) -> _Float64:
+    """Return the weighted mean of the parts that are not NaN."""
+    total_N, weight_N = np.zeros(x_PN.shape[1]), np.zeros(x_PN.shape[1])
+    for x_N, weight in zip(x_PN, weights, strict=True):  # in order: rounding is the same for any N
+        total_N += np.where(np.isnan(x_N), 0.0, weight * x_N)
+        weight_N += np.where(np.isnan(x_N), 0.0, weight)
+    return total_N / weight_N
+
+
+def evidence_sum(
+    x_PN: _Float64, prior_P: _Float64, weights: Sequence[float], bias: float
+) -> _Float64:
+    """Return prior + bias + sum_p weight_p * (x_p - prior_p) over the parts that are not NaN.
+
+    Prior is the mean of theirs. x - prior is a log likelihood ratio, so another prevalence moves
+    the result by as much as it moves every part. Unit weights and no bias: independent experts.
+    """
+    ratio_N, prior_N, count_N = (np.zeros(x_PN.shape[1]) for _ in range(3))
+    for x_N, prior, weight in zip(x_PN, prior_P, weights, strict=True):
+        ratio_N += np.where(np.isnan(x_N), 0.0, weight * (x_N - prior))
+        prior_N += np.where(np.isnan(x_N), 0.0, prior)
+        count_N += ~np.isnan(x_N)
+    return ratio_N + prior_N / count_N + bias
+
+
+def by_plugin(
+    combiner: Combiner, lo_PN: _Float64, hi_PN: _Float64, prior_P: _Float64
+) -> tuple[_Float64, _Float64, Mapping[int, str]]:
+    """Call ``combiner`` on the texts that all parts answered; the others are (-inf, +inf).
+
+    Parts a quorum dropped (NaN) are left out: texts that lack the same ones go together.
+    """
+    n = lo_PN.shape[1]
+    lo_N, hi_N = np.full(n, -np.inf), np.full(n, np.inf)
+    reasons: dict[int, str] = {}
+    kept_PN = ~np.isnan(lo_PN)
+    ready_N = (~kept_PN | (lo_PN == hi_PN)).all(axis=0)
+    for kept_P in np.unique(kept_PN[:, ready_N], axis=1).T:
+        texts = (ready_N & (kept_PN == kept_P[:, None]).all(axis=0)).nonzero()[0]
+        x_MN = lo_PN[kept_P][:, texts].astype(np.float32)
+        result_N, failures = _call(combiner, x_MN, prior_P[kept_P].astype(np.float32))
+        answered = ~np.isnan(result_N)
+        lo_N[texts[answered]] = hi_N[texts[answered]] = result_N[answered]
+        reasons |= {int(texts[i]): why for i, why in failures.items()}
+    return lo_N, hi_N, reasons
+
+
+def _call(
+    combiner: Combiner, x_MN: FloatArray, prior_M: FloatArray
+) -> tuple[_Float64, dict[int, str]]:
+    """Return the combiner's log-odds, NaN where it failed, and why; a text fails alone."""
+    n = x_MN.shape[1]
+    try:
+        result_N = np.asarray(combiner(x_MN.copy(), prior_M.copy()), np.float64)
+        if result_N.shape != (n,):
+            raise ClassifierError(f"returned shape {result_N.shape}, expected {(n,)}")
+    except Exception as error:  # recorded per text below; never swallowed
+        if n == 1:
+            return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
+        first_N, reasons = _call(combiner, x_MN[:, : n // 2], prior_M)
+        second_N, more = _call(combiner, x_MN[:, n // 2 :], prior_M)
+        reasons |= {n // 2 + i: why for i, why in more.items()}
+        return np.concatenate([first_N, second_N]), reasons
+    bad_N = ~np.isfinite(result_N)
+    reason = "returned a value that is not finite"
+    return np.where(bad_N, np.nan, result_N), dict.fromkeys(bad_N.nonzero()[0].tolist(), reason)
