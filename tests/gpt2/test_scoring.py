@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from guardkit_gpt2 import Gpt2Family
 from guardkit_gpt2.scoring import Gpt2Classifier, load
 from safetensors.torch import load_file, save_file
 
-from guardkit import ArtefactError, Classifier, ConfigError, windows
+from guardkit import ArtefactError, Classifier, ConfigError, Featuring, windows
 from tests.gpt2.toy import ATTACK, PLAIN, Train, texts_of
 
 TEXTS = [
@@ -63,6 +64,24 @@ def test_scores_do_not_depend_on_the_company_or_the_order(model: Gpt2Classifier)
         np.testing.assert_allclose(
             model.score([text]).logits_NC[0], together.logits_NC[i], atol=1e-4
         )
+
+
+def test_features_are_the_mean_final_states_of_transformers(model: Gpt2Classifier) -> None:
+    assert isinstance(model, Featuring)
+    features_NF = model.features(TEXTS)
+    assert features_NF.shape == (len(TEXTS), model.feature_size)
+    assert features_NF.dtype == np.float32
+    for i, text in enumerate(TEXTS):
+        ids = model._tokenizer.encode(text, add_special_tokens=False).ids
+        means = []
+        for a, b in windows(len(ids), 23, 6):
+            tokens = torch.tensor([[model._spec.start_token, *ids[a:b]]])
+            with torch.no_grad():
+                read = [lm.transformer(tokens) for lm in model._network.language_models]
+            means.append(torch.cat([r.last_hidden_state[0].mean(0) for r in read]))
+        expected_F = torch.stack(means).mean(0).numpy()
+        np.testing.assert_allclose(features_NF[i], expected_F, atol=1e-4)
+    np.testing.assert_allclose(model.features(TEXTS[::-1]), features_NF[::-1], atol=1e-4)
 
 
 def test_a_long_text_is_read_in_windows_to_its_end(model: Gpt2Classifier) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.training import train
+from tokenizers import Tokenizer, models, normalizers
 
 from guardkit import Examples, TrainingData
 
@@ -58,6 +60,20 @@ def folder(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path
     return train(
         data, TINY, out, pretrain=None, init=None, resume=False, device="cpu", progress=quiet
     )
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of one token a letter, 64 in all: the reference weights' size."""
+    characters = [*string.ascii_lowercase, *string.digits, *" .,;:!?'\"-+*/=()[]{}<>@#$%&_"][:63]
+    vocabulary = {character: i for i, character in enumerate(characters)}
+    assert len(vocabulary) == 63
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary | {"<|endoftext|>": 63}, merges=[]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    folder = tmp_path_factory.mktemp("letters")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm.checkpoint import load_denoiser
+from guardkit_mdlm.model import Denoiser
 
 from guardkit import ArtefactError
 
@@ -36,9 +38,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def lightning(path: Path, prefix: str = "backbone.", **changes: Any) -> Path:
+def lightning(
+    path: Path, prefix: str = "backbone.", net: Denoiser | None = None, **changes: Any
+) -> Path:
     """Write a checkpoint as the public training code does; the averages are 2 x the weights."""
-    net = reference_net()
+    net = net or reference_net()
     state = OrderedDict((prefix + n, p.detach()) for n, p in net.named_parameters())
     state[prefix + "rotary_emb.inv_freq"] = torch.ones(8)
     content = {
@@ -108,18 +112,18 @@ class Call:
         return self.call
 
 
+PAYLOADS: list[Callable[[Path], Call]] = [
+    lambda canary: Call(os.system, f"touch {canary}"),
+    lambda canary: Call(eval, f"open({str(canary)!r}, 'w')"),
+    lambda canary: Call(exec, f"import pathlib; pathlib.Path({str(canary)!r}).touch()"),
+    lambda canary: Call(getattr, Call(__import__, "os"), "system"),
+    lambda canary: Call(open, str(canary), "w"),
+    lambda canary: Call(torch.save, {}, str(canary)),
+]
+
+
 @pytest.mark.parametrize("place", ["config", "state", "ema", "key"])
-@pytest.mark.parametrize(
-    "payload",
-    [
-        lambda canary: Call(os.system, f"touch {canary}"),
-        lambda canary: Call(eval, f"open({str(canary)!r}, 'w')"),
-        lambda canary: Call(exec, f"import pathlib; pathlib.Path({str(canary)!r}).touch()"),
-        lambda canary: Call(getattr, Call(__import__, "os"), "system"),
-        lambda canary: Call(open, str(canary), "w"),
-        lambda canary: Call(torch.save, {}, str(canary)),
-    ],
-)
+@pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_hostile_pickle_runs_nothing(tmp_path: Path, place: str, payload: Any) -> None:
     canary = tmp_path / "canary"
     planted = payload(canary)
@@ -159,6 +163,16 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
             target.writestr(item, data[: len(data) // 2] if item.endswith("data.pkl") else data)
     with pytest.raises(ArtefactError, match="cannot be read"):
         load_denoiser(tmp_path / "cut.ckpt")
+
+
+def test_a_checkpoint_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no such file"):
+        load_denoiser(tmp_path / "absent.ckpt")
+
+
+def test_what_the_hub_cannot_give_says_what_to_do() -> None:
+    with pytest.raises(ArtefactError, match=r"Without a network, fetch config\.json"):
+        load_denoiser("not/a/repository")
 
 
 def test_a_checkpoint_of_something_else_says_what_it_holds(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 import torch
 from guardkit_mdlm.batches import Corpus, steps_of, walk
 from guardkit_mdlm.config import PRESETS, MdlmConfig
+from guardkit_mdlm.loop import CHECKPOINT, LOG
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import CHECKPOINT, LOG, train
+from guardkit_mdlm.training import train
 from safetensors.torch import load_file
 
-from guardkit import ConfigError, Examples, TrainingData, TrainingInterrupted, read_config
+from guardkit import Examples, TrainingData, TrainingInterrupted, read_config
 
 from .conftest import TINY, make_examples, quiet
 
@@ -133,11 +134,6 @@ def test_the_artefact_holds_plain_data_only(folder: Path) -> None:
     ]  # fmt: skip
     config = read_config(folder)
     assert (config.neutral, config.window_pooling) == ("benign", "max")
-
-
-def test_an_unknown_init_is_refused(data: TrainingData, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="from scratch"):
-        fit(data, tmp_path, init="gpt2")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -36,7 +36,8 @@ def code_spans() -> list[str]:
 
 
 def command_lines(program: str) -> list[str]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    shown = blocks("sh") + blocks("sh", POLICIES)
+    lines = [line for block in shown for line in block.splitlines()]
     return [line for line in [*lines, *code_spans()] if line.startswith(f"{program} ")]
 
 

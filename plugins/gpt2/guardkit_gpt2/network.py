@@ -94,11 +94,20 @@ class Network(nn.Module):
         ]
         return torch.stack([(g * embedded_BLD.detach()).sum(2) for g in columns], 2).float()
 
+    @property
+    def state_size(self) -> int:
+        """How many numbers ``mean_states`` gives a window."""
+        return sum(int(lm.config.n_embd) for lm in self.language_models)
+
+    def mean_states(self, tokens_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Return means_BF of the final states, float32, the language models' side by side."""
+        means = [mean_state(states(lm, tokens_BL), lengths_B) for lm in self.language_models]
+        return torch.cat(means, 1)
+
     @staticmethod
     def _head_logits(head: nn.Linear, states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         # in float32: the head is small, and a logit is what everything after it depends on
-        weights_BL = _real(states_BLD, lengths_B) / lengths_B[:, None]
-        mean_BD = (states_BLD.float() * weights_BL[:, :, None]).sum(1)
+        mean_BD = mean_state(states_BLD, lengths_B)
         return F.linear(mean_BD, head.weight.float(), head.bias.float())
 
     def _log_p(self, tokens_BL: Tensor, lengths_B: Tensor) -> Tensor:
@@ -118,6 +127,12 @@ def states(lm: GPT2LMHeadModel, tokens_BL: Tensor | None = None, **inputs: Tenso
     """Return the final states_BLD. No mask: padding is on the right, and no token looks there."""
     states_BLD: Tensor = lm.transformer(tokens_BL, use_cache=False, **inputs).last_hidden_state
     return states_BLD
+
+
+def mean_state(states_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    """Return the mean_BD over each window's positions, the start token's included; float32."""
+    weights_BL = _real(states_BLD, lengths_B) / lengths_B[:, None]
+    return (states_BLD.float() * weights_BL[:, :, None]).sum(1)
 
 
 def token_log_p(

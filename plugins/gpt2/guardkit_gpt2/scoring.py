@@ -117,6 +117,20 @@ class Gpt2Classifier:
             evidence=self._explain(encoded, logits_WC, cut) if evidence else None,
         )
 
+    @property
+    def feature_size(self) -> int:
+        return self._network.state_size
+
+    def features(self, texts: Sequence[str]) -> FloatArray:
+        """Return features_NF: the mean final state over a window's tokens, and over windows."""
+        ids_N = [np.array(e.ids, np.int32) for e in encode(self._tokenizer, texts)]
+        cut = cut_windows(ids_N, self._spec)
+        means_WF = window_states(self._network, cut, self._spec.start_token)
+        sums_NF = np.zeros((len(texts), self.feature_size), np.float32)
+        np.add.at(sums_NF, cut.text_W, means_WF)
+        windows_N = np.bincount(cut.text_W, minlength=len(texts))
+        return np.divide(sums_NF, windows_N[:, None], dtype=np.float32)
+
     def _pool(self, logits_WC: FloatArray, cut: Windows) -> FloatArray:
         return pool_windows(
             logits_WC,
@@ -189,6 +203,17 @@ def score_windows(
             nll_W[group] = reading.nll_B.cpu().numpy()
         done += len(group)
     return logits_WC, nll_W
+
+
+@torch.inference_mode()
+def window_states(network: Network, cut: Windows, start_token: int) -> FloatArray:
+    """Return each window's mean final states, means_WF."""
+    where = next(network.parameters()).device
+    means_WF = np.zeros((len(cut), network.state_size), np.float32)
+    for group in batches_by_length([len(t) for t in cut.tokens_W], BATCH_TOKENS[where.type]):
+        means_BF = network.mean_states(*pad([cut.tokens_W[w] for w in group], start_token, where))
+        means_WF[group] = means_BF.cpu().numpy()
+    return means_WF
 
 
 def window_evidence(network: Network, cut: Windows, start_token: int) -> list[FloatArray]:

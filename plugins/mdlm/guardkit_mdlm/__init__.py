@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from guardkit import Classifier, ClassifierFamily, TrainingData, hookimpl
-from guardkit_mdlm.config import PRESETS, MdlmConfig
+from guardkit import Classifier, ClassifierFamily, Progress, TrainingData, hookimpl
+from guardkit_mdlm.config import PRESETS, ImportConfig, MdlmConfig
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class MdlmFamily:
     name: str = "mdlm"
     summary: str = "class-conditional masked diffusion language model: one-pass and generative"
     config: type[MdlmConfig] = MdlmConfig
+    import_config: type[ImportConfig] = ImportConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     builtin: Path | None = Path(__file__).parent / "models"
+    data_parallel: bool = True
 
     def train(self, data: TrainingData, config: MdlmConfig, out: Path, **how: Any) -> Path:
         from guardkit_mdlm.training import train
@@ -38,6 +40,18 @@ class MdlmFamily:
         from guardkit_mdlm.export import export_onnx
 
         export_onnx(folder, out)
+
+    def import_checkpoints(
+        self,
+        checkpoints: Mapping[str, str],
+        config: ImportConfig,
+        out: Path,
+        *,
+        progress: Progress,
+    ) -> Path:
+        from guardkit_mdlm.importing import import_checkpoints
+
+        return import_checkpoints(checkpoints, config, out, progress=progress)
 
 
 @hookimpl

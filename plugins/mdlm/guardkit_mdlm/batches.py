@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,14 +22,18 @@ POOL_STEPS = 40
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of at most L tokens. ``label_B`` is -1 where there is none."""
+    """B windows of at most L tokens. ``label_B`` is -1 where there is none; ``features_BF`` are
+    another model's, of the whole text that a window is of."""
 
     ids_BL: Tensor
     real_BL: Tensor
     label_B: Tensor
+    features_BF: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.ids_BL.to(device), self.real_BL.to(device), self.label_B.to(device))
+        features_BF = None if self.features_BF is None else self.features_BF.to(device)
+        ids_BL, real_BL = self.ids_BL.to(device), self.real_BL.to(device)
+        return Batch(ids_BL, real_BL, self.label_B.to(device), features_BF)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Corpus:
     windows_per_epoch: int
     batch_tokens: int
     seed: int
+    features_NF: npt.NDArray[np.float32] | None = None
 
     def epoch(self, number: int) -> list[list[tuple[int, int]]]:
         """Return the steps of an epoch, each a list of (text, start) windows."""
@@ -65,13 +71,19 @@ class Corpus:
         return [steps[i] for i in rng.permutation(len(steps))]
 
     def batch(self, step: Sequence[tuple[int, int]]) -> Batch:
+        text_B = [t for t, _ in step]
         return pad_batch(
             [self.ids[t][start : start + self.window] for t, start in step],
-            np.array([self.labels_N[t] for t, _ in step]),
+            self.labels_N[text_B],
+            None if self.features_NF is None else self.features_NF[text_B],
         )
 
 
-def pad_batch(ids: Sequence[TokenIds], labels_N: np.ndarray) -> Batch:
+def pad_batch(
+    ids: Sequence[TokenIds],
+    labels_N: np.ndarray,
+    features_NF: npt.NDArray[np.float32] | None = None,
+) -> Batch:
     """Pad to the longest; at least one column, so that an empty text is a row like others."""
     lengths_B = torch.tensor([len(i) for i in ids])
     L = max(1, int(lengths_B.max()))
@@ -79,7 +91,9 @@ def pad_batch(ids: Sequence[TokenIds], labels_N: np.ndarray) -> Batch:
     for row, tokens in enumerate(ids):
         ids_BL[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
     real_BL = torch.arange(L)[None] < lengths_B[:, None]
-    return Batch(ids_BL, real_BL, torch.from_numpy(labels_N.astype(np.int64)))
+    label_B = torch.from_numpy(labels_N.astype(np.int64))
+    features_BF = None if features_NF is None else torch.from_numpy(features_NF)
+    return Batch(ids_BL, real_BL, label_B, features_BF)
 
 
 def steps_of(corpus: Corpus, epochs: float) -> int:

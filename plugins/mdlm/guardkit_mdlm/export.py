@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from guardkit import ConfigError
+from guardkit import ConfigError, read_config
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load_network
+from guardkit_mdlm.separate import is_separate
 
 #: Names of the exported network's inputs, int64 (B, L) and bool (B, L).
 INPUTS = ("ids_BL", "real_BL")
@@ -32,8 +33,20 @@ class OnePass(nn.Module):
 def export_onnx(folder: Path, out: Path) -> None:
     """Write the one-pass network of the artefact ``folder`` to ``out``, float32, any B and L.
 
-    Raises ConfigError where torch's exporter is not installed.
+    Raises ConfigError for networks without one pass or with another model's features, or where
+    torch's exporter is not installed.
     """
+    config = read_config(folder)
+    if "features" in config.network:
+        raise ConfigError(
+            f"{folder}: reads the features of {config.network['features']['model']}, which would "
+            "have to run beside the exported network; only networks without features are exported"
+        )
+    if is_separate(config):
+        raise ConfigError(
+            f"{folder}: has a network for each label, imported; only the one pass of a trained "
+            "mdlm model is exported"
+        )
     net = load_network(folder).float().eval()
     ids_BL = torch.arange(12).view(2, 6) % net.shape.mask_id
     real_BL = torch.arange(6)[None] < torch.tensor([[6], [4]])

@@ -18,6 +18,11 @@ from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from guardkit_mdlm.vocabulary import TokenLogProbs
+
+#: MASK's logit: finite, so that no arithmetic with it gives NaN.
+IMPOSSIBLE = -1e6
+
 
 class NetworkShape(BaseModel):
     """What it takes to build a Denoiser. ``vocab_size`` includes MASK."""
@@ -34,6 +39,7 @@ class NetworkShape(BaseModel):
     tie_embeddings: bool = False
     class_bias: bool = False
     wide: bool = False
+    n_features: int = 0  # of whole texts, by another model, beside the slot
 
     @property
     def mask_id(self) -> int:
@@ -63,24 +69,35 @@ class Denoiser(nn.Module):
             self.label_head = nn.Linear(D, C)
             nn.init.zeros_(self.label_head.weight)
             nn.init.zeros_(self.label_head.bias)
+        if shape.n_features:
+            self.feature_map = nn.Linear(shape.n_features, D, bias=False)
+            nn.init.zeros_(self.feature_map.weight)
         if shape.class_bias:
             self.class_bias = nn.Parameter(torch.zeros(C, V), requires_grad=False)
         if shape.wide:
             self.wide_scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, ids_BL: Tensor, class_B: Tensor, real_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids_BL: Tensor, class_B: Tensor, real_BL: Tensor, features_BF: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the slot's state_BD (normalised, for ``label_logits``) and text states_BLD
-        (modulated, for ``token_logits``). ``real_BL`` is false on padding."""
+        (modulated, for ``token_logits``). ``real_BL`` is false on padding.
+
+        ``features_BF`` are standardised, zero or None for a sequence that is given none: they
+        tell of the whole text, so a sequence with masked tokens must not have them.
+        """
         x_BSD = self.vocab_embed(ids_BL)
-        return self.from_embeddings(x_BSD, class_B, real_BL)
+        return self.from_embeddings(x_BSD, class_B, real_BL, features_BF)
 
     def from_embeddings(
-        self, x_BLD: Tensor, class_B: Tensor, real_BL: Tensor
+        self, x_BLD: Tensor, class_B: Tensor, real_BL: Tensor, features_BF: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """``forward`` from token embeddings on; attribution differentiates through it."""
         seen_BS = real_BL
         if self.shape.n_classes:
             slot_BD = self.slot + _with_null_row(self.slot_class)[class_B]
+            if features_BF is not None:
+                slot_BD = slot_BD + self.feature_map(features_BF.to(slot_BD.dtype))
             x_BLD = torch.cat([slot_BD[:, None].to(x_BLD.dtype), x_BLD], dim=1)
             seen_BS = F.pad(real_BL, (1, 0), value=True)
         c_BK = self._conditioning(class_B).to(x_BLD.dtype)
@@ -119,22 +136,23 @@ class Denoiser(nn.Module):
         return logits_NV
 
     def token_log_probs(self, x_ND: Tensor, class_N: Tensor, target_N: Tensor) -> Tensor:
-        """Return log p(target_N) under SUBS (MASK has probability 0), float32.
-
-        In bfloat16 a logit near 6 resolves to 0.03, the size of the evidence a token carries
-        on the class. The target's own logit is therefore computed in float32; the rounding of
-        the normaliser's many terms averages out.
-        """
-        logits_NV = self.token_logits(x_ND, class_N).float()
-        logits_NV[:, self.shape.mask_id] = -torch.inf
-        rounded_N = logits_NV.detach().gather(1, target_N[:, None])[:, 0]
-        with torch.no_grad():  # a correction of rounding: it has no gradient of its own
-            exact_N = (x_ND.float() * self.output_weight[target_N].float()).sum(-1)
-            exact_N += self.output_layer.linear.bias.float()[target_N]
-            if self.shape.class_bias:
-                exact_N += _with_null_row(self.class_bias).float()[class_N, target_N]
-        nll_N = F.cross_entropy(logits_NV, target_N, reduction="none")
-        return exact_N - rounded_N - nll_N
+        """Return log p(target_N) under SUBS (MASK has probability 0), float32."""
+        # the biases are further columns of the matrix: one product, and no (N, V) array of them
+        bias_V = self.output_layer.linear.bias
+        mask = torch.zeros_like(bias_V, dtype=torch.bool)
+        mask[self.shape.mask_id] = True
+        columns = [bias_V.masked_fill(mask, IMPOSSIBLE)[:, None]]
+        inputs = [x_ND.new_ones(len(x_ND), 1)]
+        if self.shape.class_bias:
+            columns.append(_with_null_row(self.class_bias).T.to(bias_V.dtype))
+            inputs.append(F.one_hot(class_N, self.shape.n_classes + 1).to(x_ND.dtype))
+        unused = -sum(c.shape[1] for c in columns) % 32  # an odd width is multiplied slowly
+        columns.append(bias_V.new_zeros(len(bias_V), unused))
+        inputs.append(x_ND.new_zeros(len(x_ND), unused))
+        values_N: Tensor = TokenLogProbs.apply(  # type: ignore[no-untyped-call]
+            torch.cat([x_ND, *inputs], 1), torch.cat([self.output_weight, *columns], 1), target_N
+        )
+        return values_N
 
     @property
     def output_weight(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.parallel import Workers
 
 
 def pick_device(device: str) -> torch.device:
+    """Return the device to run on; of several GPUs the one ``torchrun`` gave this process."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(device)
 
 
@@ -50,13 +55,19 @@ class Optimiser:
         if config.optimizer == "adamw":
             hidden = []
         rest = [n for n in self.masters if n not in hidden]
-        decay = [n for n in rest if self.masters[n].ndim == 2]
-        groups = [
-            {"params": [self.masters[n] for n in decay], "weight_decay": config.weight_decay},
-            {"params": [self.masters[n] for n in rest if n not in decay], "weight_decay": 0.0},
-        ]
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name in sorted(rest, key=lambda n: self.masters[n].ndim != 2):  # matrices first
+            rate = config.lr
+            if config.lr_body is not None and is_body(name):
+                rate = config.lr_body
+            decay = config.weight_decay if self.masters[name].ndim == 2 else 0.0
+            groups.setdefault((rate, decay), []).append(self.masters[name])
         self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), eps=1e-10)
+            torch.optim.AdamW(
+                [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()],
+                betas=(0.9, 0.98),
+                eps=1e-10,
+            )
         ]
         if hidden:
             self.optimisers.append(
@@ -69,14 +80,15 @@ class Optimiser:
             )
         self.base_rates = [g["lr"] for o in self.optimisers for g in o.param_groups]
 
-    def step(self, step: int) -> float:
-        """Apply the network's gradients as step number ``step``; return their norm."""
+    def step(self, step: int, workers: Workers) -> float:
+        """Apply all processes' gradients as step number ``step``; return their norm."""
         for name, parameter in self.net.named_parameters():
             if parameter.grad is not None:
                 self.masters[name].grad = parameter.grad.float()
                 parameter.grad = None
+        workers.sum_gradients(self.masters)
         norm = nn.utils.clip_grad_norm_(self.masters.values(), self.config.grad_clip)
-        factor = _rate(step, self.total_steps, self.config.warmup)
+        factor = _rate(step, self.total_steps, self.config)
         groups = [g for o in self.optimisers for g in o.param_groups]
         for group, rate in zip(groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
@@ -131,13 +143,25 @@ class Optimiser:
                     parameter.copy_(weights[name])
 
 
+def is_body(name: str) -> bool:
+    """Return whether a parameter is the language model's; the others are what classes add."""
+    return _own_name(name).startswith(("vocab_embed.", "sigma_map.", "blocks.", "output_layer."))
+
+
 def _is_hidden(name: str) -> bool:
-    return name.startswith("blocks.") and "adaLN" not in name
+    return _own_name(name).startswith("blocks.") and "adaLN" not in name
 
 
-def _rate(step: int, total: int, warmup: float) -> float:
-    """Linear rise over the first ``warmup`` share, then a cosine to zero."""
-    rise = max(1, round(warmup * total))
+def _own_name(name: str) -> str:
+    """Return a parameter's name in its own network, which may be one of several."""
+    return name.split(".", 2)[2] if name.startswith("networks.") else name
+
+
+def _rate(step: int, total: int, config: MdlmConfig) -> float:
+    """Linear rise over the first ``warmup`` share, then a cosine to zero or no change."""
+    rise = max(1, round(config.warmup * total))
     if step < rise:
         return (step + 1) / rise
+    if config.schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,22 @@ from guardkit import (
     windows,
 )
 from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.diffusion import class_log_likelihoods, half_mask, mask_rng
+from guardkit_mdlm.estimators import (
+    BACKGROUND,
+    Evaluated,
+    Float32,
+    Scheme,
+    density_ratio,
+    evaluate,
+    unigram_log_probs,
+)
+from guardkit_mdlm.features import TextFeatures, load_features
+from guardkit_mdlm.inference import batched, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
+from guardkit_mdlm.separate import SeparateNetworks, is_separate, load_separate
 from guardkit_mdlm.tokenizer import TokenIds, encode, encode_with_offsets, read_tokenizer
 
-#: Tokens scored at once, padding included.
-BATCH_TOKENS = {"cpu": 8192, "cuda": 262_144}
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 
@@ -47,8 +57,16 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
         if config.network["scorer"] != "one_pass":
             raise ConfigError(f"{path}: backend 'onnx' runs the one_pass scorer only")
         exported = onnx_network(path, device=device)
-    net = load_network(path).to(pick_device(device)).eval()
-    return MdlmClassifier(path.name, config, net, read_tokenizer(path), exported)
+    net = load_separate(path, config.network) if is_separate(config) else load_network(path)
+    net = net.to(pick_device(device)).eval()
+    background_V = None
+    if config.network.get("novelty") == "density":
+        background_V = load_file(path / BACKGROUND)["log_p_V"].numpy()
+    features = None
+    if "features" in config.network:
+        features = load_features(path, config.network["features"], device=device)
+    tokenizer = read_tokenizer(path)
+    return MdlmClassifier(path.name, config, net, tokenizer, exported, background_V, features)
 
 
 def load_network(path: Path) -> Denoiser:
@@ -62,128 +80,170 @@ class MdlmClassifier:
     """Scores texts with the scorer its artefact names.
 
     ``one_pass``: logits of p(c | text) read from the label slot, one network pass.
-    ``generative``: log p(text | c) / tokens ** length_exponent by H pairs, 2 * pairs * C passes;
-    masks follow from the text and the mask key alone.
+    ``generative``: log p(text | c) / tokens ** length_exponent, evaluations * C passes, by the
+    estimator its artefact names; masks follow from the text and the mask key alone.
     """
 
     def __init__(
         self,
         name: str,
         config: ArtefactConfig,
-        net: Denoiser,
+        net: Denoiser | SeparateNetworks,
         tokenizer: Tokenizer,
         exported: Network | None,
+        background_V: Float32 | None = None,
+        features: TextFeatures | None = None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
         self._config = config
-        self._device = net.slot.device
-        self._net = net.to(dtype=pick_dtype("auto", self._device))
+        self._device = next(net.parameters()).device
+        self._net = net.to(dtype=pick_dtype(str(config.network.get("dtype", "auto")), self._device))
         self._exported = exported
         self._tokenizer = tokenizer
         options = config.network
         self.scorer = str(options["scorer"])
-        self.pairs = int(options["pairs"])
+        self.scheme = _scheme(options)
         self._length_exponent = float(options["length_exponent"])
         self._window = int(options["window_tokens"])
         self._overlap = int(options["overlap_tokens"])
         key = os.environ.get(ENV_MASK_KEY) or str(options["mask_key"])
         self._mask_key = key.encode()
+        self._background_V = background_V
+        self._features = features
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
     ) -> RawScores:
-        """Return pooled logits_NC. ``novelty`` is the one-pass energy -logsumexp_c logit
-        (Liu 2020); ``evidence`` explains the scorer in use."""
+        """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names, and
+        ``evidence`` explains the scorer in use."""
         ids = encode(self._tokenizer, texts)
-        spans = [windows(len(i), self._window, self._overlap) for i in ids]
-        pieces = [i[a:b] for i, text_spans in zip(ids, spans, strict=True) for a, b in text_spans]
-        text_W = np.repeat(np.arange(len(texts)), [len(s) for s in spans])
-        logits_WC = self.window_logits(pieces)
-        pooled_NC = pool_windows(
-            logits_WC, text_W, len(texts), self._config.window_pooling, self._config.neutral_index
-        )
+        pieces, text_W = self.cut(ids)
+        needed = self.scorer == "one_pass" or novelty
+        features_WF = self.window_features(texts, text_W) if needed else None
+        logits_WC = self.window_logits(pieces, features_WF)
+        how, neutral = self._config.window_pooling, self._config.neutral_index
         return RawScores(
-            logits_NC=pooled_NC,
+            logits_NC=pool_windows(logits_WC, text_W, len(texts), how, neutral),
             tokens_N=np.array([len(i) for i in ids], np.int64),
-            windows_N=np.array([len(s) for s in spans], np.int64),
+            windows_N=np.bincount(text_W, minlength=len(texts)),
             truncated_N=np.zeros(len(texts), bool),
-            novelty_N=-np.logaddexp.reduce(pooled_NC, axis=1) if novelty else None,
+            novelty_N=self._novelty(pieces, features_WF, text_W, logits_WC) if novelty else None,
             evidence=[self._explain(t) for t in texts] if evidence else None,
         )
 
-    def window_logits(self, pieces: Sequence[TokenIds]) -> np.ndarray:
-        """Return the scorer's logits_WC of windows, in the order given; batched by length."""
-        logits_WC = np.zeros((len(pieces), len(self.labels)), np.float32)
-        for rows in self._batches(pieces):
-            chosen = [pieces[w] for w in rows]
-            if self.scorer == "one_pass":
-                logits_WC[rows] = self._one_pass(chosen)
-            else:
-                tokens_BLC = self._token_evidence(chosen)
-                lengths_B = np.array([max(1, len(p)) for p in chosen])
-                scale_B = lengths_B**-self._length_exponent
-                logits_WC[rows] = tokens_BLC.sum(1) * scale_B[:, None]
-        return logits_WC
+    def cut(self, ids: Sequence[TokenIds]) -> tuple[list[TokenIds], np.ndarray]:
+        """Cut tokenised texts into windows; return them and text_W, whose each one is."""
+        spans = [windows(len(i), self._window, self._overlap) for i in ids]
+        pieces = [i[a:b] for i, text_spans in zip(ids, spans, strict=True) for a, b in text_spans]
+        return pieces, np.repeat(np.arange(len(ids)), [len(s) for s in spans])
 
-    def _batches(self, pieces: Sequence[TokenIds]) -> Iterator[list[int]]:
-        """Yield positions of windows to run together: like lengths, a bounded number of tokens."""
-        budget = BATCH_TOKENS[self._device.type]
-        rows: list[int] = []
-        for w in sorted(range(len(pieces)), key=lambda w: len(pieces[w])):
-            if rows and (len(rows) + 1) * (len(pieces[w]) + 1) > budget:
-                yield rows
-                rows = []
-            rows.append(w)
-        if rows:
-            yield rows
+    def window_features(self, texts: Sequence[str], text_W: np.ndarray) -> Float32 | None:
+        """Return features_WF of each window's whole text, where the one pass reads another
+        model's."""
+        return None if self._features is None else self._features(texts)[text_W]
 
-    def _one_pass(self, pieces: Sequence[TokenIds]) -> np.ndarray:
-        batch = pad_batch(pieces, np.zeros(len(pieces)))
-        if self._exported is not None:
-            return self._exported(
-                {"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()}
+    def window_logits(
+        self, pieces: Sequence[TokenIds], features_WF: Float32 | None = None
+    ) -> np.ndarray:
+        """Return the scorer's logits_WC of windows, in the order given; ``features_WF`` as
+        ``window_features`` gives them."""
+        if self.scorer == "one_pass":
+            return self._one_pass(pieces, features_WF)
+        mean_WC: np.ndarray = self.window_draws(pieces, self.scheme).mean(1)
+        return mean_WC
+
+    def window_draws(self, pieces: Sequence[TokenIds], scheme: Scheme) -> np.ndarray:
+        """Return each draw's logits_WDC under ``scheme``: log p(window | c) by that draw alone,
+        divided by tokens ** length_exponent. Their mean over D is the generative logit."""
+
+        def draws(chosen: Sequence[TokenIds]) -> np.ndarray:
+            draws_BDC = self._evaluate(chosen, scheme).draws()
+            scaled_BDC: np.ndarray = draws_BDC * self._scale(chosen)[:, None, None]
+            return scaled_BDC
+
+        return batched(pieces, draws, (scheme.draws, len(self.labels)), self._device)
+
+    def _one_pass(self, pieces: Sequence[TokenIds], features_WF: Float32 | None) -> np.ndarray:
+        if features_WF is None and self._features is not None:
+            raise ValueError("its one pass needs the features of the windows' texts")
+        if self._exported is None:
+            return one_pass_logits(self._joint, pieces, self._device, features_WF)
+        exported = self._exported
+
+        def run(chosen: Sequence[TokenIds]) -> np.ndarray:
+            batch = pad_batch(chosen, np.zeros(len(chosen)))
+            return exported({"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()})
+
+        return batched(pieces, run, (len(self.labels),), self._device)
+
+    def _evaluate(self, pieces: Sequence[TokenIds], scheme: Scheme) -> Evaluated:
+        classes = range(1, len(self.labels) + 1)
+        return evaluate(self._net, pieces, scheme, classes=classes, key=self._mask_key)
+
+    @property
+    def _joint(self) -> Denoiser:
+        """The network of all labels, which has a label slot to read."""
+        if isinstance(self._net, SeparateNetworks):
+            raise ConfigError(
+                f"{self.id}: has a network for each label, and no label slot for one_pass and "
+                "novelty to read; 'generative' is its only scorer"
             )
-        batch = batch.to(self._device)
-        null_B = torch.zeros_like(batch.label_B)
-        with torch.inference_mode():
-            slot_BD, _ = self._net(batch.ids_BL, null_B, batch.real_BL)
-            return _numpy(self._net.label_logits(slot_BD, batch.ids_BL, batch.real_BL))
+        return self._net
 
-    def _token_evidence(self, pieces: Sequence[TokenIds]) -> np.ndarray:
-        """Return l_i(c) averaged over the mask pairs, (B, L, C), zero on padding."""
-        batch = pad_batch(pieces, np.zeros(len(pieces))).to(self._device)
-        L = batch.ids_BL.shape[1]
-        total_BLC = torch.zeros(len(pieces), L, len(self.labels), device=self._device)
-        for pair in range(self.pairs):
-            mask_BL = np.zeros((len(pieces), L), bool)
-            for row, tokens in enumerate(pieces):
-                rng = mask_rng(self._mask_key, tokens, pair)
-                mask_BL[row, : len(tokens)] = half_mask(len(tokens), rng)
-            with torch.inference_mode():
-                total_BLC += class_log_likelihoods(
-                    self._net,
-                    batch.ids_BL,
-                    torch.from_numpy(mask_BL).to(self._device),
-                    batch.real_BL,
-                )
-        return _numpy(total_BLC / self.pairs)
+    def _scale(self, pieces: Sequence[TokenIds]) -> np.ndarray:
+        lengths_B = np.array([max(1, len(p)) for p in pieces])
+        scale_B: np.ndarray = lengths_B**-self._length_exponent
+        return scale_B
+
+    def _novelty(
+        self,
+        pieces: Sequence[TokenIds],
+        features_WF: Float32 | None,
+        text_W: np.ndarray,
+        logits_WC: np.ndarray,
+    ) -> np.ndarray:
+        """Return novelty_N: the energy -logsumexp_c of the one-pass logits (Liu 2020), or the
+        density ratio to token frequencies, nats a token; over windows their mean by tokens, or
+        under max pooling the strangest one's."""
+        if self._background_V is not None:
+            values_W = batched(pieces, self._density_ratio, (), self._device)
+        else:
+            if self.scorer != "one_pass":
+                logits_WC = self._one_pass(pieces, features_WF)
+            values_W = -np.logaddexp.reduce(logits_WC, axis=1)
+        if self._config.window_pooling == "max":
+            novelty_N = np.full(text_W[-1] + 1, -np.inf, np.float32)
+            np.maximum.at(novelty_N, text_W, values_W)
+            return novelty_N
+        tokens_W = np.array([max(1, len(p)) for p in pieces])
+        mean_N = np.bincount(text_W, values_W * tokens_W) / np.bincount(text_W, tokens_W)
+        return mean_N.astype(np.float32)
+
+    def _density_ratio(self, pieces: Sequence[TokenIds]) -> np.ndarray:
+        assert self._background_V is not None
+        background_B = unigram_log_probs(self._background_V, pieces)
+        return density_ratio(self._net, pieces, background_B, key=self._mask_key)
 
     def _explain(self, text: str) -> Evidence:
         """Attribute a text's logits to its tokens, over the windows that decide it.
 
-        generative: l_i(c), whose sum is the logit. one_pass: gradient times input of each
-        label's logit with respect to the token embeddings, plus the token's share of the wide
-        term. Tokens in several windows take the mean; under max pooling only the deciding
-        window of each label counts.
+        generative: the mean of l_i(c) over the masks that hold i; under half pairs and partitions
+        their sum is the logit. one_pass: gradient times input of each label's logit with respect
+        to the token embeddings, plus the token's share of the wide term; what features of the
+        whole text add is no token's. Tokens in several windows take the mean; under max pooling
+        only the deciding window of each label counts.
         """
         encoding = encode_with_offsets(self._tokenizer, text)
         ids = np.array(encoding.ids, np.int32)
         spans = windows(len(ids), self._window, self._overlap)
         pieces = [ids[a:b] for a, b in spans]
+        features_WF = None
+        if self.scorer == "one_pass":
+            features_WF = self.window_features([text], np.zeros(len(pieces), np.int64))
         values = [
-            self._gradient_evidence(p) if self.scorer == "one_pass"
-            else self._token_evidence([p])[0] * max(1, len(p)) ** -self._length_exponent
+            self._gradient_evidence(p, features_WF) if self.scorer == "one_pass"
+            else self._evaluate([p], self.scheme).attribution()[0] * self._scale([p])
             for p in pieces
         ]  # fmt: skip
         C = len(self.labels)
@@ -191,7 +251,7 @@ class MdlmClassifier:
         counted_WC = np.ones((len(spans), C), bool)
         neutral = self._config.neutral_index
         if self._config.window_pooling == "max" and neutral is not None:
-            logits_WC = self.window_logits(pieces)
+            logits_WC = self.window_logits(pieces, features_WF)
             lead_WC = logits_WC - logits_WC[:, [neutral]]
             counted_WC = np.arange(len(spans))[:, None] == lead_WC.argmax(0)[None]
         for (a, b), values_TC, counted_C in zip(spans, values, counted_WC, strict=True):
@@ -200,12 +260,13 @@ class MdlmClassifier:
         values_TC = (total_TC / np.maximum(seen_TC, 1)).astype(np.float32)
         return Evidence(f"mdlm {self.scorer}", [(a, b) for a, b in encoding.offsets], values_TC)
 
-    def _gradient_evidence(self, piece: TokenIds) -> np.ndarray:
-        batch = pad_batch([piece], np.zeros(1)).to(self._device)
+    def _gradient_evidence(self, piece: TokenIds, features_WF: Float32 | None) -> np.ndarray:
+        features_1F = None if features_WF is None else features_WF[:1]  # all windows share them
+        batch = pad_batch([piece], np.zeros(1), features_1F).to(self._device)
         null_B = torch.zeros_like(batch.label_B)
-        net = self._net
+        net = self._joint
         x_BLD = net.vocab_embed(batch.ids_BL).detach().requires_grad_()
-        slot_BD, _ = net.from_embeddings(x_BLD, null_B, batch.real_BL)
+        slot_BD, _ = net.from_embeddings(x_BLD, null_B, batch.real_BL, batch.features_BF)
         logits_BC = net.label_logits(slot_BD, batch.ids_BL, batch.real_BL)
         columns: list[Tensor] = []
         for c in range(len(self.labels)):
@@ -218,6 +279,13 @@ class MdlmClassifier:
                 values_LC + net.wide_scale.detach().float() * bias_LC / max(1, len(piece)) ** 0.5
             )
         return _numpy(values_LC)
+
+
+def _scheme(options: Mapping[str, Any]) -> Scheme:
+    """Read the generative scorer's options; an artefact of 0.1.0 holds ``pairs`` alone."""
+    if "estimator" not in options:
+        return Scheme("half_pairs", 2 * int(options["pairs"]))
+    return Scheme(options["estimator"], int(options["evaluations"]), bool(options["shared_masks"]))
 
 
 def _numpy(values: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer of the model's own: no unknown tokens, offsets into the text."""
+"""A byte-level BPE tokenizer of the model's own, or the one that public weights came with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from guardkit import ConfigError
+from guardkit_mdlm.hub import from_hub
+
 TOKENIZER = "tokenizer.json"
+#: The files of GPT-2's tokenizer as it was first published.
+GPT2_FILES = ("vocab.json", "merges.txt")
 TokenIds = npt.NDArray[np.int32]
 
 
@@ -30,7 +35,59 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, lower_case: bool) 
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    # someone who writes a special token's name writes ordinary characters
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def open_tokenizer(source: str) -> Tokenizer:
+    """Load the tokenizer of public weights, from a folder or the hub.
+
+    The folder holds tokenizer.json, or GPT-2's vocab.json and merges.txt. Raises ConfigError,
+    or ArtefactError where the hub cannot give it.
+    """
+    folder = Path(source) if Path(source).is_dir() else from_hub(source, [TOKENIZER])
+    try:
+        if (folder / TOKENIZER).is_file():
+            tokenizer = read_tokenizer(folder)
+        else:
+            tokenizer = _gpt2(*(str(folder / name) for name in GPT2_FILES))
+    except Exception as error:  # what the tokenizers library raises has no other class
+        raise ConfigError(
+            f"tokenizer {source!r}: cannot be read: {error}. The folder must hold {TOKENIZER}, or "
+            f"{' and '.join(GPT2_FILES)}"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: Tokenizer, mask_id: int, source: str) -> None:
+    """Raise ConfigError unless ``tokenizer`` numbers the tokens of a network with ``mask_id``.
+
+    In the public code's networks MASK is the one token that the tokenizer does not have.
+    """
+    if (size := tokenizer.get_vocab_size()) != mask_id:
+        raise ConfigError(
+            f"tokenizer {source!r}: has {size:,} tokens, the network {mask_id:,} besides MASK: it "
+            "was trained with another"
+        )
+
+
+def token_id(tokenizer: Tokenizer, token: str, source: str) -> int:
+    """Return the id of ``token``. Raises ConfigError where there is none."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ConfigError(f"tokenizer {source!r}: has no token {token!r}")
+    return int(found)
+
+
+def _gpt2(vocab: str, merges: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE.from_file(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[TokenIds]:

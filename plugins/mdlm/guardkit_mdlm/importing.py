@@ -1,0 +1,78 @@
+"""Old per-class checkpoints as one classifier: separate networks, compared by likelihood."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from guardkit import ArtefactConfig, ConfigError, Progress, choose_pooling, write_json
+from guardkit_mdlm.checkpoint import load_denoiser
+from guardkit_mdlm.config import ImportConfig
+from guardkit_mdlm.model import NetworkShape
+from guardkit_mdlm.separate import class_weights
+from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, open_tokenizer, token_id
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def import_checkpoints(
+    checkpoints: Mapping[str, str], config: ImportConfig, out: Path, *, progress: Progress
+) -> Path:
+    """Write the artefact of ``checkpoints``, {label: .ckpt, folder or hub id}, to ``out``.
+
+    One checkpoint is in memory at a time, and only the weights asked for are kept. Raises
+    ArtefactError for what cannot be read, ConfigError where the parts do not fit together.
+    """
+    labels = list(checkpoints)
+    pooling, neutral = choose_pooling(labels, config.neutral, config.window_pooling)
+    tokenizer = open_tokenizer(config.tokenizer)
+    start_id = None
+    if config.start_token:
+        start_id = token_id(tokenizer, config.start_token, config.tokenizer)
+    shape: NetworkShape | None = None
+    for number, (label, source) in enumerate(checkpoints.items(), start=1):
+        progress("import", number - 1, len(labels), label)
+        net = load_denoiser(source, weights=config.weights).net
+        if shape is None:
+            shape = net.shape
+            check_vocabulary(tokenizer, shape.mask_id, config.tokenizer)
+        elif net.shape != shape:
+            raise ConfigError(
+                f"{source}: its network is of another shape than the one for {labels[0]!r}: "
+                + ", ".join(
+                    f"{k} {v}, not {getattr(shape, k)}"
+                    for k, v in net.shape
+                    if v != getattr(shape, k)
+                )
+            )
+        tensors = {
+            name: tensor.to(DTYPES[config.dtype]) for name, tensor in net.state_dict().items()
+        }
+        save_file(tensors, class_weights(out, number))
+        del net, tensors  # before the next is read
+    progress("import", len(labels), len(labels))
+    assert shape is not None
+    tokenizer.save(str(out / TOKENIZER))
+    key = hashlib.sha256((tokenizer.to_str() + config.model_dump_json()).encode())
+    artefact = ArtefactConfig(
+        family="mdlm",
+        labels=labels,
+        neutral=neutral,
+        window_pooling=pooling,
+        network={
+            "shape": shape.model_copy(update={"n_classes": len(labels)}).model_dump(),
+            "separate": {"start_id": start_id},
+            # two networks' rounding does not cancel, and is as large as what a token tells of its
+            # class: weights kept in float32 are multiplied so, too
+            "dtype": "float32" if config.dtype == "float32" else "auto",
+            **config.scoring(),
+            "mask_key": key.hexdigest()[:32],
+        },
+        training={"imported": dict(checkpoints), "options": config.model_dump()},
+    )
+    write_json(out / "config.json", artefact)
+    return out

@@ -1,0 +1,65 @@
+"""Running a network over many windows: like lengths together, a bounded number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from guardkit_mdlm.batches import pad_batch
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.tokenizer import TokenIds
+
+Float32 = npt.NDArray[np.float32]
+#: Tokens run at once, padding included.
+BATCH_TOKENS = {"cpu": 8192, "cuda": 262_144}
+
+
+def batched(
+    pieces: Sequence[TokenIds],
+    run: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    device: torch.device,
+    *more: np.ndarray,
+) -> np.ndarray:
+    """Return ``run``'s rows, each of ``shape``, in the order of ``pieces``, batch by batch; it is
+    given pieces and the same rows of ``more``."""
+    values_W = np.zeros((len(pieces), *shape), np.float32)
+    for rows in _batches(pieces, BATCH_TOKENS[device.type]):
+        values_W[rows] = run([pieces[w] for w in rows], *(x_W[rows] for x_W in more))
+    return values_W
+
+
+def one_pass_logits(
+    net: Denoiser,
+    pieces: Sequence[TokenIds],
+    device: torch.device,
+    features_WF: Float32 | None = None,
+) -> np.ndarray:
+    """Return logits_WC of p(class | window), read from the label slot; ``features_WF`` are those
+    of each window's whole text, where the network reads any."""
+
+    def run(chosen: Sequence[TokenIds], features_BF: Float32 | None = None) -> np.ndarray:
+        batch = pad_batch(chosen, np.zeros(len(chosen)), features_BF).to(device)
+        null_B = torch.zeros_like(batch.label_B)
+        with torch.inference_mode():
+            slot_BD, _ = net(batch.ids_BL, null_B, batch.real_BL, batch.features_BF)
+            logits_BC = net.label_logits(slot_BD, batch.ids_BL, batch.real_BL)
+        result: np.ndarray = logits_BC.float().cpu().numpy()
+        return result
+
+    more = () if features_WF is None else (features_WF,)
+    return batched(pieces, run, (net.shape.n_classes,), device, *more)
+
+
+def _batches(pieces: Sequence[TokenIds], budget: int) -> Iterator[list[int]]:
+    rows: list[int] = []
+    for w in sorted(range(len(pieces)), key=lambda w: len(pieces[w])):
+        if rows and (len(rows) + 1) * (len(pieces[w]) + 1) > budget:
+            yield rows
+            rows = []
+        rows.append(w)
+    if rows:
+        yield rows

@@ -1,0 +1,178 @@
+"""The joint loss of one step: what is masked, what is shown, and what each row counts for.
+
+    Loss = text * G + label * CE + pair * PAIR
+    G    = (1/k) sum_{i in M} -log p(x_i | x_vis, y or null)        nats per token
+    CE   = -log p(y | x_vis), label masked, the text whole or partly masked
+    PAIR = -log sigmoid(tau * sum_{i in M} [l_i(true) - l_i(other)]), one M for both
+
+PAIR teaches the ratio that the generative scorer reads; G alone spends its gradient on
+language.
+
+A step is drawn whole and on the CPU (``draw``), then split into the parts that a process or a
+micro-batch runs (``Step.part``). A part's loss is its share of the step's: the sum over all
+parts, and of their gradients, is the same however the rows are split. Shapes and positions
+are known before anything reaches the device, so nothing waits for it.
+
+Shapes: B rows of the step, L tokens, X = 2P + H sequences of one network pass (P rows with
+their label shown, the same P with a rival's where PAIR counts, H rows with it hidden), N masked
+tokens of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guardkit_mdlm.batches import Batch
+from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.diffusion import fixed_size_mask
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.separate import SeparateNetworks
+
+#: The text loss is also logged by share of masked tokens, in this many equal ranges.
+MASK_RANGES = 4
+#: What ``joint_loss`` returns beside the loss, in this order.
+MEASURES = (
+    "text", "label", "pair", "label_accuracy", "pair_accuracy",
+    *(f"text_{100 * r // MASK_RANGES}%" for r in range(MASK_RANGES)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Over how many rows of the whole step G, PAIR and CE are means."""
+
+    text: int
+    pair: int
+    label: int
+    text_by_range: list[int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rows of one optimiser step, their masks and their roles."""
+
+    batch: Batch
+    mask_BL: Tensor
+    shown_B: Tensor  # the label is an input: these rows carry PAIR
+    rival_B: Tensor  # the label that PAIR holds against the true one
+
+    @property
+    def counts(self) -> Counts:
+        masked_B = self.mask_BL.any(1)
+        hidden_B = ~self.shown_B & (self.batch.label_B >= 0)
+        by_range = torch.bincount(self._range_B[masked_B], minlength=MASK_RANGES)
+        return Counts(
+            int(masked_B.sum()), int(self.shown_B.sum()), int(hidden_B.sum()), by_range.tolist()
+        )
+
+    @property
+    def _range_B(self) -> Tensor:
+        share_B = self.mask_BL.sum(1) / self.batch.real_BL.sum(1).clamp(min=1)
+        return (share_B * MASK_RANGES).long().clamp(max=MASK_RANGES - 1)
+
+    def part(self, number: int, of: int) -> Step:
+        """Return every ``of``-th row: neighbours are of like length, so parts are alike."""
+        own = slice(number, None, of)
+        batch = self.batch
+        L = max(1, int(batch.real_BL[own].sum(1).max())) if len(batch.label_B[own]) else 1
+        return Step(
+            Batch(
+                batch.ids_BL[own, :L],
+                batch.real_BL[own, :L],
+                batch.label_B[own],
+                None if batch.features_BF is None else batch.features_BF[own],
+            ),
+            self.mask_BL[own, :L],
+            self.shown_B[own],
+            self.rival_B[own],
+        )
+
+
+def draw(batch: Batch, config: MdlmConfig, n_classes: int, rng: torch.Generator) -> Step:
+    """Draw the roles, rivals and masks of a step's rows."""
+    B = len(batch.label_B)
+    labelled_B = batch.label_B >= 0
+    shown_B = labelled_B & (torch.rand(B, generator=rng) < config.visible_share)
+
+    # label shown: a middling mask. Hidden: half of the labelled read whole text, the rest up
+    # to half masked; unlabelled rows carry the text loss, so theirs spans the levels.
+    ratio_B = torch.rand(B, generator=rng)
+    whole_B = labelled_B & (torch.rand(B, generator=rng) < 0.5)
+    hidden_ratio_B = torch.where(labelled_B, 0.5 * ratio_B * ~whole_B, 0.05 + 0.95 * ratio_B)
+    shown_ratio_B = config.mask_low + (config.mask_high - config.mask_low) * ratio_B
+    size_B = torch.where(shown_B, shown_ratio_B, hidden_ratio_B) * batch.real_BL.sum(1)
+    mask_BL = fixed_size_mask(batch.real_BL, size_B.ceil().long(), rng)
+
+    away_B = torch.randint(1, max(2, n_classes), (B,), generator=rng)
+    return Step(batch, mask_BL, shown_B, (batch.label_B + away_B) % max(1, n_classes))
+
+
+def joint_loss(
+    net: Denoiser | SeparateNetworks,
+    step: Step,
+    counts: Counts,
+    config: MdlmConfig,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return this part's share of the step's loss, and of its ``MEASURES``.
+
+    ``counts`` are the whole step's, not the part's.
+    """
+    batch = step.batch
+    shown_P = step.shown_B.nonzero()[:, 0]
+    hidden_H = (~step.shown_B).nonzero()[:, 0]
+    P = len(shown_P)
+
+    # one pass over [label shown | its rival | label hidden]
+    pairs = P if config.pair_weight else 0
+    row_X = torch.cat([shown_P, shown_P[:pairs], hidden_H])
+    own_P, rival_P = batch.label_B[shown_P] + 1, step.rival_B[shown_P[:pairs]] + 1
+    class_X = torch.cat([own_P, rival_P, torch.zeros_like(hidden_H)])
+    ids_XL, mask_XL, real_XL = batch.ids_BL[row_X], step.mask_BL[row_X], batch.real_BL[row_X]
+    row_N, _ = at_N2 = mask_XL.nonzero(as_tuple=True)
+    target_N = ids_XL[at_N2]
+    masked_X = mask_XL.sum(1)
+    # the text loss counts the true class only
+    share_X = torch.where(masked_X > 0, 1 / (masked_X * max(1, counts.text)), 0.0)
+    share_X[P : P + pairs] = 0
+    range_X = step._range_B[row_X]
+    label_H = batch.label_B[hidden_H]
+    by_range = torch.tensor(counts.text_by_range).clamp(min=1)
+
+    def there(x: Tensor) -> Tensor:
+        return x.to(device, non_blocking=True)
+
+    noised_XL, real_XL = there(ids_XL.masked_fill(mask_XL, net.shape.mask_id)), there(real_XL)
+    features: dict[str, Tensor] = {}
+    if batch.features_BF is not None:
+        # features of the whole text would give masked tokens away, and the label shown
+        whole_X = (masked_X == 0) & (class_X == 0)
+        features["features_BF"] = there(batch.features_BF[row_X] * whole_X[:, None])
+    slot_XD, x_XLD = net(noised_XL, there(class_X), real_XL, **features)
+    x_ND = x_XLD.flatten(0, 1)[there(row_N * mask_XL.shape[1] + at_N2[1])]
+    values_N = net.token_log_probs(x_ND, there(class_X[row_N]), there(target_N))
+    sums_X = values_N.new_zeros(len(row_X)).index_add(0, there(row_N), values_N)
+
+    text_X = -sums_X * there(share_X)
+    G = text_X.sum()
+    lead_P = sums_X[:pairs] - sums_X[P : P + pairs]
+    PAIR = CE = pair_right = label_right = G.new_zeros(())
+    if isinstance(net, Denoiser) and pairs:
+        PAIR = F.softplus(-net.log_tau.float().exp() * lead_P).sum() / max(1, counts.pair)
+        pair_right = (lead_P > 0).sum() / max(1, counts.pair)
+    if isinstance(net, Denoiser) and bool((label_H >= 0).any()):
+        own = slice(P + pairs, None)
+        logits_HC = net.label_logits(slot_XD[own], noised_XL[own], real_XL[own])
+        label_H = there(label_H)
+        CE = F.cross_entropy(logits_HC, label_H, ignore_index=-1, reduction="sum") / counts.label
+        label_right = (logits_HC.argmax(1) == label_H).sum() / counts.label
+    loss = config.text_weight * G + config.label_weight * CE + config.pair_weight * PAIR
+    with torch.no_grad():
+        ranges = G.new_zeros(MASK_RANGES).index_add(0, there(range_X), text_X.detach())
+        ranges = ranges * counts.text / there(by_range)
+        measures = torch.stack([G, CE, PAIR, label_right, pair_right]).detach()
+    return loss, torch.cat([measures, ranges])

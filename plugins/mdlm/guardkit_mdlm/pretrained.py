@@ -1,0 +1,119 @@
+"""Start training from weights that know language: public MDLM weights, or guardkit's own.
+
+A language model is taken over whole: embeddings, blocks, output. What a classifier adds starts
+as in any training, classes at zero, so that the null class computes the language model's own
+function, and a class that and its naive-Bayes bias. Public weights saw a start token at the
+head of every chunk; the label slot takes its place, and at first its embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, normalizers
+from torch import Tensor
+
+from guardkit import ConfigError, load_model, read_config
+from guardkit_mdlm.checkpoint import load_denoiser
+from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.optimisation import is_body
+from guardkit_mdlm.scoring import load_network
+from guardkit_mdlm.separate import SeparateNetworks, is_separate
+from guardkit_mdlm.tokenizer import check_vocabulary, open_tokenizer, read_tokenizer, token_id
+
+START_TOKEN = "<|endoftext|>"
+#: AdamW's rate for weights that another training has brought far already.
+LR_BODY = 3e-5
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A language model to start from, with the tokenizer it reads and its label slot."""
+
+    init: str
+    net: Denoiser
+    tokenizer: Tokenizer
+    slot_D: Tensor
+    start_id: int | None  # opened every training chunk; None where a label slot stood there
+
+    def options(self, config: MdlmConfig) -> MdlmConfig:
+        """Return ``config`` with the shape of this network, AdamW and a low rate for its weights.
+
+        Options that were set win where they can; those of the network's shape cannot. Raises
+        ConfigError with every one that was set to something else.
+        """
+        shape = self.net.shape
+        fixed: dict[str, Any] = {
+            "vocab_size": shape.mask_id,
+            "lower_case": isinstance(self.tokenizer.normalizer, normalizers.Lowercase),
+            "hidden_dim": shape.hidden_dim,
+            "n_blocks": shape.n_blocks,
+            "n_heads": shape.n_heads,
+            "cond_dim": shape.cond_dim,
+            "tie_embeddings": shape.tie_embeddings,
+        }
+        wrong = [
+            f"{name} is {value!r} there, not {getattr(config, name)!r}"
+            for name, value in fixed.items()
+            if name in config.model_fields_set and getattr(config, name) != value
+        ]
+        if wrong:
+            raise ConfigError(
+                f"--init {self.init}: {'; '.join(wrong)}. Leave these out, or a preset that sets "
+                "them; 'finetune' sets none"
+            )
+        preferred = {"optimizer": "adamw", "lr_body": LR_BODY}
+        unset = {k: v for k, v in preferred.items() if k not in config.model_fields_set}
+        return config.model_copy(update=fixed | unset)
+
+    @torch.no_grad()
+    def fill(self, net: Denoiser | SeparateNetworks) -> None:
+        """Put the language model and its slot into a network with classes, or the language
+        model into each of separate ones; what else ``net`` has stays as it is."""
+        language = {n: t for n, t in self.net.state_dict().items() if is_body(n)}
+        if isinstance(net, SeparateNetworks):
+            for own in net.networks:
+                own.load_state_dict(language)
+            return
+        missing, unknown = net.load_state_dict(language, strict=False)
+        assert not unknown
+        assert not any(is_body(name) for name in missing)
+        net.slot.copy_(self.slot_D)
+
+
+def open_pretrained(init: str, tokenizer: str) -> Pretrained:
+    """Load ``init``: a trained model of this family (a folder or ``builtin:NAME``), or public
+    weights as ``load_denoiser`` takes them, read with ``tokenizer`` (a folder or hub id).
+
+    Raises ConfigError or ArtefactError.
+    """
+    if init.startswith("builtin:") or _is_artefact(Path(init)):
+        path = load_model(init, device="cpu").path  # its hashes hold
+        config = read_config(path)
+        if config.family != "mdlm":
+            raise ConfigError(f"--init {init}: is a model of the {config.family} family, not mdlm")
+        if is_separate(config):
+            raise ConfigError(
+                f"--init {init}: has a network for each label, imported; name one of the "
+                "checkpoints it was made of"
+            )
+        net = load_network(path)
+        return Pretrained(init, net, read_tokenizer(path), net.slot.detach(), None)
+    net = load_denoiser(init).net
+    reader = open_tokenizer(tokenizer)
+    check_vocabulary(reader, net.shape.mask_id, tokenizer)
+    start = token_id(reader, START_TOKEN, tokenizer)
+    return Pretrained(init, net, reader, net.vocab_embed.embedding[start].detach(), start)
+
+
+def _is_artefact(folder: Path) -> bool:
+    """Tell a guardkit model from public weights, which have a config.json too."""
+    try:
+        return "family" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
