@@ -15,7 +15,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "examples" / "guardkit-nbsvm" / "README.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "examples" / "guardkit-nbsvm" / "README.md",
+    ROOT / "docs" / "results" / "imdb.md",
+    ROOT / "docs" / "results" / "estimators.md",
+)
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
 
@@ -32,7 +37,10 @@ def filled(text: str) -> str:
 
 def table(name: str) -> str:
     source, render = TABLES[name]
-    return render(json.loads((RESULTS / source).read_text("utf-8")))
+    path = RESULTS / source
+    if not path.is_file():
+        return f"Not measured yet: `benchmarks/results/{source}` is not there."
+    return render(json.loads(path.read_text("utf-8")))
 
 
 def bundled(record: Record) -> str:
@@ -72,21 +80,155 @@ def bundled_conditions(record: Record) -> str:
 
 
 def nbsvm(record: Record) -> str:
-    versions = record["versions"]
+    run = next(row for row in record["rows"] if row["name"] == "nbsvm-all")["runs"]["0"]
+    tested = record["data"]["test"]["texts"]
     return (
         "| trained on | tested on | accuracy | train | score |\n| --- | --- | --- | --- | --- |\n"
-        f"| {record['texts']['train']:,} reviews | {record['texts']['test']:,} reviews "
-        f"| {_cell(record['accuracy'], percent=True)} | {record['train_s']:.0f} s "
-        f"| {record['score_s']:.0f} s |\n\n"
-        f"95% bootstrap interval over films; `{record['script']}` at commit "
-        f"{record['commit'][:10]}, {record['machine']}, scikit-learn {versions['scikit-learn']}."
+        f"| {run['options']['reviews']:,} reviews | {tested:,} reviews "
+        f"| {_cell(run['accuracy'], percent=True)} | {run['training']['seconds']:.0f} s "
+        f"| {tested / run['texts_per_s']:.0f} s |\n\n"
+        f"95% bootstrap interval over films; `{record['script']}` at commit {run['commit'][:10]}, "
+        f"{run['machine']}, scikit-learn {record['versions']['scikit-learn']}."
     )
 
 
-def _cell(value: Record, *, percent: bool = False) -> str:
+def imdb(record: Record) -> str:
+    """A row a way to classify, the first seed's figures; the other seeds' beside them."""
+    lines = [
+        "| on the test reviews | accuracy | other seeds | AUC | training | texts/s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in record["rows"]:
+        if not row["runs"]:
+            lines.append(f"| {row['title']} | {row['without']} | | | | |")
+            continue
+        first, *others = (run for _, run in sorted(row["runs"].items(), key=lambda r: int(r[0])))
+        cells = [
+            row["title"],
+            _cell(first["accuracy"], percent=True, decimals=2),
+            ", ".join(f"{run['accuracy']['value']:.2%}" for run in others),
+            _cell(first["roc_auc"]),
+            _training(first.get("training", {})),
+            f"{first['texts_per_s']:,.0f}" if first["texts_per_s"] else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def imdb_gains(record: Record) -> str:
+    titles = {row["name"]: row["title"] for row in record["rows"]}
+    lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
+    for gain in record["gains"]:
+        points = {k: 100 * v for k, v in gain["accuracy"].items()}
+        cell = "{value:+.2f} points ({low:+.2f} to {high:+.2f})".format(**points)
+        lines.append(f"| {titles[gain['first']]} | {titles[gain['second']]} | {cell} |")
+    return "\n".join(lines)
+
+
+def imdb_conditions(record: Record) -> str:
+    texts = {name: f"{about['texts']:,}" for name, about in record["data"].items()}
+    runs = [run for row in record["rows"] for run in row["runs"].values()]
+    return (
+        f"{texts['test']} test reviews; {texts['train']} to train on, {texts['validation']} for "
+        f"early stopping, {texts['calibration']} for probabilities and combinations, split by "
+        f"film. 95% intervals: {record['conditions']}. Scored on "
+        f"{' and '.join(sorted({run['machine'] for run in runs}))}; `{record['script']}` at commit "
+        f"{' and '.join(sorted({run['commit'][:10] for run in runs}))}, stored in "
+        "`benchmarks/results/imdb.json`, the command that trained each model too."
+    )
+
+
+def estimators(record: Record) -> str:
+    """A row a rule; the experiment's with its repeats."""
+    lines = ["| rule | accuracy | texts/s |", "| --- | --- | --- |"]
+    for name, row in record["rows"].items():
+        title = RULES.get(name) or f"half pairs, shared masks, {row['evaluations']} evaluations"
+        if "repeats" in row:
+            title += f" ({', '.join(f'{r:.1%}' for r in row['repeats'])})"
+        speed = f"{row['texts_per_s']:,.1f}" if "texts_per_s" in row else ""
+        lines.append(f"| {title} | {_cell(row['accuracy'], percent=True)} | {speed} |")
+    return "\n".join(lines)
+
+
+def estimators_gaps(record: Record) -> str:
+    lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
+    for name, (first, second) in GAPS.items():
+        lines.append(f"| {first} | {second} | {_points(record['gaps'][name])} |")
+    return "\n".join(lines)
+
+
+def estimators_curve(record: Record) -> str:
+    """A row an estimator and number of evaluations, shared masks beside separate ones."""
+    points = {(p["estimator"], p["evaluations"], p["shared"]): p for p in record["curve"]["points"]}
+    lines = [
+        "| estimator | evaluations | shared: accuracy | correlation | texts/s | separate: accuracy "
+        "| correlation |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for estimator, evaluations in sorted(
+        {(e, n) for e, n, _ in points}, key=lambda key: (ESTIMATOR_TITLES.index(key[0]), key[1])
+    ):
+        shared, own = (points[estimator, evaluations, s] for s in (True, False))
+        lines.append(
+            f"| {estimator} | {evaluations} | {_cell(shared['accuracy'], percent=True)} "
+            f"| {shared['correlation']:.3f} | {shared['texts_per_s']:,.1f} "
+            f"| {_cell(own['accuracy'], percent=True)} | {own['correlation']:.3f} |"
+        )
+    limit = record["curve"]["limit"]
+    lines.append(
+        f"| half_pairs, the others' limit | {limit['evaluations']} "
+        f"| {_cell(limit['accuracy'], percent=True)} | | | | |"
+    )
+    return "\n".join(lines)
+
+
+def estimators_stopping(record: Record) -> str:
+    stop = record["early_stopping"]
+    return (
+        "| alpha | evaluations at most | evaluations, mean | stopped early | of all texts, "
+        "stopped on another class than at most | accuracy | accuracy at most |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        f"| {stop['alpha']} | {stop['cap']} | {stop['evaluations']:.1f} "
+        f"| {stop['stopped_early']:.1%} | {stop['flipped']:.1%} "
+        f"| {_cell(stop['accuracy'], percent=True)} "
+        f"| {_cell(stop['capped_accuracy'], percent=True)} |"
+    )
+
+
+def estimators_conditions(record: Record) -> str:
+    data = record["data"]
+    return (
+        f"{data['texts']:,} test texts drawn at random (seed {data['seed']}), "
+        f"{data['tokens']:,} tokens; the curves and early stopping on the first "
+        f"{record['curve']['texts']:,} of them. Model `{record['model']['name']}`, "
+        f"SHA-256 {record['model']['hash'][:10]}. 95% intervals: {record['conditions']}. "
+        f"`{record['script']}` at commit {record['commit'][:10]}, {record['machine']}, torch "
+        f"{record['versions']['torch']}; stored in `benchmarks/results/estimators_imdb.json`."
+    )
+
+
+def _points(value: Record) -> str:
+    points = {k: 100 * v for k, v in value.items()}
+    return "{value:+.1f} points ({low:+.1f} to {high:+.1f})".format(**points)
+
+
+def _training(about: Record) -> str:
+    """Return how long a training took, and on what."""
+    seconds = about.get("seconds")
+    if seconds is None:
+        return ""
+    hours, minutes = seconds / 3600, seconds / 60
+    if hours >= 2:
+        took = f"{hours:.1f} h"
+    else:
+        took = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    return ", ".join([took, *([about["machine"]] if "machine" in about else [])])
+
+
+def _cell(value: Record, *, percent: bool = False, decimals: int = 1) -> str:
     if value["value"] is None:
         return "-"
-    form = "{:.1%}" if percent else "{:.3f}"
+    form = f"{{:.{decimals}%}}" if percent else "{:.3f}"
     v, low, high = (form.format(value[k]) for k in ("value", "low", "high"))
     return f"{v} ({low} to {high})"
 
@@ -106,9 +248,32 @@ SETS = {
     "ood_notinject": "NotInject: benign with trigger words, never trained on",
     "ood_bipia": "BIPIA: attacks inside documents, never trained on",
 }
+RULES = {
+    "experiment": "one Bernoulli mask of its own for each class, the mean of repeats",
+    "one_pass": "one pass, the label slot",
+    "naive_bayes": "no network: naive Bayes, which half pairs give before training",
+    "wide": "no network: the wide term of the one pass",
+}
+GAPS = {
+    "sharing": ("half pairs, shared masks, 8 evaluations", "one mask of its own for each class"),
+    "network": ("half pairs, shared masks, 8 evaluations", "naive Bayes"),
+    "network_one_pass": ("one pass", "the wide term"),
+    "second_look": ("half pairs, shared masks, 8 evaluations", "one pass"),
+}
+ESTIMATOR_TITLES = (
+    "bernoulli", "fixed_k", "systematic_k", "complementary", "half_pairs", "partition",
+)  # fmt: skip
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "bundled": ("bundled_models.json", bundled),
-    "nbsvm": ("nbsvm_imdb.json", nbsvm),
+    "nbsvm": ("imdb.json", nbsvm),
+    "imdb": ("imdb.json", imdb),
+    "imdb_gains": ("imdb.json", imdb_gains),
+    "imdb_conditions": ("imdb.json", imdb_conditions),
+    "estimators": ("estimators_imdb.json", estimators),
+    "estimators_gaps": ("estimators_imdb.json", estimators_gaps),
+    "estimators_curve": ("estimators_imdb.json", estimators_curve),
+    "estimators_stopping": ("estimators_imdb.json", estimators_stopping),
+    "estimators_conditions": ("estimators_imdb.json", estimators_conditions),
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
 }
 

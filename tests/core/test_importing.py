@@ -56,7 +56,7 @@ class Family(FakeFamily):
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
     family = Family()
     found = plugins_of(family, FakeFamily(lambda model, text: [0.0, 0.0], name="plain"))
-    for module in ("plugins", "models", "importing"):
+    for module in ("models", "importing", "plugins"):  # its source last: it is read at import
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: found)
     monkeypatch.chdir(tmp_path)
     return family

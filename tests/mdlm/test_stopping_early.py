@@ -76,9 +76,7 @@ def test_what_was_judged_before_an_interruption_counts_after_it(
     assert (one["steps"], one["best"]) == (two["steps"], two["best"])
 
 
-def test_throughput_is_reported_beside_the_machines_own(
-    data: TrainingData, tmp_path: Path
-) -> None:
+def test_throughput_is_reported_beside_the_machines_own(data: TrainingData, tmp_path: Path) -> None:
     report = read_config(fit(data, tmp_path)).training["stages"]["train"]
     assert 0 < report["flops_per_s"] < report["product_flops_per_s"]
     assert report["tokens_per_s"] > 0

@@ -215,9 +215,9 @@ class MdlmConfig(ScoringConfig):
 
 
 #: ``demo`` learns a small sample in about two minutes on 2 cores, ``tiny`` a data set of ten
-#: thousand prompts in under 20, ``small`` twenty thousand reviews in about an hour (too few
-#: passes for dropout to pay); ``base`` and ``large`` want a GPU, ``finetune`` weights to start
-#: from.
+#: thousand prompts in under 20, ``small`` twenty thousand reviews in one to two hours (too few
+#: passes for dropout to pay; so few reviews a step that higher rates kept it at the entropy of
+#: word frequencies); ``base`` and ``large`` want a GPU, ``finetune`` weights to start from.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "demo": {"vocab_size": 2048, "hidden_dim": 128, "n_blocks": 2, "n_heads": 2, "epochs": 12.0},
     "tiny": {},
@@ -229,6 +229,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_heads": 4,
         "cond_dim": 128,
         "dropout": 0.0,
+        "lr": 1e-3,
+        "lr_muon": 0.008,
         "epochs": 2.0,
     },
     "base": {
