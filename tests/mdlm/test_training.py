@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guardkit_mdlm import loop
 from guardkit_mdlm.batches import Corpus, steps_of, walk
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.loop import CHECKPOINT, LOG
@@ -18,7 +19,7 @@ from guardkit_mdlm.scoring import load
 from guardkit_mdlm.training import train
 from safetensors.torch import load_file
 
-from guardkit import Examples, TrainingData, TrainingInterrupted, read_config
+from guardkit import Examples, GuardkitError, TrainingData, TrainingInterrupted, read_config
 
 from .conftest import TINY, make_examples, quiet
 
@@ -169,3 +170,17 @@ def test_a_walk_from_the_middle_meets_the_same_batches() -> None:
 def test_importing_the_plugin_imports_no_torch() -> None:
     code = "import sys, guardkit_mdlm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = loop.joint_loss
+
+    def overflow(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, measures = inner(*given)
+        return loss * torch.inf, measures
+
+    monkeypatch.setattr(loop, "joint_loss", overflow)
+    with pytest.raises(GuardkitError, match=r"diverged: loss inf at step 0 .* smaller rates"):
+        fit(data, tmp_path)

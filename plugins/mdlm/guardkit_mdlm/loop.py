@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from guardkit import Progress, TrainingInterrupted
+from guardkit import GuardkitError, Progress, TrainingInterrupted
 from guardkit_mdlm.batches import Corpus, walk
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.loss import MEASURES, Step, draw, joint_loss
@@ -79,6 +80,12 @@ def run_stage(
             drawn = draw(batch, config, net.shape.n_classes, torch.Generator().manual_seed(seed))
             torch.manual_seed(seed + stage.workers.rank)  # dropout
             record = _gradients(net, drawn, stage, config)
+            if not math.isfinite(record["loss"]):
+                raise GuardkitError(
+                    f"training diverged: loss {record['loss']} at step {step} of stage "
+                    f"{stage.name!r}; try smaller rates than lr {config.lr} and lr_muon "
+                    f"{config.lr_muon}"
+                )
             record["gradient"] = optimiser.step(step, stage.workers)
             throughput.count(drawn)
             step += 1
