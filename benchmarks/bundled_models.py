@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import typer
+from provenance import ROOT, commit, machine
 
 import guardkit
 from guardkit import artefact
@@ -35,7 +36,6 @@ from guardkit.models import Model
 from guardkit.router import PolicyRouter, load_policy
 from guardkit.types import BoolArray, FloatArray
 
-ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bundled"
 SAMPLE = ROOT / "examples" / "sample"
 RESULTS = ROOT / "benchmarks" / "results" / "bundled_models.json"
@@ -193,8 +193,8 @@ def measure(injection: Path) -> None:
     print("pooled", json.dumps(comparison["gain_over_mdlm"]))
     record = {
         "script": "benchmarks/bundled_models.py measure",
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD"),
-        "machine": f"{platform.machine()}, {_cpu()}, {torch.get_num_threads()} threads",
+        "commit": commit(),
+        "machine": machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "conditions": f"flagged above p = {THRESHOLD}; bootstrap of {RESAMPLES}, seed 0",
         "models": {name: artefact.verify(folder) for name, folder in MODELS.items()},
@@ -280,17 +280,6 @@ def _lines(path: Path) -> Iterable[Row]:
 
 def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -93,13 +93,7 @@ def train_model(
         raise ConfigError(f"plugin {plugin!r} trains in one process; start it without torchrun")
     config = build_config(family, preset, config_file, overrides)
     parts = load_parts(data, pretrain_data, calibration_data)
-    learnt_from = TrainingData(parts.train, parts.validation)
-    if several and os.environ["RANK"] != "0":
-        family.train(
-            learnt_from, config, _partial(out),
-            pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
-        )  # fmt: skip
-        return None
+    leads = not several or os.environ["RANK"] == "0"
     run = {
         "plugin": plugin,
         "options": config.model_dump(mode="json"),
@@ -109,16 +103,20 @@ def train_model(
         "pretrain": _fingerprint(parts.pretrain) if parts.pretrain else None,
     }
     opening = read_card(card) if card else None
-    partial = _open_partial(out, run, resume)
+    partial = _open_partial(out, run, resume) if leads else _partial(out)
     try:
         folder = family.train(
-            learnt_from, config, partial,
+            TrainingData(parts.train, parts.validation), config, partial,
             pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
         )  # fmt: skip
     except UsageError:
-        if [path.name for path in partial.iterdir()] == [RUN]:  # nothing that could be resumed
+        if leads and [path.name for path in partial.iterdir()] == [
+            RUN
+        ]:  # nothing that could be resumed
             shutil.rmtree(partial)
         raise
+    if not leads:
+        return None
     result = finish_model(
         folder, out,
         calibration=parts.calibration,

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm import diffusion
+from guardkit_mdlm import vocabulary
 from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.diffusion import fixed_size_mask, mask_rng, masked_log_probs, sum_by_row
+from guardkit_mdlm.diffusion import fixed_size_mask, mask_rng, masked_log_probs
 from guardkit_mdlm.estimators import Scheme, evaluate
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.start import start_from_naive_bayes
@@ -57,7 +57,7 @@ def test_masked_tokens_are_read_in_reading_order_whatever_is_held_at_once(
         logits[net.shape.mask_id] = -torch.inf
         expected = logits.log_softmax(-1)[batch.ids_BL[b, i]]
         torch.testing.assert_close(whole_N[n], expected, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(diffusion, "HEAD_TOKENS", 3)
+    monkeypatch.setattr(vocabulary, "ROWS", {"cpu": 3})
     parts_N = masked_log_probs(net, batch.ids_BL, mask_BL, class_B, batch.real_BL)
     torch.testing.assert_close(parts_N, whole_N)
 
@@ -79,16 +79,4 @@ def test_before_training_the_generative_ratio_is_naive_bayes(net: Denoiser) -> N
     expected_C = log_p[:, IDS].sum(1)
     np.testing.assert_allclose(
         values_C - values_C.mean(), expected_C - expected_C.mean(), atol=1e-4
-    )
-
-
-@torch.no_grad()
-def test_sums_by_row_are_those_of_a_loop(net: Denoiser) -> None:
-    batch = pad_batch([IDS, IDS[:2], IDS[:1]], np.zeros(3))
-    mask_BL = torch.tensor([[True, True, False, False], [False] * 4, [True, False, False, False]])
-    class_B = torch.tensor([1, 2, 3])
-    values_N = masked_log_probs(net, batch.ids_BL, mask_BL, class_B, batch.real_BL)
-    sums_B = sum_by_row(values_N, mask_BL)
-    torch.testing.assert_close(
-        sums_B, torch.stack([values_N[:2].sum(), torch.tensor(0.0), values_N[2]])
     )

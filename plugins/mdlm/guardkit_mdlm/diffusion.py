@@ -19,8 +19,6 @@ from guardkit_mdlm.separate import SeparateNetworks
 BoolArray = npt.NDArray[np.bool_]
 #: One network for all classes, or one for each: what knows log p(x_i | x_vis, c).
 ClassNetwork = Denoiser | SeparateNetworks
-#: Masked tokens whose logits are held at once.
-HEAD_TOKENS = 4096
 
 
 def mask_rng(key: bytes, ids: npt.NDArray[np.int32], stream: int) -> np.random.Generator:
@@ -47,19 +45,9 @@ def masked_log_probs(
 ) -> Tensor:
     """Return l_i of every masked token in reading order (N,), float32, one network pass.
 
-    Only masked positions meet the output matrix, some of them at a time: their logits are by
-    far the largest thing in memory.
+    Only masked positions meet the output matrix.
     """
     noised_BL = ids_BL.masked_fill(mask_BL, net.shape.mask_id)
     _, x_BLD = net(noised_BL, class_B, real_BL)
     class_N = class_B[:, None].expand_as(ids_BL)[mask_BL]
-    parts = zip(
-        *(t.split(HEAD_TOKENS) for t in (x_BLD[mask_BL], class_N, ids_BL[mask_BL])), strict=True
-    )
-    return torch.cat([net.token_log_probs(*part) for part in parts])
-
-
-def sum_by_row(values_N: Tensor, mask_BL: Tensor) -> Tensor:
-    """Sum values of masked tokens by sequence: sum_{i in M} l_i, shape (B,)."""
-    rows_N = mask_BL.nonzero()[:, 0]
-    return values_N.new_zeros(len(mask_BL)).index_add(0, rows_N, values_N)
+    return net.token_log_probs(x_BLD[mask_BL], class_N, ids_BL[mask_BL])

@@ -64,13 +64,13 @@ class Step:
     def counts(self) -> Counts:
         masked_B = self.mask_BL.any(1)
         hidden_B = ~self.shown_B & (self.batch.label_B >= 0)
-        by_range = torch.bincount(self._range_B[masked_B], minlength=MASK_RANGES)
+        by_range = torch.bincount(self.range_B[masked_B], minlength=MASK_RANGES)
         return Counts(
             int(masked_B.sum()), int(self.shown_B.sum()), int(hidden_B.sum()), by_range.tolist()
         )
 
     @property
-    def _range_B(self) -> Tensor:
+    def range_B(self) -> Tensor:
         share_B = self.mask_BL.sum(1) / self.batch.real_BL.sum(1).clamp(min=1)
         return (share_B * MASK_RANGES).long().clamp(max=MASK_RANGES - 1)
 
@@ -139,7 +139,7 @@ def joint_loss(
     # the text loss counts the true class only
     share_X = torch.where(masked_X > 0, 1 / (masked_X * max(1, counts.text)), 0.0)
     share_X[P : P + pairs] = 0
-    range_X = step._range_B[row_X]
+    range_X = step.range_B[row_X]
     label_H = batch.label_B[hidden_H]
     by_range = torch.tensor(counts.text_by_range).clamp(min=1)
 

@@ -27,11 +27,12 @@ class TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
         N = len(x_ND)
-        logits_NV = x_ND.new_empty(N, len(weight_VD))
+        learns = any(ctx.needs_input_grad)  # else no logits are kept
+        logits_NV = x_ND.new_empty(N if learns else 0, len(weight_VD))
         normaliser_N = x_ND.new_empty(N, dtype=torch.float32)
         for rows in _slices(N, x_ND.device.type):
-            torch.mm(x_ND[rows], weight_VD.T, out=logits_NV[rows])
-            normaliser_N[rows] = logits_NV[rows].float().logsumexp(1)
+            logits_RV = torch.mm(x_ND[rows], weight_VD.T, out=logits_NV[rows] if learns else None)
+            normaliser_N[rows] = logits_RV.float().logsumexp(1)
         exact_N = torch.linalg.vecdot(x_ND.float(), weight_VD[target_N].float())
         ctx.save_for_backward(x_ND, weight_VD, target_N, logits_NV, normaliser_N)
         values_N: Tensor = exact_N - normaliser_N
