@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from guardkit_mdlm.throughput import finish
 
 
 def describe(device: torch.device) -> dict[str, str]:
@@ -14,11 +15,6 @@ def describe(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {"device": name, "torch": torch.__version__}
-
-
-def finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def median_seconds(run: Callable[[], object], device: torch.device, repeats: int = 5) -> float:

@@ -16,7 +16,7 @@ import torch
 from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.export import export_onnx
 from guardkit_mdlm.features import FEATURES, learn_features, load_features
-from guardkit_mdlm.loss import draw, joint_loss
+from guardkit_mdlm.loss import draw, joint_loss, lay_out
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import load
 from guardkit_mdlm.training import train
@@ -152,7 +152,8 @@ def test_the_loss_gives_features_to_whole_texts_without_a_label_alone() -> None:
         return inner(ids, class_B, real, features_BF)
 
     net.forward = forward  # type: ignore[method-assign]
-    loss, _ = joint_loss(net, step, step.counts, TINY, torch.device("cpu"))
+    part = lay_out(step, step.counts, TINY, net.shape.mask_id)
+    loss, _ = joint_loss(net, part, TINY)
     ((noised_XL, class_X, features_XF),) = given
     has_X = features_XF.abs().sum(1) > 0
     masked_X = (noised_XL == net.shape.mask_id).any(1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.loss import MEASURES, draw, joint_loss
+from guardkit_mdlm.loss import MEASURES, draw, joint_loss, lay_out
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import load
 from guardkit_mdlm.training import train
@@ -24,7 +24,6 @@ from .test_training import losses
 
 #: AdamW at a low rate: Muon iterates in bfloat16, and both make much of how a sum was rounded.
 EXACT = TINY.model_copy(update={"dropout": 0.0, "optimizer": "adamw", "lr": 3e-4})
-CPU = torch.device("cpu")
 
 WORKER = """
 import pickle, sys
@@ -58,7 +57,8 @@ def test_the_parts_of_a_step_add_up_to_its_loss_and_gradients(parts: int) -> Non
         net.zero_grad()
         total, measures = 0.0, torch.zeros(len(MEASURES))
         for number in range(min(of, len(texts))):
-            loss, own = joint_loss(net, step.part(number, of), step.counts, EXACT, CPU)
+            part = lay_out(step.part(number, of), step.counts, EXACT, shape.mask_id)
+            loss, own = joint_loss(net, part, EXACT)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
             measures += own
@@ -82,7 +82,8 @@ def test_the_text_loss_by_range_of_mask_ratio_averages_to_the_text_loss() -> Non
     net = Denoiser(shape).eval()
     step = draw(pad_batch(texts, np.full(64, -1)), EXACT, 2, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        _, measures = joint_loss(net, step, step.counts, EXACT, CPU)
+        part = lay_out(step, step.counts, EXACT, shape.mask_id)
+        _, measures = joint_loss(net, part, EXACT)
     named = dict(zip(MEASURES, measures.tolist(), strict=True))
     ranges = [named[name] for name in MEASURES if name.startswith("text_")]
     weights = np.array(step.counts.text_by_range) / step.counts.text

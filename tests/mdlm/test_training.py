@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm import loop
-from guardkit_mdlm.batches import Corpus, steps_of, walk
+from guardkit_mdlm.batches import Corpus, ahead, steps_of, walk
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.loop import CHECKPOINT, LOG
 from guardkit_mdlm.scoring import load
@@ -119,6 +120,23 @@ def test_text_without_labels_trains_first_and_resumes(data: TrainingData, tmp_pa
     assert set(stages) == {"pretrain", "train"}
 
 
+def test_what_stages_took_is_known_after_an_interruption(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    text = Examples(data.train.texts, np.full(len(data.train), -1), data.label_names)
+    whole = read_config(fit(data, tmp_path / "whole", pretrain=text)).training["stages"]
+    with pytest.raises(TrainingInterrupted):
+        fit(data, tmp_path / "parts", pretrain=text, progress=interrupt_at(2))
+    parts = read_config(fit(data, tmp_path / "parts", pretrain=text, resume=True)).training[
+        "stages"
+    ]
+    for stage in ("pretrain", "train"):
+        one, two = whole[stage], parts[stage]
+        assert two["steps"] == one["steps"]
+        tokens = [report["tokens_per_s"] * report["seconds"] for report in (one, two)]
+        assert tokens[1] == pytest.approx(tokens[0])
+
+
 def test_three_classes_and_unlabelled_rows_train(tmp_path: Path) -> None:
     examples = make_examples(120, 5, ("a", "b", "c"))
     labels_N = examples.labels_N.copy()
@@ -155,7 +173,7 @@ def test_an_epoch_meets_every_text_within_the_token_budget() -> None:
         batch = corpus.batch(step)
         assert batch.ids_BL.numel() <= 100
         assert (batch.real_BL.sum(1) == torch.tensor([min(24, len(ids[t])) for t, _ in step])).all()
-    assert steps_of(corpus, 2.0) == len(corpus.epoch(0)) + len(corpus.epoch(1))
+    assert steps_of(corpus, 2.5) == round(2.5 * len(steps))
 
 
 def test_a_walk_from_the_middle_meets_the_same_batches() -> None:
@@ -165,6 +183,36 @@ def test_a_walk_from_the_middle_meets_the_same_batches() -> None:
     first = [next(whole).ids_BL for _ in range(12)]
     rest = [next(late).ids_BL for _ in range(7)]
     assert all(torch.equal(a, b) for a, b in zip(first[5:], rest, strict=True))
+
+
+def test_what_is_made_ahead_is_the_same_in_the_same_order() -> None:
+    assert list(ahead(iter(range(1, 8)))) == list(range(1, 8))
+    assert list(ahead(iter([]))) == []
+
+
+def test_what_fails_ahead_fails_where_it_is_used() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("the second")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="the second"):
+        next(items)
+
+
+def test_nothing_is_made_once_nobody_asks() -> None:
+    made: list[int] = []
+
+    def count() -> Iterator[int]:
+        while True:
+            made.append(1)
+            yield len(made)
+
+    items = ahead(count(), 2)
+    assert [next(items), next(items)] == [1, 2]
+    items.close()
+    assert len(made) <= 4
 
 
 def test_importing_the_plugin_imports_no_torch() -> None:

@@ -5,8 +5,11 @@ Everything follows from (seed, epoch), so that a resumed run meets the same batc
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from guardkit_mdlm.tokenizer import TokenIds
 
+T = TypeVar("T")
 #: Steps' worth of windows that are sorted by length together: enough to pack well, few
 #: enough that a step still mixes the data.
 POOL_STEPS = 40
@@ -30,10 +34,14 @@ class Batch:
     label_B: Tensor
     features_BF: Tensor | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        features_BF = None if self.features_BF is None else self.features_BF.to(device)
-        ids_BL, real_BL = self.ids_BL.to(device), self.real_BL.to(device)
-        return Batch(ids_BL, real_BL, self.label_B.to(device), features_BF)
+    def inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return ids_BL, real_BL and features_BF as the network takes them, on ``device``."""
+        real_BL = unless_all(self.real_BL)
+        return (
+            self.ids_BL.to(device),
+            None if real_BL is None else real_BL.to(device),
+            None if self.features_BF is None else self.features_BF.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,11 +104,16 @@ def pad_batch(
     return Batch(ids_BL, real_BL, label_B, features_BF)
 
 
+def unless_all(real_BL: Tensor) -> Tensor | None:
+    """Return ``real_BL``, or None where nothing is padding. Asked on the CPU: a GPU would have to
+    be waited for."""
+    return None if bool(real_BL.all()) else real_BL
+
+
 def steps_of(corpus: Corpus, epochs: float) -> int:
-    """Return how many steps ``epochs`` passes take (the last may be a part of one)."""
-    whole, part = int(epochs), epochs - int(epochs)
-    steps = sum(len(corpus.epoch(e)) for e in range(whole))
-    return max(1, steps + round(part * len(corpus.epoch(whole))) if part else steps)
+    """Return how many steps ``epochs`` passes take, if all take as many as the first: windows are
+    drawn anew, so that another epoch may have a step more or less."""
+    return max(1, round(epochs * len(corpus.epoch(0))))
 
 
 def walk(corpus: Corpus, first_step: int) -> Iterator[Batch]:
@@ -112,3 +125,12 @@ def walk(corpus: Corpus, first_step: int) -> Iterator[Batch]:
             yield corpus.batch(step)
         skip = max(0, skip - len(steps))
         epoch += 1
+
+
+def ahead(items: Iterator[T], count: int = 2) -> Iterator[T]:
+    """Yield ``items``, made up to ``count`` ahead of their use in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        made = deque(thread.submit(next, items, None) for _ in range(count))
+        while (item := made.popleft().result()) is not None:
+            made.append(thread.submit(next, items, None))
+            yield item

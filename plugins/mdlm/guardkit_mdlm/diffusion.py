@@ -41,11 +41,11 @@ def fixed_size_mask(real_BL: Tensor, size_B: Tensor, generator: torch.Generator)
 
 
 def masked_log_probs(
-    net: ClassNetwork, ids_BL: Tensor, mask_BL: Tensor, class_B: Tensor, real_BL: Tensor
+    net: ClassNetwork, ids_BL: Tensor, mask_BL: Tensor, class_B: Tensor, real_BL: Tensor | None
 ) -> Tensor:
     """Return l_i of every masked token in reading order (N,), float32, one network pass.
 
-    Only masked positions meet the output matrix.
+    Only masked positions meet the output matrix. ``real_BL`` is None where nothing is padding.
     """
     noised_BL = ids_BL.masked_fill(mask_BL, net.shape.mask_id)
     _, x_BLD = net(noised_BL, class_B, real_BL)

@@ -205,22 +205,23 @@ def evaluate(
     each. Classes are the network's: 1..C, or 0 for the text whatever its class.
     """
     plans_BC = [class_plans(scheme, tokens, classes, key) for tokens in pieces]
-    batch = pad_batch(pieces, np.zeros(len(pieces))).to(next(net.parameters()).device)
-    B, L = batch.ids_BL.shape
+    device = next(net.parameters()).device
+    ids_BL, real_BL, _ = pad_batch(pieces, np.zeros(len(pieces))).inputs(device)
+    B, L = ids_BL.shape
     C, K = len(classes), scheme.evaluations
     masks_BKCL = np.zeros((B, K, C, L), bool)
     for b, plans_C in enumerate(plans_BC):
         for c, plan in enumerate(plans_C):
             masks_BKCL[b, :, c, : len(pieces[b])] = plan.masks_KL
 
-    ids_XL = batch.ids_BL.repeat_interleave(C, 0)  # X = B x C sequences
-    real_XL = batch.real_BL.repeat_interleave(C, 0)
-    class_X = torch.tensor(classes, device=ids_XL.device).repeat(B)
+    ids_XL = ids_BL.repeat_interleave(C, 0)  # X = B x C sequences
+    real_XL = None if real_BL is None else real_BL.repeat_interleave(C, 0)
+    class_X = torch.tensor(classes, device=device).repeat(B)
     log_probs_BKCL = np.zeros(masks_BKCL.shape, np.float32)
     for k in range(K):
         mask_BCL = masks_BKCL[:, k]
         if mask_BCL.any():
-            mask_XL = torch.from_numpy(mask_BCL.reshape(B * C, L)).to(ids_XL.device)
+            mask_XL = torch.from_numpy(mask_BCL.reshape(B * C, L)).to(device)
             with torch.inference_mode():
                 values_N = masked_log_probs(net, ids_XL, mask_XL, class_X, real_XL)
             log_probs_BKCL[:, k][mask_BCL] = values_N.float().cpu().numpy()

@@ -13,8 +13,10 @@ from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.tokenizer import TokenIds
 
 Float32 = npt.NDArray[np.float32]
-#: Tokens run at once, padding included.
-BATCH_TOKENS = {"cpu": 8192, "cuda": 262_144}
+#: Tokens run at once, padding included. On a CPU few enough for activations to stay in its cache
+#: and to be allocated without asking the kernel: 6.4 texts/s a core against 5.1 of half pairs with
+#: 8192 (256 wide, Zen 4).
+BATCH_TOKENS = {"cpu": 2048, "cuda": 262_144}
 
 
 def batched(
@@ -42,11 +44,11 @@ def one_pass_logits(
     of each window's whole text, where the network reads any."""
 
     def run(chosen: Sequence[TokenIds], features_BF: Float32 | None = None) -> np.ndarray:
-        batch = pad_batch(chosen, np.zeros(len(chosen)), features_BF).to(device)
-        null_B = torch.zeros_like(batch.label_B)
+        batch = pad_batch(chosen, np.zeros(len(chosen)), features_BF)
+        ids_BL, real_BL, there_BF = batch.inputs(device)
         with torch.inference_mode():
-            slot_BD, _ = net(batch.ids_BL, null_B, batch.real_BL, batch.features_BF)
-            logits_BC = net.label_logits(slot_BD, batch.ids_BL, batch.real_BL)
+            slot_BD, _ = net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL, there_BF)
+            logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
         result: np.ndarray = logits_BC.float().cpu().numpy()
         return result
 

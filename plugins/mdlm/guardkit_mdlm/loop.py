@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors import safe_open
@@ -15,18 +15,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guardkit import GuardkitError, Progress, TrainingInterrupted
-from guardkit_mdlm.batches import Corpus, walk
+from guardkit_mdlm.batches import Corpus, ahead, walk
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.loss import MEASURES, Step, draw, joint_loss
-from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.loss import MEASURES, Counts, Layout, draw, joint_loss, lay_out
+from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import Optimiser
 from guardkit_mdlm.parallel import Workers
 from guardkit_mdlm.separate import SeparateNetworks
-from guardkit_mdlm.throughput import Throughput
+from guardkit_mdlm.throughput import Cost, Throughput, cost_of
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 LOG = "log.jsonl"
+#: Steps whose measures are read at once: a GPU that is asked after every step waits for the next.
+READ_STEPS = {"cpu": 1, "cuda": 20}
 
 #: Measures the network being trained on held-out text; the least "held_out_loss" is the best.
 Judge = Callable[[], Mapping[str, float]]
@@ -34,7 +36,8 @@ Judge = Callable[[], Mapping[str, float]]
 
 @dataclass
 class Stage:
-    """Where and how one stage runs. ``later`` names the stages that follow it."""
+    """Where and how one stage runs. ``later`` names the stages that follow it; ``reports`` holds
+    what each stage has said of itself, and is shared by all."""
 
     name: str
     corpus: Corpus
@@ -45,7 +48,7 @@ class Stage:
     workers: Workers
     progress: Progress
     judge: Judge | None = None
-    report: dict[str, Any] = field(default_factory=dict)
+    reports: dict[str, Any] = field(default_factory=dict)
 
 
 def run_stage(
@@ -54,79 +57,159 @@ def run_stage(
     """Train one stage; leaves the averaged weights in ``net``, the best judged ones where there
     is a judge. A checkpoint of a later stage means that this one is done."""
     optimiser = Optimiser(net, config, stage.total)
+    throughput = Throughput(net, stage.device)
     step = 0
     if resume and (stage.out / CHECKPOINT).is_file():
         at, tensors = _read(stage.out / CHECKPOINT)
+        stage.reports |= json.loads(at.get("reports", "{}"))
         if at["stage"] in stage.later:
             return
         if at["stage"] == stage.name:
             optimiser.restore({n: t.to(stage.device) for n, t in tensors.items()})
             step = int(at["step"])
+            if "throughput" in at:
+                throughput.restore(json.loads(at["throughput"]))
     watch = _Watch(stage, config)
     watch.resume(step)
-    throughput = Throughput(net, stage.device)
     net.train()
-    recent: dict[str, float] = {}
-    log = (
-        (stage.out / LOG).open("a", buffering=1, encoding="utf-8") if stage.workers.leads else None
-    )
+    records = _Records(stage, config)
+    steps = _steps(stage, config, net.shape, step)
+    if stage.device.type == "cuda":  # whose time it would otherwise cost
+        steps = ahead(steps)
+
+    def keep() -> None:
+        records.read()  # a network that has diverged is not kept
+        if stage.workers.leads:
+            metadata = {"stage": stage.name, "step": str(step),
+                        "throughput": json.dumps(throughput.state()),
+                        "reports": json.dumps(stage.reports)}  # fmt: skip
+            _write(stage.out / CHECKPOINT, optimiser.state(), metadata)
+
     try:
-        for batch in walk(stage.corpus, step):
+        for prepared in steps:
             if step >= stage.total or watch.stopped:
                 break
-            stage.progress(stage.name, step, stage.total, _note(recent))
-            # the same draws whether or not the run was interrupted before this step
-            seed = stage.corpus.seed * 1_000_003 + step
-            drawn = draw(batch, config, net.shape.n_classes, torch.Generator().manual_seed(seed))
-            torch.manual_seed(seed + stage.workers.rank)  # dropout
-            record = _gradients(net, drawn, stage, config)
-            if not math.isfinite(record["loss"]):
-                raise GuardkitError(
-                    f"training diverged: loss {record['loss']} at step {step} of stage "
-                    f"{stage.name!r}; try smaller rates than lr {config.lr} and lr_muon "
-                    f"{config.lr_muon}"
-                )
-            record["gradient"] = optimiser.step(step, stage.workers)
-            throughput.count(drawn)
+            stage.progress(stage.name, step, stage.total, records.note)
+            torch.manual_seed(_seed(stage, step) + stage.workers.rank)  # dropout
+            values = _gradients(net, prepared, stage, config)
+            norm = optimiser.step(step, stage.workers)
+            throughput.count(prepared.cost)
             step += 1
-            recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in record.items()}
+            judged: Mapping[str, float] = {}
             if watch.due(step):
                 with throughput.paused():
-                    record |= watch.judge(net, optimiser, step)
-            if log:
-                log.write(json.dumps({"stage": stage.name, "step": step, **record}) + "\n")
+                    judged = watch.judge(net, optimiser, step)
+            records.add(step, prepared.counts, torch.cat([values, norm[None]]), judged)
             if step % config.checkpoint_steps == 0:
-                _write_checkpoint(stage, optimiser, step)
+                keep()
+        stage.progress(stage.name, stage.total, stage.total, records.note)
+        keep()
     except TrainingInterrupted:
-        _write_checkpoint(stage, optimiser, step)
+        keep()
         raise
     finally:
-        if log:
-            log.close()
-    stage.progress(stage.name, stage.total, stage.total, _note(recent))
-    _write_checkpoint(stage, optimiser, step)
+        records.close()
     optimiser.averaged()
     watch.restore_best(net)
-    stage.report |= throughput.report() | watch.report(step)
+    stage.reports[stage.name] = throughput.report() | watch.report(step)
     net.eval()
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A step, laid out for this process: what is made of it before the device is needed."""
+
+    parts: list[Layout]
+    counts: Counts
+    cost: Cost
+
+
+def _steps(
+    stage: Stage, config: MdlmConfig, shape: NetworkShape, first: int
+) -> Iterator[_Prepared]:
+    """Yield the steps of a stage from ``first`` on, without end."""
+    of = stage.workers.count * config.accumulate
+    for step, batch in enumerate(walk(stage.corpus, first), start=first):
+        # the same draws whether or not the run was interrupted before this step
+        rng = torch.Generator().manual_seed(_seed(stage, step))
+        drawn = draw(batch, config, shape.n_classes, rng)
+        counts = drawn.counts
+        parts = [drawn.part(n, of) for n in range(stage.workers.rank, of, stage.workers.count)]
+        layouts = [
+            lay_out(part, counts, config, shape.mask_id) for part in parts if len(part.shown_B)
+        ]
+        if stage.device.type == "cuda":  # pinned memory is copied without waiting
+            layouts = [layout.moved(Tensor.pin_memory) for layout in layouts]
+        cost = cost_of(drawn, shape, pairs=config.pair_weight > 0)
+        yield _Prepared(layouts, counts, cost)
+
+
+def _seed(stage: Stage, step: int) -> int:
+    return stage.corpus.seed * 1_000_003 + step
+
+
 def _gradients(
-    net: Denoiser | SeparateNetworks, drawn: Step, stage: Stage, config: MdlmConfig
-) -> dict[str, float]:
-    """Run this process's rows, in ``config.accumulate`` parts, and return the step's measures."""
-    workers, counts = stage.workers, drawn.counts
-    of = workers.count * config.accumulate
+    net: Denoiser | SeparateNetworks, prepared: _Prepared, stage: Stage, config: MdlmConfig
+) -> Tensor:
+    """Run this process's rows and return the whole step's loss and measures, on the device."""
     totals = torch.zeros(1 + len(MEASURES), device=stage.device)
-    for number in range(workers.rank, of, workers.count):
-        part = drawn.part(number, of)
-        if len(part.batch.label_B) == 0:
-            continue
-        loss, measures = joint_loss(net, part, counts, config, stage.device)
+    for part in prepared.parts:
+        loss, measures = joint_loss(net, part.to(stage.device), config)
         loss.backward()  # type: ignore[no-untyped-call]
         totals += torch.cat([loss.detach()[None], measures])
-    values = workers.sum(totals).tolist()
-    record = dict(zip(("loss", *MEASURES), values, strict=True))
+    return stage.workers.sum(totals)
+
+
+class _Records:
+    """The log: what every step measured, read from the device some steps at a time."""
+
+    def __init__(self, stage: Stage, config: MdlmConfig) -> None:
+        self.stage, self.config = stage, config
+        self.at_once = READ_STEPS[stage.device.type]
+        self.pending: list[tuple[int, Counts, Tensor, Mapping[str, float]]] = []
+        self.recent: dict[str, float] = {}
+        self.file: TextIO | None = None
+        if stage.workers.leads:
+            self.file = (stage.out / LOG).open("a", buffering=1, encoding="utf-8")
+
+    @property
+    def note(self) -> str:
+        shown = ("text", "label", "pair")
+        return " ".join(f"{k} {v:.3f}" for k, v in self.recent.items() if k in shown)
+
+    def add(self, step: int, counts: Counts, values: Tensor, judged: Mapping[str, float]) -> None:
+        """Take step number ``step``'s loss, MEASURES and gradient norm."""
+        self.pending.append((step, counts, values, judged))
+        if len(self.pending) >= self.at_once:
+            self.read()
+
+    def read(self) -> None:
+        """Write down what is pending. Raises GuardkitError where a loss is no number."""
+        if not self.pending:
+            return
+        rows = torch.stack([values for _, _, values, _ in self.pending]).tolist()
+        pending, self.pending = self.pending, []
+        for (step, counts, _, judged), row in zip(pending, rows, strict=True):
+            record = _record(row, counts)
+            if not math.isfinite(record["loss"]):
+                raise GuardkitError(
+                    f"training diverged: loss {record['loss']} at step {step - 1} of stage "
+                    f"{self.stage.name!r}; try smaller rates than lr {self.config.lr} and lr_muon "
+                    f"{self.config.lr_muon}"
+                )
+            self.recent = {k: 0.98 * self.recent.get(k, v) + 0.02 * v for k, v in record.items()}
+            if self.file:
+                line = {"stage": self.stage.name, "step": step, **record, **judged}
+                self.file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+
+def _record(row: Sequence[float], counts: Counts) -> dict[str, float]:
+    """Name a step's values; a measure of no row is left out."""
+    record = dict(zip(("loss", *MEASURES, "gradient"), row, strict=True))
     present = {
         "text": counts.text, "label": counts.label, "label_accuracy": counts.label,
         "pair": counts.pair, "pair_accuracy": counts.pair,
@@ -190,16 +273,6 @@ class _Watch:
 
     def report(self, step: int) -> dict[str, Any]:
         return {"steps": step} | ({"best": self.best} if self.best else {})
-
-
-def _note(recent: Mapping[str, float]) -> str:
-    return " ".join(f"{k} {v:.3f}" for k, v in recent.items() if k in ("text", "label", "pair"))
-
-
-def _write_checkpoint(stage: Stage, optimiser: Optimiser, step: int) -> None:
-    if stage.workers.leads:
-        metadata = {"stage": stage.name, "step": str(step)}
-        _write(stage.out / CHECKPOINT, optimiser.state(), metadata)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

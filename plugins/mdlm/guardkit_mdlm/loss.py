@@ -8,10 +8,10 @@
 PAIR teaches the ratio that the generative scorer reads; G alone spends its gradient on
 language.
 
-A step is drawn whole and on the CPU (``draw``), then split into the parts that a process or a
-micro-batch runs (``Step.part``). A part's loss is its share of the step's: the sum over all
-parts, and of their gradients, is the same however the rows are split. Shapes and positions
-are known before anything reaches the device, so nothing waits for it.
+A step is drawn whole (``draw``), then split into the parts that a process or a micro-batch runs
+(``Step.part``). A part's loss is its share of the step's: the sum over all parts, and of their
+gradients, is the same however the rows are split. All of that, and each part's ``Layout``, is
+made on the CPU: the device is asked nothing, so it is never waited for.
 
 Shapes: B rows of the step, L tokens, X = 2P + H sequences of one network pass (P rows with
 their label shown, the same P with a rival's where PAIR counts, H rows with it hidden), N masked
@@ -20,13 +20,15 @@ tokens of these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guardkit_mdlm.batches import Batch
+from guardkit_mdlm.batches import Batch, unless_all
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.diffusion import fixed_size_mask
 from guardkit_mdlm.model import Denoiser
@@ -111,68 +113,108 @@ def draw(batch: Batch, config: MdlmConfig, n_classes: int, rng: torch.Generator)
     return Step(batch, mask_BL, shown_B, (batch.label_B + away_B) % max(1, n_classes))
 
 
-def joint_loss(
-    net: Denoiser | SeparateNetworks,
-    step: Step,
-    counts: Counts,
-    config: MdlmConfig,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Return this part's share of the step's loss, and of its ``MEASURES``.
+@dataclass(frozen=True)
+class Layout:
+    """A part of a step as the device runs it: every index, weight and shape of its loss."""
 
-    ``counts`` are the whole step's, not the part's.
+    ids_XL: Tensor  # noised
+    class_X: Tensor
+    real_XL: Tensor | None
+    features_XF: Tensor | None
+    at_N: Tensor  # where the masked tokens stand among X * L positions
+    row_N: Tensor
+    class_N: Tensor
+    target_N: Tensor
+    share_X: Tensor  # of the text loss, for each of a row's masked tokens
+    range_X: Tensor
+    by_range: Tensor  # over how many rows of the step a range's text loss is a mean
+    label_H: Tensor | None  # None where no row has a label to be found
+    pairs: int  # rows label shown that have a rival's after them; 0 without PAIR
+    shown: int
+    counts: Counts
+
+    def moved(self, how: Callable[[Tensor], Tensor]) -> Layout:
+        """Return it with every tensor as ``how`` makes it."""
+        changed: dict[str, Any] = {
+            k: how(v) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
+        return replace(self, **changed)
+
+    def to(self, device: torch.device) -> Layout:
+        return self.moved(lambda x: x.to(device, non_blocking=True))
+
+
+def lay_out(step: Step, counts: Counts, config: MdlmConfig, mask_id: int) -> Layout:
+    """Arrange this part's rows for one pass over [label shown | its rival | label hidden].
+
+    On the CPU. ``counts`` are the whole step's, not the part's.
     """
     batch = step.batch
     shown_P = step.shown_B.nonzero()[:, 0]
     hidden_H = (~step.shown_B).nonzero()[:, 0]
     P = len(shown_P)
-
-    # one pass over [label shown | its rival | label hidden]
     pairs = P if config.pair_weight else 0
     row_X = torch.cat([shown_P, shown_P[:pairs], hidden_H])
     own_P, rival_P = batch.label_B[shown_P] + 1, step.rival_B[shown_P[:pairs]] + 1
     class_X = torch.cat([own_P, rival_P, torch.zeros_like(hidden_H)])
-    ids_XL, mask_XL, real_XL = batch.ids_BL[row_X], step.mask_BL[row_X], batch.real_BL[row_X]
-    row_N, _ = at_N2 = mask_XL.nonzero(as_tuple=True)
-    target_N = ids_XL[at_N2]
+    ids_XL, mask_XL = batch.ids_BL[row_X], step.mask_BL[row_X]
+    row_N, column_N = mask_XL.nonzero(as_tuple=True)
     masked_X = mask_XL.sum(1)
     # the text loss counts the true class only
     share_X = torch.where(masked_X > 0, 1 / (masked_X * max(1, counts.text)), 0.0)
     share_X[P : P + pairs] = 0
-    range_X = step.range_B[row_X]
-    label_H = batch.label_B[hidden_H]
-    by_range = torch.tensor(counts.text_by_range).clamp(min=1)
-
-    def there(x: Tensor) -> Tensor:
-        return x.to(device, non_blocking=True)
-
-    noised_XL, real_XL = there(ids_XL.masked_fill(mask_XL, net.shape.mask_id)), there(real_XL)
-    features: dict[str, Tensor] = {}
+    features_XF = None
     if batch.features_BF is not None:
         # features of the whole text would give masked tokens away, and the label shown
         whole_X = (masked_X == 0) & (class_X == 0)
-        features["features_BF"] = there(batch.features_BF[row_X] * whole_X[:, None])
-    slot_XD, x_XLD = net(noised_XL, there(class_X), real_XL, **features)
-    x_ND = x_XLD.flatten(0, 1)[there(row_N * mask_XL.shape[1] + at_N2[1])]
-    values_N = net.token_log_probs(x_ND, there(class_X[row_N]), there(target_N))
-    sums_X = values_N.new_zeros(len(row_X)).index_add(0, there(row_N), values_N)
+        features_XF = batch.features_BF[row_X] * whole_X[:, None]
+    label_H = batch.label_B[hidden_H]
+    return Layout(
+        ids_XL=ids_XL.masked_fill(mask_XL, mask_id),
+        class_X=class_X,
+        real_XL=unless_all(batch.real_BL[row_X]),
+        features_XF=features_XF,
+        at_N=row_N * mask_XL.shape[1] + column_N,
+        row_N=row_N,
+        class_N=class_X[row_N],
+        target_N=ids_XL[row_N, column_N],
+        share_X=share_X,
+        range_X=step.range_B[row_X],
+        by_range=torch.tensor(counts.text_by_range).clamp(min=1),
+        label_H=label_H if bool((label_H >= 0).any()) else None,
+        pairs=pairs,
+        shown=P,
+        counts=counts,
+    )
 
-    text_X = -sums_X * there(share_X)
+
+def joint_loss(
+    net: Denoiser | SeparateNetworks, part: Layout, config: MdlmConfig
+) -> tuple[Tensor, Tensor]:
+    """Return this part's share of the step's loss, and of its ``MEASURES``."""
+    counts, pairs = part.counts, part.pairs
+    features = {} if part.features_XF is None else {"features_BF": part.features_XF}
+    slot_XD, x_XLD = net(part.ids_XL, part.class_X, part.real_XL, **features)
+    x_ND = x_XLD.flatten(0, 1).index_select(0, part.at_N)
+    values_N = net.token_log_probs(x_ND, part.class_N, part.target_N)
+    sums_X = values_N.new_zeros(len(part.class_X)).index_add(0, part.row_N, values_N)
+
+    text_X = -sums_X * part.share_X
     G = text_X.sum()
-    lead_P = sums_X[:pairs] - sums_X[P : P + pairs]
+    lead_P = sums_X[:pairs] - sums_X[part.shown : part.shown + pairs]
     PAIR = CE = pair_right = label_right = G.new_zeros(())
     if isinstance(net, Denoiser) and pairs:
         PAIR = F.softplus(-net.log_tau.float().exp() * lead_P).sum() / max(1, counts.pair)
         pair_right = (lead_P > 0).sum() / max(1, counts.pair)
-    if isinstance(net, Denoiser) and bool((label_H >= 0).any()):
-        own = slice(P + pairs, None)
-        logits_HC = net.label_logits(slot_XD[own], noised_XL[own], real_XL[own])
-        label_H = there(label_H)
+    if isinstance(net, Denoiser) and part.label_H is not None:
+        own, label_H = slice(part.shown + pairs, None), part.label_H
+        real_HL = None if part.real_XL is None else part.real_XL[own]
+        logits_HC = net.label_logits(slot_XD[own], part.ids_XL[own], real_HL)
         CE = F.cross_entropy(logits_HC, label_H, ignore_index=-1, reduction="sum") / counts.label
         label_right = (logits_HC.argmax(1) == label_H).sum() / counts.label
     loss = config.text_weight * G + config.label_weight * CE + config.pair_weight * PAIR
     with torch.no_grad():
-        ranges = G.new_zeros(MASK_RANGES).index_add(0, there(range_X), text_X.detach())
-        ranges = ranges * counts.text / there(by_range)
+        ranges = G.new_zeros(MASK_RANGES).index_add(0, part.range_X, text_X.detach())
+        ranges = ranges * counts.text / part.by_range
         measures = torch.stack([G, CE, PAIR, label_right, pair_right]).detach()
     return loss, torch.cat([measures, ranges])

@@ -67,6 +67,7 @@ class Optimiser:
                 [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()],
                 betas=(0.9, 0.98),
                 eps=1e-10,
+                fused=True if next(net.parameters()).device.type == "cuda" else None,
             )
         ]
         if hidden:
@@ -80,12 +81,16 @@ class Optimiser:
             )
         self.base_rates = [g["lr"] for o in self.optimisers for g in o.param_groups]
 
-    def step(self, step: int, workers: Workers) -> float:
-        """Apply all processes' gradients as step number ``step``; return their norm."""
-        for name, parameter in self.net.named_parameters():
-            if parameter.grad is not None:
-                self.masters[name].grad = parameter.grad.float()
-                parameter.grad = None
+    def step(self, step: int, workers: Workers) -> Tensor:
+        """Apply all processes' gradients as step number ``step``; return their norm, a scalar."""
+        learning = [
+            (self.masters[n], p) for n, p in self.net.named_parameters() if p.grad is not None
+        ]
+        grads = [torch.empty_like(master) for master, _ in learning]
+        # one kernel for all, here and below: a GPU would wait for hundreds to be launched
+        torch._foreach_copy_(grads, [p.grad for _, p in learning if p.grad is not None])
+        for (master, parameter), grad in zip(learning, grads, strict=True):
+            master.grad, parameter.grad = grad, None
         workers.sum_gradients(self.masters)
         norm = nn.utils.clip_grad_norm_(self.masters.values(), self.config.grad_clip)
         factor = _rate(step, self.total_steps, self.config)
@@ -97,10 +102,11 @@ class Optimiser:
             optimiser.zero_grad()
         decay = min(self.config.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            for name, master in self.masters.items():
-                self.average[name].lerp_(master, 1 - decay)
+            torch._foreach_lerp_(
+                list(self.average.values()), list(self.masters.values()), 1 - decay
+            )
         self._to_net(self.masters)
-        return float(norm)
+        return norm
 
     def averaged(self) -> None:
         """Put the averaged weights into the network."""
@@ -137,10 +143,9 @@ class Optimiser:
         self.current()
 
     def _to_net(self, weights: Mapping[str, Tensor]) -> None:
+        own = [(p, weights[n]) for n, p in self.net.named_parameters() if n in weights]
         with torch.no_grad():
-            for name, parameter in self.net.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+            torch._foreach_copy_([p for p, _ in own], [w for _, w in own])
 
 
 def is_body(name: str) -> bool:

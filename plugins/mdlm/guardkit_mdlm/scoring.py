@@ -262,19 +262,20 @@ class MdlmClassifier:
 
     def _gradient_evidence(self, piece: TokenIds, features_WF: Float32 | None) -> np.ndarray:
         features_1F = None if features_WF is None else features_WF[:1]  # all windows share them
-        batch = pad_batch([piece], np.zeros(1), features_1F).to(self._device)
-        null_B = torch.zeros_like(batch.label_B)
+        batch = pad_batch([piece], np.zeros(1), features_1F)
+        ids_BL, real_BL, features_BF = batch.inputs(self._device)
         net = self._joint
-        x_BLD = net.vocab_embed(batch.ids_BL).detach().requires_grad_()
-        slot_BD, _ = net.from_embeddings(x_BLD, null_B, batch.real_BL, batch.features_BF)
-        logits_BC = net.label_logits(slot_BD, batch.ids_BL, batch.real_BL)
+        x_BLD = net.vocab_embed(ids_BL).detach().requires_grad_()
+        null_B = torch.zeros_like(ids_BL[:, 0])
+        slot_BD, _ = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
+        logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
         columns: list[Tensor] = []
         for c in range(len(self.labels)):
             (gradient_BLD,) = torch.autograd.grad(logits_BC[0, c], x_BLD, retain_graph=True)
             columns.append((gradient_BLD.float() * x_BLD.detach().float()).sum(-1)[0])
         values_LC = torch.stack(columns, dim=-1)
         if net.shape.wide:
-            bias_LC = net.class_bias.detach().float()[:, batch.ids_BL[0]].T
+            bias_LC = net.class_bias.detach().float()[:, ids_BL[0]].T
             values_LC = (
                 values_LC + net.wide_scale.detach().float() * bias_LC / max(1, len(piece)) ** 0.5
             )

@@ -35,7 +35,9 @@ class SeparateNetworks(nn.Module):
         """What an artefact's ``network`` says of these beside their shape."""
         return {"separate": {"start_id": self.start_id}}
 
-    def forward(self, ids_BL: Tensor, class_B: Tensor, real_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids_BL: Tensor, class_B: Tensor, real_BL: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the first position's state_BD, of no use here, and text states_BLD.
 
         Classes are numbered 1..C. Raises ValueError for the null class, 0.
@@ -45,14 +47,15 @@ class SeparateNetworks(nn.Module):
         skipped = 0
         if self.start_id is not None:
             ids_BL = F.pad(ids_BL, (1, 0), value=self.start_id)
-            real_BL = F.pad(real_BL, (1, 0), value=True)
+            real_BL = None if real_BL is None else F.pad(real_BL, (1, 0), value=True)
             skipped = 1
         weight = next(self.parameters())
         x_BLD = weight.new_zeros(*ids_BL.shape, self.shape.hidden_dim)
         for number, network in enumerate(self.networks, start=1):
             own_B = class_B == number
             if bool(own_B.any()):
-                _, x_BLD[own_B] = network(ids_BL[own_B], class_B[own_B], real_BL[own_B])
+                own_BL = None if real_BL is None else real_BL[own_B]
+                _, x_BLD[own_B] = network(ids_BL[own_B], class_B[own_B], own_BL)
         return x_BLD[:, 0], x_BLD[:, skipped:]
 
     def token_log_probs(self, x_ND: Tensor, class_N: Tensor, target_N: Tensor) -> Tensor:

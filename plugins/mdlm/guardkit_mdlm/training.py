@@ -33,7 +33,7 @@ from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures, learn_features
 from guardkit_mdlm.inference import one_pass_logits
-from guardkit_mdlm.loop import Judge, Stage, run_stage
+from guardkit_mdlm.loop import CHECKPOINT, Judge, Stage, run_stage
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.parallel import Workers, join
@@ -121,7 +121,9 @@ def fit(
     dtype = pick_dtype(config.dtype, where)
     workers = join(where)
     texts = [*labelled.ids, *(unlabelled.ids if unlabelled else ())]
-    net = _network(tokenizer, labelled, texts, len(labels), config, start).to(where, dtype)
+    # a checkpoint holds every weight that is counted for, which takes a while
+    counted = [] if resume and (out / CHECKPOINT).is_file() else texts
+    net = _network(tokenizer, labelled, counted, len(labels), config, start).to(where, dtype)
     if config.compile:
         net.compile(dynamic=True)
 
@@ -145,10 +147,9 @@ def fit(
         )
         stage = Stage(
             name, corpus, steps_of(corpus, epochs), [p[0] for p in plan[number + 1 :]],
-            out, where, workers, progress, stage_judge,
+            out, where, workers, progress, stage_judge, reports,
         )  # fmt: skip
         run_stage(net, stage, config, resume=resume)
-        reports[name] = stage.report
 
     folder = out / "artefact"
     if workers.leads:
@@ -211,7 +212,8 @@ def _network(
     config: MdlmConfig,
     start: Pretrained | None,
 ) -> Denoiser | SeparateNetworks:
-    """Return the network as it is before the first step."""
+    """Return the network as it is before the first step; without ``texts`` its embeddings are
+    left random."""
     shape = NetworkShape(
         vocab_size=tokenizer.get_vocab_size() + 1,  # MASK is the last id
         hidden_dim=config.hidden_dim,
@@ -235,7 +237,7 @@ def _network(
     start_from_naive_bayes(net, labelled.ids, labelled.labels_N, shared=start is None)
     if start is not None:
         start.fill(net)
-    elif config.embeddings == "cooccurrence":
+    elif config.embeddings == "cooccurrence" and texts:
         start_from_cooccurrence(net, texts)
     return net
 
