@@ -259,7 +259,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # The fused kernel's backward pass takes three times as long as plain products here
         # (45 against 14.5 ms: 78 heads of 129 x 64, one Zen 4 core, torch 2.13), its forward
-        # pass half as long again (8.9 against 5.1 ms: 32 heads of 257 x 64).
+        # pass over half as long again (8.9 against 5.1 ms: 32 heads of 257 x 64).
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
         if seen is not None:
             scores = scores.masked_fill_(~seen, -torch.inf)
