@@ -6,9 +6,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,12 +35,14 @@ _RESERVED |= {"probabilities", "model"}
 @dataclass(slots=True)
 class Summary:
     """What a run did. ``unreadable`` rows had no text; ``undecided`` ones had a text that could
-    not be judged."""
+    not be judged; ``differing`` ones a shadow policy would have treated otherwise (None: there
+    was none)."""
 
     rows: int = 0
     texts: int = 0
     unreadable: int = 0
     undecided: int = 0
+    differing: int | None = None
     actions: Counter[Action] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -98,15 +100,7 @@ def decision_record(decision: Decision) -> Record:
     record: Record = {
         "id": decision.id,
         "action": decision.action,
-        "categories": {
-            name: {
-                "action": c.action,
-                "score": _rounded(c.score),
-                "threshold": _rounded(c.threshold),
-                "decided_by": c.decided_by,
-            }
-            for name, c in decision.categories.items()
-        },
+        "categories": {name: _category(asdict(c)) for name, c in decision.categories.items()},
         "error": decision.error,
         "truncated": decision.truncated,
         "route": [
@@ -116,8 +110,14 @@ def decision_record(decision: Decision) -> Record:
         "policy": decision.policy,
     }
     if decision.shadow is not None:
-        record["shadow"] = decision.shadow
+        categories = decision.shadow.get("categories", {})
+        rounded = {name: _category(c) for name, c in categories.items()}
+        record["shadow"] = {**decision.shadow, **({"categories": rounded} if categories else {})}
     return record
+
+
+def _category(c: Mapping[str, Any]) -> Record:
+    return {**c, "score": _rounded(c["score"]), "threshold": _rounded(c["threshold"])}
 
 
 def check_kept(names: Sequence[str]) -> None:
@@ -161,6 +161,10 @@ def _count(summary: Summary, row: Row, record: Record) -> None:
         summary.undecided += 1
     if "action" in record:
         summary.actions[record["action"]] += 1
+    if "policy" in record.get("shadow", {}):
+        summary.differing = (summary.differing or 0) + (
+            record["shadow"]["action"] != record["action"]
+        )
 
 
 class _Output:

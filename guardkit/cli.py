@@ -157,6 +157,13 @@ def classify(
         ),
     ],
     policy: PolicyOption = None,
+    shadow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A second policy: decides too, into the field `shadow`, and changes nothing.",
+        ),
+    ] = None,
     model: ModelOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: standard output.")
@@ -184,6 +191,8 @@ def classify(
 
     if policy and model:
         raise UsageError("give --policy or --model, not both")
+    if model and shadow:
+        raise UsageError("--shadow stands beside a policy, not beside --model")
     if model and fail_on:
         raise UsageError("--fail-on needs a policy: a model alone flags nothing")
     if out and out.resolve() == Path(file).resolve():
@@ -193,9 +202,10 @@ def classify(
     try:
         with read_rows(file, keep=fields) as rows:
             if model:
-                judge = batch.model_judge(load_model(model, device=device))
+                judge = batch.model_judge(load_model(model, device=device, backend=backend))
             else:
-                judge = batch.policy_judge(load_policy(policy, device=device))
+                router = load_policy(policy, shadow=shadow, device=device, backend=backend)
+                judge = batch.policy_judge(router)
             with console.terminal_progress(beside_output=out is None) as progress:
                 summary = batch.classify(rows, judge, out, progress=progress)
     except BrokenPipeError:

@@ -124,6 +124,8 @@ def summary_line(summary: Summary, out: Path | None) -> str:
     actions = [f"{summary.actions[a]:,} {a}" for a in SEVERITY if summary.actions[a]]
     troubles = {"unreadable": summary.unreadable, "could not be judged": summary.undecided}
     parts = [*actions, *(f"{n:,} {what}" for what, n in troubles.items() if n)]
+    if summary.differing is not None:
+        parts.append(f"{summary.differing:,} would differ under the shadow policy")
     speed = (
         f"{summary.rows:,} lines in {summary.seconds:.1f} s ({summary.texts_per_s:,.0f} texts/s)"
     )

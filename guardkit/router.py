@@ -7,7 +7,7 @@ A router holds a checked policy and loads each model when a text first needs it;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from guardkit import artefact
-from guardkit.errors import ClassifierError, GuardkitError, RunError
+from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError
 from guardkit.models import Model, find_model, load_model
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy import Policy, policies_dir
@@ -29,18 +29,28 @@ DEFAULT_POLICY = "default.yaml"
 def load_policy(
     path: str | Path | None = None,
     *,
+    shadow: str | Path | None = None,
     device: str = "auto",
     backend: str = "torch",
     plugins: Plugins | None = None,
 ) -> PolicyRouter:
     """Return a router for the policy at ``path`` (None: the default that comes with guardkit).
 
-    Checks the whole file and loads no model: each loads when a text first needs it. Raises
-    PolicyError with every mistake.
+    ``shadow`` is a policy that decides beside it, into ``Decision.shadow``, and changes nothing.
+    Checks the whole files and loads no model: each loads when a text first needs it. Raises
+    PolicyError with every mistake, UsageError where ``path`` itself has ``mode: shadow``.
     """
     plugins = plugins or installed_plugins()
     policy = check_policy(path or policies_dir() / DEFAULT_POLICY, plugins)
-    return PolicyRouter(policy, device=device, backend=backend, plugins=plugins)
+    router = PolicyRouter(policy, device=device, backend=backend, plugins=plugins)
+    if shadow is not None:
+        if policy.mode == "shadow":
+            raise UsageError(
+                f"{policy.path}: has `mode: shadow` and allows every text, so nothing can stand in "
+                "its shadow; set `mode: enforce`, or compare the two with `guardkit policy diff`"
+            )
+        router.shadow_with(check_policy(shadow, plugins))
+    return router
 
 
 def check_policy(
@@ -71,10 +81,20 @@ class PolicyRouter:
     def __init__(self, policy: Policy, *, device: str, backend: str, plugins: Plugins) -> None:
         self.policy = policy
         self._plugins = plugins
+        self._device, self._backend = device, backend
         self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
         find = _finder(policy.path, plugins)
         self._folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
         self._models: dict[Path, Model] = {}
+        self._shadow: PolicyRouter | None = None
+
+    def shadow_with(self, policy: Policy) -> None:
+        """Decide every text by ``policy`` too, into ``Decision.shadow``; a model that both use
+        is loaded once and reads a text once."""
+        self._shadow = PolicyRouter(
+            policy, device=self._device, backend=self._backend, plugins=self._plugins
+        )
+        self._shadow._models = self._models
 
     @property
     def hash(self) -> str:
@@ -113,15 +133,7 @@ class PolicyRouter:
         ids = list(range(len(texts))) if ids is None else list(ids)
         if len(ids) != len(texts):
             raise ValueError(f"{len(ids)} ids for {len(texts)} texts")
-        if not texts:
-            return []
-        decisions = self._decide(texts, ids)
-        try:
-            self._plugins.notify_decided(texts, decisions, self.policy)
-        except Exception as error:  # an audit that fails must not pass unseen
-            reason = f"{type(error).__name__}: {error}"
-            raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
-        return decisions
+        return self._decided(texts, ids)[0]
 
     def decide_rows(self, rows: Sequence[Row]) -> list[Decision]:
         """Return one decision per row, in order.
@@ -131,13 +143,12 @@ class PolicyRouter:
         """
         texts = [text for row in rows if row.error is None for text in row.texts]
         ids = [row.id for row in rows if row.error is None for _ in row.texts]
-        decisions = iter(self.decide(texts, ids))
-        result = []
-        for row in rows:
-            own = [next(decisions) for _ in row.texts] if row.error is None else []
-            unjudged = row.error or "no text to judge"
-            result.append(self._worst(own) if own else self._unjudged(row.id, unjudged))
-        return result
+        live, shadows = self._decided(texts, ids)
+        result = self._of_rows(rows, live)
+        if self._shadow is None:
+            return result
+        beside = self._shadow._of_rows(rows, shadows)
+        return [_with_shadow(d, s) for d, s in zip(result, beside, strict=True)]
 
     def run_tests(self) -> list[CaseResult]:
         """Decide the texts of the policy's ``tests`` block and compare.
@@ -146,7 +157,8 @@ class PolicyRouter:
         plugin is told: nothing here was decided in earnest.
         """
         cases = self.policy.tests
-        decisions = self._decide([c.text for c in cases], range(len(cases))) if cases else []
+        texts = [case.text for case in cases]
+        decisions = self._decide(self._batch(texts), range(len(cases))) if cases else []
         results = []
         for case, decision in zip(cases, decisions, strict=True):
             got = {name: decision.categories[name].action for name in case.expect}
@@ -154,13 +166,42 @@ class PolicyRouter:
             results.append(CaseResult(case.text, case.expect, got, decision.error, passed))
         return results
 
-    def _decide(self, texts: Sequence[str], ids: Sequence[Any]) -> list[Decision]:
-        batch = Batch(texts, self.model, self._plugins.combiners)
+    def _decided(
+        self, texts: Sequence[str], ids: Sequence[Any]
+    ) -> tuple[list[Decision], list[Decision]]:
+        """Return the decisions and, where a policy stands in the shadow, that policy's; the
+        plugins that the live policy names have been told."""
+        if not texts:
+            return [], []
+        batch = self._batch(texts)
+        live, shadows = self._decide(batch, ids), []
+        if self._shadow is not None:
+            shadows = self._shadow._decide_unheard(batch, ids)
+            live = [_with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
+        try:
+            self._plugins.notify_decided(texts, live, self.policy)
+        except Exception as error:  # an audit that fails must not pass unseen
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
+        return live, shadows
+
+    def _decide_unheard(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
+        """Decide in the shadow of another policy: what goes wrong here must not reach it."""
+        try:
+            return self._decide(batch.beside(self.model), ids)
+        except Exception as error:  # recorded in every decision; never swallowed
+            reason = f"{type(error).__name__}: {error}"
+            return [self._unjudged(id, reason) for id in ids]
+
+    def _batch(self, texts: Sequence[str]) -> Batch:
+        return Batch(texts, self.model, self._plugins.combiners)
+
+    def _decide(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
         names = list(self.policy.categories)
         judged = [batch.judge(name, category) for name, category in self.policy.categories.items()]
         columns = zip(*(decisions for decisions, _ in judged), strict=True)
         severity_N = np.max([severities_N for _, severities_N in judged], axis=0)
-        errors = [batch.errors.get(i) for i in range(len(texts))]
+        errors = [batch.errors.get(i) for i in range(len(batch.texts))]
         actions, shadows = self._actions([SEVERITY[s] for s in severity_N.tolist()])
         policy = self.hash[:12]
         return [
@@ -184,6 +225,15 @@ class PolicyRouter:
         if self.policy.mode == "shadow":
             return ["allow"] * len(actions), [{"action": action} for action in actions]
         return actions, [None] * len(actions)
+
+    def _of_rows(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Decision]:
+        """Return a decision for each row; ``decisions`` are those of the readable rows' texts."""
+        of_texts, result = iter(decisions), []
+        for row in rows:
+            own = [next(of_texts) for _ in row.texts] if row.error is None else []
+            unjudged = row.error or "no text to judge"
+            result.append(self._worst(own) if own else self._unjudged(row.id, unjudged))
+        return result
 
     def _worst(self, decisions: Sequence[Decision]) -> Decision:
         """Return one decision for several texts: each category's is that of its worst text."""
@@ -225,6 +275,19 @@ class PolicyRouter:
 def _finder(policy: Path, plugins: Plugins) -> FindModel:
     base = policy.absolute().parent
     return lambda plugin, ref: find_model(ref, family=plugin, base=base, plugins=plugins)
+
+
+def _with_shadow(live: Decision, shadow: Decision) -> Decision:
+    """Return ``live`` with what ``shadow`` would have done; under a shadow policy's own
+    ``mode: shadow`` too."""
+    action = max((c.action for c in shadow.categories.values()), key=SEVERITY.index)
+    record = {
+        "action": action,
+        "categories": {name: asdict(c) for name, c in shadow.categories.items()},
+        "error": shadow.error,
+        "policy": shadow.policy,
+    }
+    return replace(live, shadow=record)
 
 
 def _badness(category: str, decision: Decision) -> tuple[int, float]:

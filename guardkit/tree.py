@@ -67,6 +67,7 @@ class Batch:
         texts: Sequence[str],
         model: Callable[[str], Model],
         combiners: Mapping[str, Combiner],
+        scores: dict[Path, _Scores] | None = None,
     ) -> None:
         self.texts = texts
         self.model = model
@@ -74,7 +75,12 @@ class Batch:
         self.errors: dict[int, str] = {}
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
-        self._scores: dict[Path, _Scores] = {}
+        self._scores: dict[Path, _Scores] = {} if scores is None else scores
+
+    def beside(self, model: Callable[[str], Model]) -> Batch:
+        """Return a batch of the same texts for another policy, whose members ``model`` finds; a
+        model that both policies ask scores each text once."""
+        return Batch(self.texts, model, self.combiners, self._scores)
 
     def judge(self, name: str, category: Category) -> tuple[list[CategoryDecision], IntArray]:
         """Return category ``name``'s decision for every text, and its action's severity."""
@@ -125,7 +131,8 @@ class Batch:
             scores.logits_NC[new_N] = scored.logits_NC
             scores.done_N[new_N] = True
             scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
-            self.truncated_N[new_N] |= scored.truncated_N
+            scores.truncated_N[new_N] = scored.truncated_N
+        self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores
 
 
@@ -135,6 +142,7 @@ class _Scores:
     def __init__(self, n: int, n_labels: int) -> None:
         self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
         self.done_N = np.zeros(n, bool)
+        self.truncated_N = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
 
 
