@@ -57,7 +57,10 @@ class Pattern(_Frozen):
     """A regular expression (google-re2: linear time), searched anywhere in the text."""
 
     re2: str = Field(min_length=1)
-    on: Literal["raw"] = Field(default="raw", description="raw: the text as it came")
+    on: Literal["raw", "canonical"] = Field(
+        default="raw",
+        description="raw: the text as it came; canonical: what hides letters undone, accents off",
+    )
 
 
 class PatternNode(_Node):

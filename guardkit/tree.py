@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.canonical import canonical
 from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
 from guardkit.models import Model
 from guardkit.policy import (
@@ -76,11 +77,21 @@ class Batch:
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
         self._scores: dict[Path, _Scores] = {} if scores is None else scores
+        self._canonical: dict[int, str] = {}
 
     def beside(self, model: Callable[[str], Model]) -> Batch:
         """Return a batch of the same texts for another policy, whose members ``model`` finds; a
         model that both policies ask scores each text once."""
         return Batch(self.texts, model, self.combiners, self._scores)
+
+    def raw(self, i: int) -> str:
+        return self.texts[i]
+
+    def canonical(self, i: int) -> str:
+        """Return the canonical form of text ``i``, found once for all patterns."""
+        if i not in self._canonical:
+            self._canonical[i] = canonical(self.texts[i])
+        return self._canonical[i]
 
     def judge(self, name: str, category: Category) -> tuple[list[CategoryDecision], IntArray]:
         """Return category ``name``'s decision for every text, and its action's severity."""
@@ -226,7 +237,8 @@ class _Tree:
 
     def _pattern(self, node: PatternNode, index_N: IntArray) -> _Value:
         search = compile_pattern(node.pattern.re2).search
-        texts = (self.batch.texts[i].encode("utf-8", "replace") for i in index_N.tolist())
+        form = self.batch.canonical if node.pattern.on == "canonical" else self.batch.raw
+        texts = (form(i).encode("utf-8", "replace") for i in index_N.tolist())
         matched_N = np.array([search(text) is not None for text in texts])
         value_N = np.where(matched_N, np.inf, np.nan)
         return _Value(value_N, value_N, np.where(matched_N, self._by(node, len(index_N)), -1))

@@ -22,7 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("text", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("text", "canonical", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
     ("hookspecs",),
     ("plugins",),
     ("policy", "calibrate", "combiners"),

@@ -201,10 +201,10 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
         "settle: {below: 0.02, above: 98}",
         [(16, "categories.injection.decide.cascade[1].settle.above", "less than or equal to 1")],
     ),
-    "canonical text is not built yet": (
+    "a form of the text there is not": (
         "on: raw",
-        "on: canonical",
-        [(14, "categories.injection.decide.cascade[0].pattern.on", "got 'canonical'")],
+        "on: lower",
+        [(14, "categories.injection.decide.cascade[0].pattern.on", "got 'lower'")],
     ),
     "a test of nothing": (
         "expect: {injection: allow}",

@@ -546,6 +546,16 @@ def test_a_pattern_that_matches_is_certain_and_one_that_does_not_is_silent(bench
     assert [step.member for step in silent.route] == ["specialist"]
 
 
+def test_a_pattern_on_the_canonical_form_finds_what_is_hidden_from_the_raw_text(
+    bench: Bench,
+) -> None:
+    hidden = "please ign\u200b\u043ere \u0430ll"  # a zero-width space, Cyrillic letters
+    for form, action in (("canonical", "block"), ("raw", "allow")):
+        tree = f"{{pattern: {{re2: ignore all, on: {form}}}}}"
+        assert bench.decide(tree, hidden).action == action
+        assert bench.decide(tree, "please ignore all").action == "block"
+
+
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}$", "([a-z]+)*\\d"])
 def test_no_pattern_makes_a_long_text_slow(bench: Bench, pattern: str) -> None:
     tree = f"{{pattern: {{re2: '{pattern}'}}}}"

@@ -1,0 +1,134 @@
+"""The canonical form of a text: what a person, or a language model, reads in it.
+
+Attacks on classifiers hide a text from them and not from its reader: invisible characters
+between the letters, letters of another alphabet that look the same, text smuggled in
+characters that are not shown at all (Hackett 2025: every guardrail tried could be passed so).
+The canonical form undoes that. It is for matching and scoring beside the raw text, never for
+showing: it takes the accents off Latin letters, for one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+_TAGS = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
+#: A flag: the black flag, tags that name the region, and the tag that ends them.
+_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
+_SELECTOR = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
+#: Letters and signs that are not shown, though Unicode does not call them format characters.
+_INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+_BLANK = {0x2800: " "}  # an empty braille cell
+_SPACES_KEPT = "\t\n\r"
+_WORD = re.compile(r"\w+")
+#: Rounds until nothing changes; what one round uncovers is itself hidden rarely, thrice never.
+_ROUNDS = 4
+
+
+def canonical(text: str) -> str:
+    """Return the canonical form of ``text``; ASCII text is returned as it is but for control
+    characters.
+
+    In this order: tag characters (U+E0020 to U+E007E) become the ASCII they stand for, a flag's
+    vanish; runs of variation selectors become the UTF-8 text they carry, where they carry one,
+    and vanish otherwise; NFKC (fullwidth and mathematical letters become plain); invisible and
+    control characters, bidirectional controls among them, vanish; combining marks on Latin
+    letters and signs vanish; letters of other alphabets that look Latin (Unicode's confusables)
+    become Latin where a word mixes alphabets, or consists of such letters amid Latin text.
+    Linear in the length. Applying it twice changes nothing more.
+
+    >>> canonical("Ｉgn\\u200bоrе аll")
+    'Ignore all'
+    """
+    for _ in range(_ROUNDS):
+        before, text = text, _round(text)
+        if text == before:
+            break
+    return text
+
+
+def _round(text: str) -> str:
+    if text.isascii():
+        return text.translate(_ascii_controls())
+    text = _FLAG.sub("\U0001f3f4", text).translate(_TAGS)
+    text = _SELECTOR.sub(_carried, text)
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(char for char in text.translate(_BLANK) if not _hidden(char))
+    return _latin(_without_marks(text))
+
+
+@cache
+def _ascii_controls() -> Mapping[int, None]:
+    return {code: None for code in (*range(32), 127) if chr(code) not in _SPACES_KEPT}
+
+
+def _carried(run: re.Match[str]) -> str:
+    """Return the text that a run of variation selectors carries, a byte each, if it is one."""
+    if len(run.group()) == 1:  # the usual use: which form of the character before it
+        return ""
+    codes = (ord(char) for char in run.group())
+    data = bytes(c - 0xFE00 if c < 0xE0100 else c - 0xE0100 + 16 for c in codes)
+    try:
+        carried = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+    return f" {carried} " if carried.isprintable() else ""
+
+
+def _hidden(char: str) -> bool:
+    if char in _INVISIBLE:
+        return True
+    return unicodedata.category(char) in ("Cf", "Cc") and char not in _SPACES_KEPT
+
+
+def _without_marks(text: str) -> str:
+    """Drop combining marks except where they belong to a letter of another alphabet, as vowel
+    signs do."""
+    kept, own = [], True
+    for char in unicodedata.normalize("NFD", text):
+        if not unicodedata.combining(char):
+            own = not char.isalpha() or _is_latin(char)
+        elif own:
+            continue
+        kept.append(char)
+    return unicodedata.normalize("NFC", "".join(kept))
+
+
+def _latin(text: str) -> str:
+    letters = [char for char in text if char.isalpha()]
+    mostly_latin = 2 * sum(map(_is_latin, letters)) > len(letters)
+    table = _look_alikes()
+
+    def plain(match: re.Match[str]) -> str:
+        word: str = match.group()
+        if word.isascii():
+            return word
+        alien = [char for char in word if not char.isascii() and char.isalpha()]
+        mixed = any(map(_is_latin, word))
+        disguised = mostly_latin and all(ord(char) in table for char in alien)
+        return word.translate(table) if mixed or disguised else word
+
+    return _WORD.sub(plain, text)
+
+
+@cache
+def _is_latin(char: str) -> bool:
+    return unicodedata.name(char, "").startswith("LATIN ")
+
+
+@cache
+def _look_alikes() -> Mapping[int, str]:
+    """Return the characters that look like an ASCII letter, from Unicode's confusables."""
+    from confusable_homoglyphs.confusables import confusables_data
+
+    def letters(others: Sequence[Mapping[str, str]]) -> list[str]:
+        return [o["c"] for o in others if re.fullmatch("[A-Za-z]", o["c"])]
+
+    # of some characters the list has several letters, or a digit
+    return {
+        ord(char): plain[0]
+        for char, others in confusables_data.items()
+        if len(char) == 1 and char.isalpha() and not char.isascii() and (plain := letters(others))
+    }
