@@ -19,6 +19,7 @@ POLICIES = sorted(policies_dir().glob("*.yaml"))
 def test_the_policies_that_the_documentation_names_are_there() -> None:
     names = {path.name for path in POLICIES}
     assert {DEFAULT_POLICY, "mdlm-with-backup.yaml", "shadow.yaml", "two-opinions.yaml"} <= names
+    assert {"specialists.yaml", "edge.yaml"} <= names
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.name)
