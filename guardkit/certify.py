@@ -174,6 +174,7 @@ def certify(
     category: str | None = None,
     data: str | None = None,
     device: str = "auto",
+    plugins: Plugins | None = None,
     progress: Progress | None = None,
 ) -> list[Certified]:
     """Find the threshold of every category with ``max_fpr`` in the policy at ``path``, or of one.
@@ -183,7 +184,7 @@ def certify(
     Raises PolicyError, and DataError where the texts are too few, were a member's own, or have
     labels that no member knows.
     """
-    plugins = installed_plugins()
+    plugins = plugins or installed_plugins()
     policy = check_policy(path, plugins, uncertified=True)
     specs = {name: data or spec for name, spec in _specs(policy, category).items()}
     base = Path() if data else policy.path.parent
