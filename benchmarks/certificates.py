@@ -36,8 +36,9 @@ from scipy.stats import binom, logistic, norm
 from guardkit import RawScores
 from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
 from guardkit.calibrate import Calibration
-from guardkit.certify import allowed_false_positives, certify, choose_threshold
+from guardkit.certify import certify
 from guardkit.errors import DataError, UsageError
+from guardkit.guarantee import allowed_false_positives, choose_threshold
 from guardkit.plugins import Plugins, load_plugins
 
 RESULTS = ROOT / "benchmarks" / "results" / "certificates.json"

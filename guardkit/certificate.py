@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit import artefact
 from guardkit.errors import ArtefactError, GuardkitError, UsageError
-from guardkit.policy import AtMaxFpr, Category, Inside, MemberNode, Policy, Threshold, walk
+from guardkit.policy import (
+    AtMaxFpr,
+    Category,
+    Inside,
+    MemberNode,
+    Policy,
+    Settle,
+    Threshold,
+    logit,
+    walk,
+)
 from guardkit.yamlfile import Place
 
 AGAIN = "guardkit policy certify"
@@ -51,6 +62,18 @@ class Certificate(_Frozen):
     unjudged: int = Field(ge=0, description="texts that could not be judged; closed: flagged")
     bound: Inside = Field(description="upper bound of the false-positive rate, at this confidence")
     threshold: Threshold
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Certificate:
+        t = self.threshold
+        p = math.exp(-math.log1p(math.exp(-t.log_odds))) if t.log_odds > -700 else 0.0
+        if not (
+            self.false_positives <= self.allowed < self.n
+            and self.bound <= self.basis.max_fpr * (1 + 1e-9)
+            and math.isclose(p, t.probability, abs_tol=1e-9)
+        ):
+            raise ValueError("its numbers contradict each other: it was edited")
+        return self
 
 
 class _File(_Frozen):
@@ -124,6 +147,11 @@ def members_of(category: Category) -> set[str]:
     return {node.member for _, node in walk(category.decide) if isinstance(node, MemberNode)}
 
 
+def stage_bounds(category: Category) -> list[tuple[Place, Settle]]:
+    """Return the bounds of every stage, each with its place below ``decide``."""
+    return [((*p, "settle"), node.settle) for p, node in walk(category.decide) if node.settle]
+
+
 def apply_certificates(
     policy: Policy, find_model: Callable[[str, str], Path]
 ) -> Sequence[tuple[Place, str]]:
@@ -144,11 +172,12 @@ def apply_certificates(
         try:
             folders = {n: find_model(m.plugin, m.model) for n, m in members.items()}
             _check(certificates.get(name), basis_of(category, folders), policy.path.name)
-            category._certified = certificates[name].threshold
+            category._certified = _between_bounds(certificates[name].threshold, category)
         except GuardkitError as error:
             against.setdefault(name, str(error))
-    thresholds = json.dumps([(n, c._certified) for n, c in asking.items()])
-    policy._hash = hashlib.sha256(f"{policy.hash} {thresholds}".encode()).hexdigest()
+    if not against:
+        thresholds = [c.threshold.log_odds for c in asking.values()]
+        policy._hash = hashlib.sha256(f"{policy.hash} {thresholds}".encode()).hexdigest()
     return [(("categories", name, "flag_at"), why) for name, why in against.items()]
 
 
@@ -164,6 +193,17 @@ def _check(certificate: Certificate | None, now: Basis, policy: str) -> None:
             f"its certificate no longer fits: {'; '.join(changes)}. `{AGAIN} {policy}` makes a "
             "new one"
         )
+
+
+def _between_bounds(threshold: Threshold, category: Category) -> Threshold:
+    """Return ``threshold``. Raises UsageError where a stage settles texts on its wrong side."""
+    for _, settle in stage_bounds(category):
+        if not logit(settle.below) <= threshold.log_odds <= logit(settle.above):
+            raise UsageError(
+                f"its certificate was edited: {threshold.probability:g} is not between the bounds "
+                f"of a stage, {settle.below:g} and {settle.above:g}; `{AGAIN}` makes a new one"
+            )
+    return threshold
 
 
 def _changes(before: Basis, now: Basis) -> list[str]:

@@ -210,7 +210,7 @@ def certificate_line(category: str, certificate: Certificate) -> str:
     basis = certificate.basis
     return (
         f"{category}: flagged above {certificate.threshold.probability:.6g}; at most "
-        f"{basis.max_fpr:.4%} of benign texts are, with confidence {basis.confidence:g} "
+        f"{_percent(basis.max_fpr)} of benign texts are, with confidence {basis.confidence:g} "
         f"({certificate.false_positives:,} of {certificate.n:,} were)"
     )
 
@@ -229,7 +229,7 @@ def show_certified(result: Certified) -> None:
         counted = "counted as flagged" if basis.on_error == "closed" else "counted as allowed"
         table.add_row("could not be judged", f"{found.unjudged:,}, {counted}")
     table.add_row("false positives", f"{found.false_positives:,} of {found.allowed:,} allowed")
-    table.add_row("false-positive rate", f"at most {found.bound:.4%}")
+    table.add_row("false-positive rate", f"at most {_percent(found.bound)}")
     t = found.threshold
     raised = "" if result.raised_from is None else f", raised from {result.raised_from:.4f}"
     table.add_row("threshold", f"{t.probability:.6g} (log-odds {t.log_odds:.4f}{raised})")
@@ -343,6 +343,10 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _size(folder: Path) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
@@ -178,7 +178,7 @@ FlagAt: TypeAlias = Annotated[
 ]
 
 
-class Threshold(NamedTuple):
+class Threshold(_Frozen):
     """What a category is flagged above, in log-odds and as a probability."""
 
     log_odds: float
@@ -210,7 +210,8 @@ class Category(_Frozen):
         """What it is flagged above: as written, or as certified. Raises UsageError where
         ``flag_at`` asks for a certificate and none was applied."""
         if isinstance(self.flag_at, AtProbability):
-            return Threshold(logit(self.flag_at.probability), self.flag_at.probability)
+            p = self.flag_at.probability
+            return Threshold(log_odds=logit(p), probability=p)
         if self._certified is None:
             raise UsageError(
                 f"flag_at: max_fpr {self.flag_at.max_fpr} has no certificate yet, so there is no "

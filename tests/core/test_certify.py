@@ -18,18 +18,16 @@ from scipy.stats import beta, binom, norm
 
 from guardkit.artefact import METRICS, seal, write_json
 from guardkit.certificate import certificates_path, read_certificates
-from guardkit.certify import (
+from guardkit.certify import Certified, certify, write
+from guardkit.cli import main
+from guardkit.errors import DataError, PolicyError, UsageError
+from guardkit.guarantee import (
     REPEATABLE,
-    Certified,
     allowed_false_positives,
-    certify,
     choose_threshold,
     least_sample_size,
     upper_bound,
-    write,
 )
-from guardkit.cli import main
-from guardkit.errors import DataError, PolicyError, UsageError
 from guardkit.models import texts_hash
 from guardkit.router import check_policy, load_policy
 
@@ -385,6 +383,24 @@ def test_a_damaged_certificates_file_is_refused_and_can_be_written_anew(
     check_policy(FILE)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"log_odds": 1.0, "probability": 0.9}, "contradict each other"),
+        ({"log_odds": 9.0, "probability": 1 / (1 + math.exp(-9))}, "not between the bounds of a"),
+    ],
+)
+def test_an_edited_threshold_is_refused(
+    family: FakeFamily, changed: dict[str, float], said: str
+) -> None:
+    path = write(FILE, [one()])
+    content = json.loads(path.read_text())
+    content["certificates"]["injection"]["threshold"] = changed
+    path.write_text(json.dumps(content))
+    with pytest.raises(PolicyError, match=said):
+        check_policy(FILE)
+
+
 def test_a_model_without_its_sums_is_refused(family: FakeFamily) -> None:
     write(FILE, [one()])
     Path("second/SHA256SUMS").unlink()
@@ -527,7 +543,7 @@ def test_a_threshold_above_a_stages_upper_bound_is_refused_with_the_bound_to_set
     ) as caught:
         one()
     message = caught.value.problems[0].message
-    bound = message.partition("set `above` to ")[2].split()[0]
+    bound = message.partition("set it to ")[2].split()[0]
     edit("above: 0.6", f"above: {bound}")
     with_bound = one()  # what was settled goes on now, so the threshold may well be another
     assert with_bound.certificate.threshold.probability <= float(bound)
@@ -625,4 +641,4 @@ def test_the_command_certifies_shows_and_writes(
     for words in ("200 (benign 200)", "of 5 allowed", "recall", "certified: policy.certificates"):
         assert words in out, out
     assert main(["policy", "check", "policy.yaml"]) == 0
-    assert "at most 5.0000% of benign texts are, with confidence 0.9" in capsys.readouterr().out
+    assert "at most 5% of benign texts are, with confidence 0.9" in capsys.readouterr().out

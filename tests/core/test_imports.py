@@ -22,7 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("text", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("text", "artefact", "backends", "rows", "data", "yamlfile", "metrics", "guarantee"),
     ("hookspecs",),
     ("plugins",),
     ("policy", "calibrate", "combiners"),
