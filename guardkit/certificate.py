@@ -75,6 +75,14 @@ class Certificate(_Frozen):
             raise ValueError("its numbers contradict each other: it was edited")
         return self
 
+    def summary(self) -> str:
+        """Return what it says, in a line."""
+        return (
+            f"flagged above {self.threshold.probability:.6g}; at most {self.basis.max_fpr:.4g} of "
+            f"benign texts are, with confidence {self.basis.confidence:g} "
+            f"({self.false_positives:,} of {self.n:,} were)"
+        )
+
 
 class _File(_Frozen):
     format: Literal[1] = 1

@@ -17,7 +17,6 @@ policy_app = typer.Typer(help="Check, test, fit and certify policy files.", no_a
 @policy_app.command("check", epilog="Example: guardkit policy check policies/default.yaml")
 def policy_check(file: PolicyFile) -> None:
     """Report every mistake in a policy file; loads no model."""
-    from guardkit import console
     from guardkit.certificate import promises, read_certificates
     from guardkit.router import check_policy
 
@@ -27,7 +26,7 @@ def policy_check(file: PolicyFile) -> None:
     print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
     certificates = read_certificates(policy.path)
     for name in promises(policy):
-        print(console.certificate_line(name, certificates[name]))
+        print(f"{name}: {certificates[name].summary()}")
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")

@@ -23,7 +23,6 @@ from rich.text import Text
 
 from guardkit.artefact import ArtefactConfig
 from guardkit.batch import Summary
-from guardkit.certificate import Certificate
 from guardkit.certify import Certified
 from guardkit.errors import TrainingInterrupted
 from guardkit.plugins import Plugins
@@ -203,16 +202,6 @@ def show_stack(stack: Stack) -> None:
     shown = f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}){verdict}"
     print(f"gain over {stack.best_other!r}, the best of the others: {shown}")
     print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
-
-
-def certificate_line(category: str, certificate: Certificate) -> str:
-    """Return what a certificate says, in a line."""
-    basis = certificate.basis
-    return (
-        f"{category}: flagged above {certificate.threshold.probability:.6g}; at most "
-        f"{_percent(basis.max_fpr)} of benign texts are, with confidence {basis.confidence:g} "
-        f"({certificate.false_positives:,} of {certificate.n:,} were)"
-    )
 
 
 def show_certified(result: Certified) -> None:

@@ -641,4 +641,4 @@ def test_the_command_certifies_shows_and_writes(
     for words in ("200 (benign 200)", "of 5 allowed", "recall", "certified: policy.certificates"):
         assert words in out, out
     assert main(["policy", "check", "policy.yaml"]) == 0
-    assert "at most 5% of benign texts are, with confidence 0.9" in capsys.readouterr().out
+    assert "at most 0.05 of benign texts are, with confidence 0.9" in capsys.readouterr().out
