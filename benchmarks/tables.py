@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ PAGES = (
     ROOT / "examples" / "guardkit-nbsvm" / "README.md",
     ROOT / "docs" / "results" / "imdb.md",
     ROOT / "docs" / "results" / "estimators.md",
+    ROOT / "docs" / "policies.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -136,6 +137,37 @@ def imdb_conditions(record: Record) -> str:
         f"{' and '.join(sorted({run['commit'][:10] for run in runs}))}, stored in "
         "`benchmarks/results/imdb.json`, the command that trained each model too."
     )
+
+
+def certificates(record: Record) -> str:
+    """A row a setting: how often the promise was broken, whatever the law of the scores."""
+    lines = [
+        "| benign texts | max_fpr | confidence | may be broken in | continuous scores "
+        "| scores with ties or failures | a cascade, certified whole | the usual way |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    settings = dict.fromkeys((r["n"], r["max_fpr"], r["confidence"]) for r in record["rows"])
+    for n, max_fpr, confidence in settings:
+        rows = {r["law"]: r for r in record["rows"] if (r["n"], r["max_fpr"]) == (n, max_fpr)}
+        whole = rows.pop("cascade", None)
+        usual = [r["usual_broken"] for r in rows.values()]
+        plain = rows.pop("continuous")
+        cells = [
+            f"{n:,}",
+            f"{100 * max_fpr:g}%",
+            f"{confidence:g}",
+            f"{plain['promised']:.1%}",
+            f"{plain['broken']:.1%}",
+            _range([r["broken"] for r in rows.values()]),
+            f"{whole['broken']:.1%}" if whole else "",
+            _range(usual),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _range(shares: Sequence[float]) -> str:
+    return f"{min(shares):.1%} to {max(shares):.1%}"
 
 
 def estimators(record: Record) -> str:
@@ -274,6 +306,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "estimators_curve": ("estimators_imdb.json", estimators_curve),
     "estimators_stopping": ("estimators_imdb.json", estimators_stopping),
     "estimators_conditions": ("estimators_imdb.json", estimators_conditions),
+    "certificates": ("certificates.json", certificates),
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
 }
 

@@ -1,4 +1,4 @@
-"""``guardkit policy``: check, test and fit policy files."""
+"""``guardkit policy``: check, test, fit and certify policy files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import typer
 from guardkit.errors import UsageError
 from guardkit.options import EXIT_MATCHED, DataOption, DeviceOption, PolicyFile
 
-policy_app = typer.Typer(help="Check, test and fit policy files.", no_args_is_help=True)
+policy_app = typer.Typer(help="Check, test, fit and certify policy files.", no_args_is_help=True)
 
 
 @policy_app.command("check", epilog="Example: guardkit policy check policies/default.yaml")
 def policy_check(file: PolicyFile) -> None:
     """Report every mistake in a policy file; loads no model."""
+    from guardkit.certificate import promises, read_certificates
     from guardkit.router import check_policy
 
     policy = check_policy(file)
     categories = ", ".join(policy.categories)
     members = ", ".join(policy.members) or "none"
     print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
+    certificates = read_certificates(policy.path)
+    for name in promises(policy):
+        print(f"{name}: {certificates[name].summary()}")
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
@@ -77,3 +81,36 @@ def policy_stack(
     if out is not None:
         write_policy(file, stacks, out)
         print(f"the policy is in {out}")
+
+
+@policy_app.command("certify", epilog="Example: guardkit policy certify policy.yaml")
+def policy_certify(
+    file: PolicyFile,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Certify this category alone.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Try these benign texts in place of calibrated_on; writes no certificate.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find the thresholds that keep `max_fpr`, on benign text that no member has seen.
+
+    Writes NAME.certificates.json beside the policy NAME.yaml. Where the text holds positive
+    examples, too, their recall is shown.
+    """
+    from guardkit import console
+    from guardkit.certify import certify, write
+
+    with console.progress() as progress:
+        certified = certify(file, category=category, data=data, device=device, progress=progress)
+    for result in certified:
+        console.show_certified(result)
+    if data is None:
+        print(f"certified: {write(file, certified)}")
+    else:
+        print("nothing written: to certify on these texts, name them in the policy's calibrated_on")

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from guardkit.artefact import ArtefactConfig
 from guardkit.batch import Summary
+from guardkit.certify import Certified
 from guardkit.errors import TrainingInterrupted
 from guardkit.plugins import Plugins
 from guardkit.router import CaseResult
@@ -205,6 +206,34 @@ def show_stack(stack: Stack) -> None:
     print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
 
 
+def show_certified(result: Certified) -> None:
+    """Print a new certificate and what was seen on the way."""
+    found, basis = result.certificate, result.certificate.basis
+    of = ", ".join(f"{name} {count:,}" for name, count in result.labels.items())
+    table = Table(show_header=False)
+    table.add_row("benign texts", Text(f"{found.n:,}{f' ({of})' if of else ''}"))
+    if result.duplicates:
+        table.add_row("near-duplicates, left out", f"{result.duplicates:,}")
+    if result.unlabelled:
+        table.add_row("unlabelled, left out", f"{result.unlabelled:,}")
+    if found.unjudged:
+        counted = "counted as flagged" if basis.on_error == "closed" else "counted as allowed"
+        table.add_row("could not be judged", f"{found.unjudged:,}, {counted}")
+    table.add_row("false positives", f"{found.false_positives:,} of {found.allowed:,} allowed")
+    table.add_row("false-positive rate", f"at most {_percent(found.bound)}")
+    t = found.threshold
+    raised = "" if result.raised_from is None else f", raised from {result.raised_from:.4f}"
+    table.add_row("threshold", f"{t.probability:.6g} (log-odds {t.log_odds:.4f}{raised})")
+    if result.positives:
+        recall = result.flagged_positives / result.positives
+        table.add_row("recall", f"{recall:.1%} of {result.positives:,} positive texts")
+    promise = f"max_fpr {basis.max_fpr:g}, confidence {basis.confidence:g}"
+    _out().print(Text(f"{result.category}: {promise}"))
+    _out().print(table)
+    if raised:
+        print("raised to the `below` of a stage: a text settled there must not pass the threshold")
+
+
 def show_plugins(plugins: Plugins) -> None:
     """Print what is installed, what it registers and what is wrong with it."""
     table = Table("plugin", "distribution", "classifiers", "combiners", "hooks", "error")
@@ -305,6 +334,10 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _size(folder: Path) -> str:

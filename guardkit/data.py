@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -51,14 +51,17 @@ _READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "js
 _SUFFIXES = [*_READERS, *(f"{s}.gz" for s in _READERS if s != ".parquet")]
 
 
-def load_examples(spec: str, *, need_labels: bool = True) -> dict[str, Examples]:
+def load_examples(
+    spec: str, *, need_labels: bool = True, base: Path | None = None
+) -> dict[str, Examples]:
     """Return the examples of each split, train first; splits without a row are left out.
 
-    ``label_names`` are the labels seen in any of the splits, sorted, the same for all of them.
+    Relative paths start at ``base``, else at the current folder. ``label_names`` are the labels
+    seen in any of the splits, sorted, the same for all of them.
     A split other than ``unsup`` must have a label column unless ``need_labels`` is false.
     Raises DataError, which names the file, the row and the columns there are.
     """
-    wanted = _parse(spec)
+    wanted = replace(_parse(spec), base=base or Path())
     splits: dict[str, list[_Part]] = {}
     with _quiet_datasets():
         for split, name, dataset in _datasets(wanted):
@@ -73,6 +76,11 @@ def load_examples(spec: str, *, need_labels: bool = True) -> dict[str, Examples]
         raise DataError(f"{spec}: {why}")
     first = dict.fromkeys(SPLITS.values())  # train, validation, test, unsup, then the others
     return {s: loaded[s] for s in [*first, *loaded] if s in loaded and len(loaded[s])}
+
+
+def check_spec(spec: str) -> None:
+    """Raise DataError where ``spec`` is not written as one; reads nothing."""
+    _parse(spec)
 
 
 def load_split(spec: str, split: str | None, *, default: str = "test") -> tuple[str, Examples]:
@@ -121,6 +129,7 @@ class _Spec:
     split: str | None = None
     config: str | None = None
     where: Sequence[tuple[str, frozenset[str]]] = ()
+    base: Path = Path()  # where relative paths start
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,7 @@ def _parse(spec: str) -> _Spec:
 
 def _datasets(spec: _Spec) -> Iterator[tuple[str, str, datasets.Dataset]]:
     """Yield (split, name for messages, data set)."""
-    path = Path(spec.location).expanduser()
+    path = spec.base / Path(spec.location).expanduser()
     if spec.hub or (path.is_dir() and not _split_files(path, spec)):
         yield from _hub_splits(spec, str(path) if path.is_dir() else spec.location)
         return
@@ -169,7 +178,7 @@ def _datasets(spec: _Spec) -> Iterator[tuple[str, str, datasets.Dataset]]:
         files = _split_files(path, spec)
     else:
         names = [spec.location] if path.exists() else spec.location.split(",")
-        files = [Path(name.strip()).expanduser() for name in names]
+        files = [spec.base / Path(name.strip()).expanduser() for name in names]
     stems = [_stem(file) for file in files]
     if path.is_dir() or (len(set(stems)) > 1 and all(stem in SPLITS for stem in stems)):
         for split, i in _choose(spec, stems).items():

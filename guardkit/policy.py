@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
+from guardkit.errors import UsageError
 from guardkit.types import Action
+from guardkit.yamlfile import Place
 
 # Marks the parts of pydantic's error locations that name a node's kind and are not in the file.
 KIND_TAG = "\0"
@@ -132,10 +135,57 @@ Combine.model_rebuild()
 CombineNode.model_rebuild()
 
 
-class FlagAt(_Frozen):
+class AtProbability(_Frozen):
     """A category is flagged where its calibrated probability is above this."""
 
     probability: Inside
+
+
+class AtMaxFpr(_Frozen):
+    """A category is flagged above the threshold that its certificate holds: the loosest that, with
+    this confidence, flags no more than this share of all benign texts (``guardkit.certify``)."""
+
+    max_fpr: Inside = Field(description="the largest share of benign texts that may be flagged")
+    confidence: Inside = Field(description="how sure that must be, such as 0.95")
+    calibrated_on: str = Field(
+        min_length=1,
+        description="benign texts, a data spec; relative paths start at the policy file's folder",
+    )
+
+
+#: The two ways to say where a category is flagged, by the key that each must have.
+FLAG_FORMS: Mapping[str, type[AtProbability | AtMaxFpr]] = {
+    "probability": AtProbability,
+    "max_fpr": AtMaxFpr,
+}
+
+
+def _flag_form_of(value: Any) -> str | None:
+    """Return the tag of the one form that ``value`` (raw, or a model) has keys of, else None."""
+    keys = value.model_fields_set if isinstance(value, _Frozen) else value
+    if not isinstance(keys, dict | set):
+        return KIND_TAG + "probability"  # whose check says that it must be a mapping
+    forms = [form for form, model in FLAG_FORMS.items() if set(keys) & set(model.model_fields)]
+    return KIND_TAG + forms[0] if len(forms) == 1 else None
+
+
+FlagAt: TypeAlias = Annotated[
+    Annotated[AtProbability, Tag(KIND_TAG + "probability")]
+    | Annotated[AtMaxFpr, Tag(KIND_TAG + "max_fpr")],
+    Discriminator(
+        _flag_form_of,
+        custom_error_type="flag_at",
+        custom_error_message="needs either probability, or max_fpr with confidence and "
+        "calibrated_on",
+    ),
+]
+
+
+class Threshold(_Frozen):
+    """What a category is flagged above, in log-odds and as a probability."""
+
+    log_odds: float
+    probability: float
 
 
 class Category(_Frozen):
@@ -155,6 +205,22 @@ class Category(_Frozen):
         default="closed",
         description="what a text that could not be judged gets: the action, or allow",
     )
+
+    _certified: Threshold | None = PrivateAttr(None)
+
+    @property
+    def threshold(self) -> Threshold:
+        """What it is flagged above: as written, or as certified. Raises UsageError where
+        ``flag_at`` asks for a certificate and none was applied."""
+        if isinstance(self.flag_at, AtProbability):
+            p = self.flag_at.probability
+            return Threshold(log_odds=logit(p), probability=p)
+        if self._certified is None:
+            raise UsageError(
+                f"flag_at: max_fpr {self.flag_at.max_fpr} has no certificate yet, so there is no "
+                "threshold to decide by; `guardkit policy certify` makes one"
+            )
+        return self._certified
 
 
 class PolicyCase(_Frozen):
@@ -189,7 +255,7 @@ class Policy(_Frozen):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the file, hexadecimal."""
+        """SHA-256 of the file, and of its certificates where it needs any; hexadecimal."""
         return self._hash
 
 
@@ -212,6 +278,27 @@ def label(node: AnyNode) -> str:
             return f"cascade({', '.join(map(label, node.cascade))})"
         case CombineNode():
             return f"{node.combine.how}({', '.join(map(label, node.combine.of))})"
+
+
+def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
+    """Yield ``node``, which stands at ``place``, and all below it, each with its place."""
+    yield place, node
+    match node:
+        case CascadeNode():
+            parts, below = node.cascade, (*place, "cascade")
+        case CombineNode():
+            parts, below = node.combine.of, (*place, "combine", "of")
+        case _:
+            return
+    for i, part in enumerate(parts):
+        yield from walk(part, (*below, i))
+
+
+def logit(p: float) -> float:
+    """Return the log-odds of a probability: -inf of 0, +inf of 1."""
+    if p in (0.0, 1.0):
+        return math.inf if p else -math.inf
+    return math.log(p) - math.log1p(-p)
 
 
 @cache

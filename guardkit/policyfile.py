@@ -19,9 +19,11 @@ from pydantic_core import ErrorDetails
 
 from guardkit import artefact
 from guardkit.artefact import ArtefactConfig
-from guardkit.errors import GuardkitError, PluginError, PolicyError, Problem
+from guardkit.certificate import apply_certificates
+from guardkit.data import check_spec
+from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, Problem
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
-from guardkit.policy import KIND_TAG, KINDS, Policy, compile_pattern, kind_of
+from guardkit.policy import FLAG_FORMS, KIND_TAG, KINDS, Policy, compile_pattern, kind_of
 from guardkit.types import Action
 from guardkit.yamlfile import REFUSED, Document, Place, dotted, read_yaml
 
@@ -30,12 +32,18 @@ FindModel = Callable[[str, str], Path]
 
 
 def read_policy(
-    path: Path, plugins: Plugins, find_model: FindModel, *, unfitted: bool = False
+    path: Path,
+    plugins: Plugins,
+    find_model: FindModel,
+    *,
+    unfitted: bool = False,
+    uncertified: bool = False,
 ) -> Policy:
     """Read and check ``path``; PolicyError carries every mistake in it.
 
     ``guardkit.router.check_policy`` is the same with ``find_model`` filled in. ``unfitted``
-    lets a ``stacked`` node be without weights.
+    lets a ``stacked`` node be without weights, ``uncertified`` a ``max_fpr`` without a
+    certificate that fits.
     """
     try:
         content = path.read_bytes()
@@ -58,6 +66,11 @@ def read_policy(
     if policy is None or problems:
         raise PolicyError(str(path), problems)
     policy._path, policy._hash = path.absolute(), hashlib.sha256(content).hexdigest()
+    if not uncertified:  # looked at last: a certificate is about a policy without mistakes
+        unfit = apply_certificates(policy, find_model)
+        problems = [Problem(document.line(place), dotted(place), why) for place, why in unfit]
+    if problems:
+        raise PolicyError(str(path), problems)
     return policy
 
 
@@ -87,7 +100,7 @@ def _message(detail: ErrorDetails) -> str:
             return f"must be a mapping (key: value), got {value}"
         case "string_pattern_mismatch":
             return f"must be 1 to 64 letters, digits and _ . / -, got {value}"
-        case "node" if isinstance(detail["input"], dict):
+        case "node" | "flag_at" if isinstance(detail["input"], dict):
             return f"{detail['msg']}, got {', '.join(detail['input']) or 'none'}"
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {value}"
 
@@ -97,7 +110,7 @@ def _allowed_keys(loc: Sequence[str | int]) -> list[str]:
     model: Any = Policy
     for part in loc:
         if isinstance(part, str) and part.startswith(KIND_TAG):
-            model = KINDS[part.removeprefix(KIND_TAG)]
+            model = {**KINDS, **FLAG_FORMS}[part.removeprefix(KIND_TAG)]
         elif isinstance(model, type) and issubclass(model, BaseModel):
             model = model.model_fields[str(part)].annotation
             if NoneType in get_args(model):  # Settle | None
@@ -211,7 +224,9 @@ class _Check:
         for index, label in enumerate(positive):
             if label and label in positive[:index]:
                 self._add((*place, "positive", index), f"label {label!r} is listed twice")
-        threshold = _probability(_mapping(category, "flag_at").get("probability"))
+        flag_at = _mapping(category, "flag_at")
+        self._data_spec(flag_at.get("calibrated_on"), (*place, "flag_at", "calibrated_on"))
+        threshold = _probability(flag_at.get("probability"))
         scope = _Scope(place, positive, threshold, set())
         self._node(category.get("decide"), (*place, "decide"), scope)
         for name in sorted(scope.members):
@@ -219,6 +234,13 @@ class _Check:
         if scope.members and "positive" not in category:
             self._add((*place, "positive"), "required: the labels of its members that count")
         self.used |= scope.members
+
+    def _data_spec(self, spec: Any, place: Place) -> None:
+        try:
+            if isinstance(spec, str) and spec:
+                check_spec(spec)
+        except DataError as error:
+            self._add(place, str(error))
 
     def _node(self, node: Any, place: Place, scope: _Scope) -> bool:
         """Check a node; return whether a classifier answers in it (a pattern may be silent)."""

@@ -54,14 +54,20 @@ def load_policy(
 
 
 def check_policy(
-    path: str | Path, plugins: Plugins | None = None, *, unfitted: bool = False
+    path: str | Path,
+    plugins: Plugins | None = None,
+    *,
+    unfitted: bool = False,
+    uncertified: bool = False,
 ) -> Policy:
     """Return the policy at ``path``, or raise PolicyError with every mistake in it.
 
-    ``unfitted`` lets a ``stacked`` node be without weights.
+    ``unfitted`` lets a ``stacked`` node be without weights, ``uncertified`` a ``max_fpr`` without
+    a certificate that fits.
     """
     path, plugins = Path(path), plugins or installed_plugins()
-    return read_policy(path, plugins, _finder(path, plugins), unfitted=unfitted)
+    find = _finder(path, plugins)
+    return read_policy(path, plugins, find, unfitted=unfitted, uncertified=uncertified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ class PolicyRouter:
         self._device, self._backend = device, backend
         self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
         find = _finder(policy.path, plugins)
-        self._folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
+        #: Each member's model.
+        self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
         self._models: dict[Path, Model] = {}
         self._shadow: PolicyRouter | None = None
 
@@ -98,16 +105,16 @@ class PolicyRouter:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the policy file; decisions carry its first 12 digits."""
+        """SHA-256 of the policy; decisions carry its first 12 digits."""
         return self.policy.hash
 
     def model_hashes(self) -> dict[str, str]:
         """Return each member's model hash, its files verified; loads no model."""
-        return {name: artefact.verify(folder) for name, folder in self._folders.items()}
+        return {name: artefact.verify(folder) for name, folder in self.folders.items()}
 
     def model(self, member: str) -> Model:
         """Return the member's model, loading it on first need; members may share one."""
-        folder = self._folders[member]
+        folder = self.folders[member]
         if folder not in self._models:
             family = self.policy.members[member].plugin
             try:
@@ -253,7 +260,7 @@ class PolicyRouter:
 
     def _unjudged(self, id: Any, error: str) -> Decision:
         categories = {
-            name: CategoryDecision(on_error(c), None, c.flag_at.probability, ON_ERROR)
+            name: CategoryDecision(on_error(c), None, c.threshold.probability, ON_ERROR)
             for name, c in self.policy.categories.items()
         }
         return self._combined(id, categories, error, truncated=False, route=[])

@@ -11,23 +11,21 @@ Shape letters: N texts, P parts of a node, F folds.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from guardkit import artefact
-from guardkit.data import group_names, split_by_group
+from guardkit.data import group_names
 from guardkit.errors import DataError, UsageError
 from guardkit.metrics import bootstrap
-from guardkit.models import BUILTIN, Model, texts_hash
+from guardkit.models import BUILTIN, Model
+from guardkit.overlap import use_of
 from guardkit.plugins import installed_plugins
-from guardkit.policy import AnyNode, CascadeNode, CombineNode, MemberNode, label
+from guardkit.policy import CombineNode, MemberNode, label, walk
 from guardkit.router import PolicyRouter, check_policy
-from guardkit.train import HELD_OUT_SHARE
 from guardkit.tree import Batch
 from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
@@ -86,7 +84,7 @@ def fit_policy(
     DataError where there are too few texts, or where they are what a member was trained on.
     """
     plugins = installed_plugins()
-    policy = check_policy(path, plugins, unfitted=True)
+    policy = check_policy(path, plugins, unfitted=True, uncertified=True)
     if category is not None and category not in policy.categories:
         known = ", ".join(policy.categories)
         raise UsageError(f"{path}: no category {category!r}; there are {known}")
@@ -94,7 +92,7 @@ def fit_policy(
     nodes = [
         (name, place, node)
         for name in chosen
-        for place, node in _walk(policy.categories[name].decide, ("categories", name, "decide"))
+        for place, node in walk(policy.categories[name].decide, ("categories", name, "decide"))
         if isinstance(node, CombineNode) and node.combine.how == "stacked"
     ]
     if not nodes:
@@ -106,11 +104,15 @@ def fit_policy(
     router = PolicyRouter(policy, device=device, backend="torch", plugins=plugins)
     for name, place, node in nodes:
         _check_node(node, place, path)
-        members = {n.member for _, n in _walk(node, ()) if isinstance(n, MemberNode)}
+        members = {n.member for _, n in walk(node) if isinstance(n, MemberNode)}
         models = {member: router.model(member) for member in sorted(members)}
         _check_labels(models, set(policy.categories[name].positive), examples)
         for member, model in models.items():
-            _refuse_training_texts(member, model, examples)
+            if use := use_of(examples, model.path, ("train", "pretrain")):
+                raise DataError(
+                    f"member {member!r} ({model.path}) was {use} these examples, where it looks "
+                    "better than it is; fit on others, such as its validation split"
+                )
         _refuse_too_few(name, node, positive[name], groups)
 
     ratios: list[list[_Float64]] = [[] for _ in nodes]
@@ -139,7 +141,7 @@ def write_policy(path: Path, stacks: Sequence[Stack], out: Path) -> None:
                 f"the stacked node of category {stack.category!r} and fit the rest again"
             )
     if out.resolve().parent != path.resolve().parent:
-        members = check_policy(path, unfitted=True).members
+        members = check_policy(path, unfitted=True, uncertified=True).members
         if relative := [m.model for m in members.values() if _is_relative(m.model)]:
             raise UsageError(
                 f"--out {out}: model {relative[0]!r} is looked for from the policy's own folder; "
@@ -267,26 +269,12 @@ def _folds(positive_N: BoolArray, groups: Sequence[str], seed: int) -> IntArray:
     return fold_G[group_N]
 
 
-def _walk(node: AnyNode, place: Place) -> Iterator[tuple[Place, AnyNode]]:
-    """Yield ``node`` and all below it, each with its place in the file."""
-    yield place, node
-    match node:
-        case CascadeNode():
-            parts, below = node.cascade, (*place, "cascade")
-        case CombineNode():
-            parts, below = node.combine.of, (*place, "combine", "of")
-        case _:
-            return
-    for i, part in enumerate(parts):
-        yield from _walk(part, (*below, i))
-
-
 def _is_relative(model: str) -> bool:
     return not model.startswith(BUILTIN) and not Path(model).expanduser().is_absolute()
 
 
 def _check_node(node: CombineNode, place: Place, path: Path) -> None:
-    inner = [n for _, n in _walk(node, ()) if n is not node and isinstance(n, CombineNode)]
+    inner = [n for _, n in walk(node) if n is not node and isinstance(n, CombineNode)]
     if any(n.combine.how == "stacked" for n in inner):
         raise UsageError(
             f"{path}: the stacked node of category {place[1]!r} holds another, and both would be "
@@ -307,21 +295,6 @@ def _check_labels(models: Mapping[str, Model], positive: set[str], examples: Exa
             f"({', '.join(sorted(known))}); keep some rows with ?where=label:A|B, or name another "
             "column with ?label="
         )
-
-
-def _refuse_training_texts(member: str, model: Model, examples: Examples) -> None:
-    """Raise DataError where ``model``'s record says it was trained on these very examples."""
-    path = model.path / artefact.METRICS
-    record = json.loads(path.read_text("utf-8")).get("data", {}) if path.is_file() else {}
-    # all of them, or what `guardkit train` kept of them to train on
-    for part in (examples, split_by_group(examples, HELD_OUT_SHARE, seed=0)[0]):
-        labelled = texts_hash(part.texts, [str(y) for y in part.labels_N])
-        bare = texts_hash(part.texts, [str(UNLABELLED)] * len(part))
-        if {labelled, bare} & {record.get("train"), record.get("pretrain")}:
-            raise DataError(
-                f"member {member!r} ({model.path}) was trained on these examples, where it looks "
-                "better than it is; fit on others, such as its validation split"
-            )
 
 
 def _refuse_too_few(

@@ -33,6 +33,7 @@ from guardkit.policy import (
     PatternNode,
     compile_pattern,
     label,
+    logit,
 )
 from guardkit.types import (
     SEVERITY,
@@ -101,9 +102,9 @@ class Batch:
         if not isinstance(category.decide, CascadeNode):  # whose stages say it already
             tree.record(category.decide, everything, value, ["decides"] * len(everything))
 
-        threshold = category.flag_at.probability
-        flagged_N = value.lo_N > _logit(threshold)
-        undecided_N = ~flagged_N & (value.hi_N > _logit(threshold))  # NaN: clear
+        threshold = category.threshold
+        flagged_N = value.lo_N > threshold.log_odds
+        undecided_N = ~flagged_N & (value.hi_N > threshold.log_odds)  # NaN: clear
         for i in undecided_N.nonzero()[0].tolist():
             why = tree.why_undecided(i)
             self.errors[i] = f"{self.errors[i]}; {why}" if i in self.errors else why
@@ -115,10 +116,15 @@ class Batch:
         actions: tuple[Action, ...] = ("allow", category.action, on_error(category))
         action_N = flagged_N + 2 * undecided_N
         decisions = [
-            CategoryDecision(actions[action], score, threshold, names[by])
+            CategoryDecision(actions[action], score, threshold.probability, names[by])
             for action, score, by in zip(action_N.tolist(), scores, by_N.tolist(), strict=True)
         ]
         return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
+
+    def intervals(self, name: str, category: Category) -> tuple[_Float64, _Float64]:
+        """Return lo_N and hi_N that ``category``'s tree gives every text, NaN for no opinion."""
+        value = _Tree(self, name, category).evaluate(category.decide, np.arange(len(self.texts)))
+        return value.lo_N, value.hi_N
 
     def part_ratios(self, name: str, category: Category, combine: Combine) -> _Float64:
         """Return log likelihood ratios ratio_PN of every text, as ``combine``'s parts see them:
@@ -308,7 +314,7 @@ class _Tree:
         The mean is exact where all were calibrated at one prior or ``prevalence`` sets it.
         """
         if self.category.prevalence is not None:
-            return _logit(self.category.prevalence)
+            return logit(self.category.prevalence)
         match node:
             case MemberNode():
                 model = self.batch.model(node.member)
@@ -336,7 +342,7 @@ def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray,
         return np.ones(n, bool), ["last stage"] * n
     # without bounds only a pattern's match settles: the policy check asks others for bounds
     below, above = (stage.settle.below, stage.settle.above) if stage.settle else (0.0, 1.0)
-    low_N, high_N = value.hi_N <= _logit(below), value.lo_N >= _logit(above)
+    low_N, high_N = value.hi_N <= logit(below), value.lo_N >= logit(above)
     words = np.array(
         [
             f"passed on: between {below} and {above}",
@@ -360,9 +366,3 @@ def _probabilities(log_odds_N: _Float64, known_N: BoolArray) -> list[float | Non
     for i in (~known_N).nonzero()[0].tolist():
         p_N[i] = None
     return p_N
-
-
-def _logit(p: float) -> float:
-    if p in (0.0, 1.0):
-        return math.inf if p else -math.inf
-    return math.log(p) - math.log1p(-p)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from guardkit.certify import certify
 from guardkit.data import load_split
+from guardkit.guarantee import least_sample_size
 from guardkit.policy import CombineNode, policies_dir
 from guardkit.router import DEFAULT_POLICY, check_policy, load_policy
 from guardkit.stack import fit_policy
@@ -60,3 +62,30 @@ def test_the_documented_stack_is_what_its_command_gives(
     assert f"log-loss of {losses['stacked']}; the plain mean has {losses['mean']}" in docs
     value, low, high = (f"{stack.gain[x]:.3f}" for x in ("value", "low", "high"))
     assert f"{value} ({low} to {high}), is not shown" in docs
+
+
+def test_the_documented_certificate_is_what_its_command_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    docs = (ROOT / "docs" / "policies.md").read_text("utf-8")
+    (source,) = [
+        b for b in re.findall(r"^```yaml\n(.*?)^```$", docs, re.M | re.S) if "max_fpr" in b
+    ]
+    path = tmp_path / "certified.yaml"
+    path.write_text(source, "utf-8")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (result,) = certify(path, device="cpu")
+    found = result.certificate
+    assert f"{found.n} (benign {found.n})" in docs
+    assert f"{found.false_positives} of {found.allowed} allowed" in docs
+    assert f"at most {found.bound:.2%}" in docs
+    recall = result.flagged_positives / result.positives
+    assert f"{recall:.1%} of {result.positives} positive texts" in docs
+    (probability, log_odds) = re.findall(r"│ ([\d.]+) \(log-odds ([\d.]+)\)", docs)[0]
+    assert found.threshold.probability == pytest.approx(float(probability), abs=1e-3)
+    assert found.threshold.log_odds == pytest.approx(float(log_odds), abs=5e-3)
+    assert [least_sample_size(rate, 0.95) for rate in (0.05, 0.01, 0.001)] == [59, 299, 2995]
+    assert "59 for 5% at 0.95, 299 for 1%, 2,995 for 0.1%" in docs

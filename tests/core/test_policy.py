@@ -109,13 +109,39 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
         "flag_at: 0.5",
         [(24, "categories.injection.flag_at", "must be a mapping")],
     ),
-    "certificates are not built yet": (
+    "a promise half made": (
         "flag_at: {probability: 0.5}",
         "flag_at: {max_fpr: 0.01}",
         [
-            (24, "categories.injection.flag_at.max_fpr", "known: probability"),
-            (24, "categories.injection.flag_at.probability", "required"),
+            (24, "categories.injection.flag_at.confidence", "required"),
+            (24, "categories.injection.flag_at.calibrated_on", "required"),
         ],
+    ),
+    "a promise of something else": (
+        "flag_at: {probability: 0.5}",
+        "flag_at:\n      max_fpr: 1\n      confidence: 95%\n      calibrated_on: b.jsonl?size=3\n"
+        "      calibrate_on: b.jsonl",
+        [
+            (25, "categories.injection.flag_at.max_fpr", "less than 1"),
+            (26, "categories.injection.flag_at.confidence", "valid number"),
+            (27, "categories.injection.flag_at.calibrated_on", "unknown option 'size'"),
+            (28, "categories.injection.flag_at.calibrate_on", "did you mean 'calibrated_on'?"),
+        ],
+    ),
+    "a promise and a probability": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {probability: 0.5, max_fpr: 0.01, confidence: 0.95, calibrated_on: b.jsonl}",
+        [(24, "categories.injection.flag_at", "needs either probability, or max_fpr")],
+    ),
+    "a threshold of no form": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {score: 0.5}",
+        [(24, "categories.injection.flag_at", "calibrated_on, got score")],
+    ),
+    "a promise without a certificate": (
+        "flag_at: {probability: 0.5}",
+        "flag_at: {max_fpr: 0.01, confidence: 0.95, calibrated_on: b.jsonl}",
+        [(24, "categories.injection.flag_at", "`guardkit policy certify policy.yaml` finds")],
     ),
     "no threshold": (
         "    flag_at: {probability: 0.5}\n",
