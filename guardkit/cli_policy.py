@@ -77,3 +77,30 @@ def policy_stack(
     if out is not None:
         write_policy(file, stacks, out)
         print(f"the policy is in {out}")
+
+
+@policy_app.command(
+    "schema", epilog="Example: guardkit policy schema --out policies/policy.schema.json"
+)
+def policy_schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: standard output.")
+    ] = None,
+) -> None:
+    """Give the JSON Schema of a policy file, by which editors complete and check one."""
+    import json
+
+    from guardkit import artefact, schema
+
+    if out is None:
+        print(json.dumps(schema.policy_schema(), indent=2))
+        return
+    _check_folder("--out", out)
+    artefact.write_json(out, schema.policy_schema())
+    print(f"the schema is in {out}; a policy beside it names it in a first line:")
+    print(f"# yaml-language-server: $schema={out.name}")
+
+
+def _check_folder(option: str, file: Path) -> None:
+    if not file.parent.is_dir():
+        raise UsageError(f"{option} {file}: no such folder")

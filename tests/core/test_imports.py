@@ -26,7 +26,7 @@ ORDER = (
     ("hookspecs",),
     ("plugins",),
     ("policy", "calibrate", "combiners"),
-    ("policyfile", "card"),
+    ("policyfile", "card", "schema"),
     ("models",),
     ("tree",),
     ("router",),
