@@ -25,8 +25,13 @@ def policy_schema() -> dict[str, Any]:
         "description": f"Has exactly one of the keys {', '.join(KINDS)}.",
         "oneOf": kinds,
     }
-    about = {"$schema": _DRAFT, "$id": "urn:guardkit:policy:1", "title": "guardkit policy"}
-    return about | schema | {"description": "Which classifiers to ask, and what follows."}
+    about = {
+        "$schema": _DRAFT,
+        "$id": "urn:guardkit:policy:1",
+        "title": "guardkit policy",
+        "description": "Which classifiers to ask, and what follows.",
+    }
+    return about | {key: value for key, value in schema.items() if key not in about}
 
 
 class _Generator(GenerateJsonSchema):

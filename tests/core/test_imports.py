@@ -28,6 +28,7 @@ ORDER = (
     ("policy", "calibrate", "combiners"),
     ("policyfile", "card", "schema"),
     ("models",),
+    ("scorecache",),
     ("tree",),
     ("router",),
     ("evaluate", "batch"),
