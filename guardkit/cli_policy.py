@@ -26,18 +26,78 @@ def policy_check(file: PolicyFile) -> None:
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
-def policy_test(file: PolicyFile, device: DeviceOption = "auto") -> None:
-    """Run the tests written in a policy file; exit with 1 if one fails."""
-    from guardkit import console
+def policy_test(
+    file: PolicyFile,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Labelled text to measure on, as `evaluate` takes it."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Default: test, or the only one there is.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run the tests written in a policy file; exit with 1 if one fails.
+
+    With --data, measure it on labelled text as well; the numbers never change the exit code.
+    """
+    from guardkit import console, console_policy
+    from guardkit.data import load_split
+    from guardkit.evaluate import evaluate_policy
     from guardkit.router import load_policy
 
-    results = load_policy(file, device=device).run_tests()
-    if not results:
-        raise UsageError(f"{file}: has no tests; add some under `tests:`")
-    console.show_cases(results)
+    router = load_policy(file, device=device)
+    results = router.run_tests()
+    if not results and data is None:
+        raise UsageError(f"{file}: has no tests; add some under `tests:`, or give --data")
     failed = sum(not result.passed for result in results)
-    print(f"{len(results) - failed} of {len(results)} passed")
+    if results:
+        console.show_cases(results)
+        print(f"{len(results) - failed} of {len(results)} passed")
+    if data is not None:
+        name, examples = load_split(data, split)
+        with console.progress() as progress:
+            report = evaluate_policy(router, examples, progress=progress)
+        console_policy.show_measured(f"split {name!r} of {data}", report)
     if failed:
+        raise typer.Exit(EXIT_MATCHED)
+
+
+@policy_app.command(
+    "diff", epilog="Example: guardkit policy diff old.yaml new.yaml --data prompts.jsonl"
+)
+def policy_diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A policy file.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A policy file.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="CORPUS",
+            help="A file as `guardkit classify` reads it; a label column says which changes are "
+            "for the better.",
+        ),
+    ],
+    show: Annotated[int, typer.Option(min=0, help="How many texts to show.")] = 20,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it there as JSON.")
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit with 1 if any text is treated otherwise.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show which texts two policies treat otherwise, which way, and by which route."""
+    from guardkit import artefact, console, console_policy
+    from guardkit.compare import compare_policies, comparison_record
+
+    if json is not None:
+        _check_folder("--json", json)
+    with console.progress() as progress:
+        comparison = compare_policies(old, new, data, device=device, progress=progress)
+    console_policy.show_comparison(comparison, show)
+    if json is not None:
+        artefact.write_json(json, comparison_record(comparison, data))
+    if fail_on_change and comparison.flips:
         raise typer.Exit(EXIT_MATCHED)
 
 

@@ -183,14 +183,17 @@ def _read(file: Path, n_labels: int) -> dict[bytes, _Row]:
         if int(arrays["format"]) != _FORMAT:
             return {}
         n = len(arrays["key_N"])
-        wanted = {"key_N": (n, 32), "logits_NC": (n, n_labels)}
-        wanted |= dict.fromkeys(("tokens_N", "windows_N", "truncated_N", "ms_N"), (n,))
+        one_each: tuple[int, ...] = (n,)
+        wanted = dict.fromkeys(("tokens_N", "windows_N", "truncated_N", "ms_N"), one_each)
+        wanted |= {"key_N": (n, 32), "logits_NC": (n, n_labels)}
         if any(arrays[name].shape != shape for name, shape in wanted.items()):
             return {}
-        columns = (arrays[name].tolist() for name in ("tokens_N", "windows_N", "truncated_N"))
-        logits_NC, ms_N = arrays["logits_NC"].astype(np.float32), arrays["ms_N"].tolist()
         keys = [bytes(key) for key in arrays["key_N"].astype(np.uint8)]
-        rows = zip(logits_NC, *columns, ms_N, strict=True)
+        rows = zip(
+            arrays["logits_NC"].astype(np.float32),
+            *(arrays[name].tolist() for name in ("tokens_N", "windows_N", "truncated_N", "ms_N")),
+            strict=True,
+        )
         return {
             key: _Row(logits_C, int(tokens), int(windows), bool(truncated), None, float(ms))
             for key, (logits_C, tokens, windows, truncated, ms) in zip(keys, rows, strict=True)

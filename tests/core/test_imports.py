@@ -32,9 +32,10 @@ ORDER = (
     ("tree",),
     ("router",),
     ("evaluate", "batch"),
-    ("train",),
+    ("train", "compare"),
     ("importing", "stack"),
     ("console", "options"),
+    ("console_policy",),
     ("cli_policy", "cli_models"),
     ("cli",),
 )
