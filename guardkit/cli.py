@@ -195,7 +195,9 @@ def classify(
             if model:
                 judge = batch.model_judge(load_model(model, device=device))
             else:
-                judge = batch.policy_judge(load_policy(policy, device=device))
+                router = load_policy(policy, device=device)
+                console.note_unproven(router)
+                judge = batch.policy_judge(router)
             with console.terminal_progress(beside_output=out is None) as progress:
                 summary = batch.classify(rows, judge, out, progress=progress)
     except BrokenPipeError:

@@ -140,6 +140,72 @@ def policy_stack(
 
 
 @policy_app.command(
+    "frontier", epilog="Example: guardkit policy frontier policy.yaml --data mail/ --out frontier"
+)
+def policy_frontier(
+    file: PolicyFile,
+    data: DataOption,
+    split: Annotated[
+        str | None, typer.Option(help="Default: validation, or the only one there is.")
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Needed where several have a cascade.")
+    ] = None,
+    max_fpr: Annotated[
+        float, typer.Option(help="Share of the negatives that may be flagged.")
+    ] = 0.01,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds per text that the chosen point may take.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write all points there, as JSON and as a picture."),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the policy there, the chosen point filled in."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where scores are kept; default: ~/.cache.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show what a cascade costs and catches under every choice of its settle bounds.
+
+    Every member reads every labelled text once; scores are kept for the next time. Says whether
+    the backup helps, and which bounds cost and miss the least.
+    """
+    from guardkit import artefact, console, console_policy
+    from guardkit.data import load_split
+    from guardkit.frontier import sweep_policy, write_policy
+    from guardkit.frontier_svg import frontier_picture
+    from guardkit.scorecache import default_cache
+
+    name, examples = load_split(data, split, default="validation")
+    print(f"sweeping on split {name!r} of {data}", file=sys.stderr)
+    with console.progress() as progress:
+        frontier = sweep_policy(
+            file,
+            examples,
+            category=category,
+            max_fpr=max_fpr,
+            max_ms=max_ms,
+            cache=cache or default_cache(),
+            device=device,
+            progress=progress,
+        )
+    console_policy.show_frontier(frontier)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        artefact.write_json(out / "frontier.json", frontier.record())
+        (out / "frontier.svg").write_text(frontier_picture(frontier), "utf-8")
+        print(f"all points are in {out / 'frontier.json'}, a picture in {out / 'frontier.svg'}")
+    if write is not None:
+        notes = write_policy(frontier, write)
+        print("\n".join([f"the policy is in {write}", *notes]))
+
+
+@policy_app.command(
     "schema", epilog="Example: guardkit policy schema --out policies/policy.schema.json"
 )
 def policy_schema(

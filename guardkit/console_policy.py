@@ -10,6 +10,8 @@ from rich.text import Text
 
 from guardkit.compare import Comparison, Flip, would_be
 from guardkit.console import _left_out, _out, _visible
+from guardkit.frontier import Frontier
+from guardkit.sweep import Interval, Point, Sweep
 from guardkit.types import Decision
 
 TEXT_WIDTH = 80
@@ -48,6 +50,95 @@ def show_comparison(comparison: Comparison, limit: int) -> None:
         _show_flips(c, limit)
     if len(c.flips) > limit:
         print(f"{limit:,} of {len(c.flips):,} shown; --show N shows more, --json FILE has them all")
+
+
+def show_frontier(frontier: Frontier) -> None:
+    """Print a sweep: what members cost, what the choices catch, and what the backup is worth."""
+    f, s = frontier, frontier.sweep
+    left = f"; {f.unlabelled:,} unlabelled, left out" if f.unlabelled else ""
+    _out().print(Text(f"{f.category}: {f.n:,} texts, {f.positives:,} positive{left}"))
+    costs = Table("member", "ms per text", "tokens", "operations (estimate)", "read now / kept")
+    for member, cost in f.costs.items():
+        flops = "-" if cost.flops is None else f"{cost.flops / 1e6:,.1f} M"
+        read = f"{cost.scored:,} / {f.n - min(cost.scored, f.n):,}"
+        costs.add_row(Text(member), f"{cost.ms:.2f}", f"{cost.tokens:.0f}", flops, read)
+    _out().print(costs)
+    table = Table("point", "settle", "threshold", "ms", "asked", "recall", "95% interval", "fpr")
+    own = [] if s.own is None else [s.own]
+    for point in [*own, *s.singles, *s.frontier]:
+        low, high = (s.intervals[point.name][x] or 0.0 for x in ("low", "high"))
+        table.add_row(
+            Text(point.name + (" *" if _same(point, s.chosen) else "")),
+            _settle(point),
+            f"{point.threshold:g}",
+            f"{point.ms:.2f}",
+            Text(", ".join(f"{name} {share:.0%}" for name, share in point.asked.items())),
+            f"{point.recall:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{point.fpr:.2%}",
+        )
+    _out().print(table)
+    print(
+        f"Thresholds, but the file's, flag at most {f.max_fpr:.2%} of the negatives; they and the "
+        "bounds were chosen on these very texts."
+    )
+    held = {x: _spoken(s.held_out[x], percent=x != "ms") for x in s.held_out}
+    print(f"* chosen: most recall. {_chosen(s.chosen)}")
+    print(
+        "  On texts it was not chosen on (two halves, each decided by what is best on the other): "
+        f"recall {held['recall']}, false positives {held['fpr']}, {held['ms']} ms."
+    )
+    if s.own is not None:
+        _say_better(s)
+    _say_verdict(s)
+
+
+def _say_better(sweep: Sweep) -> None:
+    own = sweep.own
+    assert own is not None
+    if not sweep.better:
+        print("No choice dominates the file's own point (no dearer, no more missed or flagged).")
+        return
+    best = sweep.better[0]
+    print(
+        f"{len(sweep.better):,} choices dominate the file's own point at its false-positive rate "
+        f"of {own.fpr:.2%}, such as {_chosen(best)}: recall {best.recall:.1%}, {best.ms:.2f} ms."
+    )
+
+
+def _say_verdict(sweep: Sweep) -> None:
+    gain = _spoken(sweep.gains[sweep.first], percent=True)
+    if sweep.helps:
+        print(f"THE BACKUP HELPS: recall over {sweep.first} alone, cross-fitted: +{gain}.")
+    else:
+        print(
+            f"THE BACKUP IS NOT SHOWN TO HELP: recall over {sweep.first} alone, cross-fitted: "
+            f"{gain}. `decide: {{member: {sweep.first}}}` is simpler and cheaper."
+        )
+    for member, interval in sweep.gains.items():
+        if member != sweep.first:
+            print(f"Recall of the cascade over {member} alone: {_spoken(interval, percent=True)}.")
+
+
+def _same(point: Point, other: Point) -> bool:
+    return (point.bounds, point.threshold) == (other.bounds, other.threshold)
+
+
+def _settle(point: Point) -> str:
+    return "; ".join(f"{below:g} {above:g}" for below, above in point.bounds[:-1]) or "-"
+
+
+def _chosen(point: Point) -> str:
+    return f"settle {_settle(point)}, threshold {point.threshold:g}"
+
+
+def _spoken(interval: Interval, *, percent: bool) -> str:
+    value, low, high = (interval[x] for x in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "unknown"
+    if percent:
+        return f"{value:.1%} ({low:.1%} to {high:.1%})"
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _show_flips(comparison: Comparison, limit: int) -> None:

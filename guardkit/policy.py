@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
 from guardkit.types import Action
+from guardkit.yamlfile import Place
 
 # Marks the parts of pydantic's error locations that name a node's kind and are not in the file.
 KIND_TAG = "\0"
@@ -209,6 +211,27 @@ def label(node: AnyNode) -> str:
             return f"cascade({', '.join(map(label, node.cascade))})"
         case CombineNode():
             return f"{node.combine.how}({', '.join(map(label, node.combine.of))})"
+
+
+def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
+    """Yield ``node``, which stands at ``place``, and all below it, each with its place."""
+    yield place, node
+    match node:
+        case CascadeNode():
+            parts, below = node.cascade, (*place, "cascade")
+        case CombineNode():
+            parts, below = node.combine.of, (*place, "combine", "of")
+        case _:
+            return
+    for i, part in enumerate(parts):
+        yield from walk(part, (*below, i))
+
+
+def logit(p: float) -> float:
+    """Return the log-odds of a probability: -inf of 0, +inf of 1."""
+    if p in (0.0, 1.0):
+        return math.inf if p else -math.inf
+    return math.log(p) - math.log1p(-p)
 
 
 @cache

@@ -81,6 +81,11 @@ class PolicyRouter:
         """SHA-256 of the policy file; decisions carry its first 12 digits."""
         return self.policy.hash
 
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """Each member's model folder."""
+        return self._folders
+
     def model_hashes(self) -> dict[str, str]:
         """Return each member's model hash, its files verified; loads no model."""
         return {name: artefact.verify(folder) for name, folder in self._folders.items()}

@@ -12,7 +12,7 @@ Shape letters: N texts, P parts of a node, F folds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from guardkit.errors import DataError, UsageError
 from guardkit.metrics import bootstrap
 from guardkit.models import BUILTIN, Model, texts_hash
 from guardkit.plugins import installed_plugins
-from guardkit.policy import AnyNode, CascadeNode, CombineNode, MemberNode, label
+from guardkit.policy import CombineNode, MemberNode, label, walk
 from guardkit.router import PolicyRouter, check_policy
 from guardkit.train import HELD_OUT_SHARE
 from guardkit.tree import Batch
@@ -94,7 +94,7 @@ def fit_policy(
     nodes = [
         (name, place, node)
         for name in chosen
-        for place, node in _walk(policy.categories[name].decide, ("categories", name, "decide"))
+        for place, node in walk(policy.categories[name].decide, ("categories", name, "decide"))
         if isinstance(node, CombineNode) and node.combine.how == "stacked"
     ]
     if not nodes:
@@ -106,7 +106,7 @@ def fit_policy(
     router = PolicyRouter(policy, device=device, backend="torch", plugins=plugins)
     for name, place, node in nodes:
         _check_node(node, place, path)
-        members = {n.member for _, n in _walk(node, ()) if isinstance(n, MemberNode)}
+        members = {n.member for _, n in walk(node) if isinstance(n, MemberNode)}
         models = {member: router.model(member) for member in sorted(members)}
         _check_labels(models, set(policy.categories[name].positive), examples)
         for member, model in models.items():
@@ -138,18 +138,23 @@ def write_policy(path: Path, stacks: Sequence[Stack], out: Path) -> None:
                 f"{path}: {zero[0]!r} adds nothing to the others (its weight is 0); take it out of "
                 f"the stacked node of category {stack.category!r} and fit the rest again"
             )
-    if out.resolve().parent != path.resolve().parent:
-        members = check_policy(path, unfitted=True).members
-        if relative := [m.model for m in members.values() if _is_relative(m.model)]:
-            raise UsageError(
-                f"--out {out}: model {relative[0]!r} is looked for from the policy's own folder; "
-                f"write to {path.parent}"
-            )
+    refuse_moved_models("--out", path, out)
     text = path.read_bytes().decode("utf-8-sig")
     for stack in stacks:
         text = with_values(text, (*stack.place, "combine"), stack.written)
     with out.open("w", encoding="utf-8", newline="") as file:  # line ends as they were
         file.write(text)
+
+
+def refuse_moved_models(option: str, path: Path, out: Path) -> None:
+    """Raise UsageError where the policy at ``path``, written to ``out``, would miss its models."""
+    if out.resolve().parent != path.resolve().parent:
+        members = check_policy(path, unfitted=True).members
+        if relative := [m.model for m in members.values() if _is_relative(m.model)]:
+            raise UsageError(
+                f"{option} {out}: model {relative[0]!r} is looked for from the policy's own "
+                f"folder; write to {path.parent}"
+            )
 
 
 def fit_weights(
@@ -267,26 +272,12 @@ def _folds(positive_N: BoolArray, groups: Sequence[str], seed: int) -> IntArray:
     return fold_G[group_N]
 
 
-def _walk(node: AnyNode, place: Place) -> Iterator[tuple[Place, AnyNode]]:
-    """Yield ``node`` and all below it, each with its place in the file."""
-    yield place, node
-    match node:
-        case CascadeNode():
-            parts, below = node.cascade, (*place, "cascade")
-        case CombineNode():
-            parts, below = node.combine.of, (*place, "combine", "of")
-        case _:
-            return
-    for i, part in enumerate(parts):
-        yield from _walk(part, (*below, i))
-
-
 def _is_relative(model: str) -> bool:
     return not model.startswith(BUILTIN) and not Path(model).expanduser().is_absolute()
 
 
 def _check_node(node: CombineNode, place: Place, path: Path) -> None:
-    inner = [n for _, n in _walk(node, ()) if n is not node and isinstance(n, CombineNode)]
+    inner = [n for _, n in walk(node) if n is not node and isinstance(n, CombineNode)]
     if any(n.combine.how == "stacked" for n in inner):
         raise UsageError(
             f"{path}: the stacked node of category {place[1]!r} holds another, and both would be "

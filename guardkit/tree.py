@@ -32,6 +32,7 @@ from guardkit.policy import (
     PatternNode,
     compile_pattern,
     label,
+    logit,
 )
 from guardkit.types import (
     SEVERITY,
@@ -85,8 +86,8 @@ class Batch:
             tree.record(category.decide, everything, value, ["decides"] * len(everything))
 
         threshold = category.flag_at.probability
-        flagged_N = value.lo_N > _logit(threshold)
-        undecided_N = ~flagged_N & (value.hi_N > _logit(threshold))  # NaN: clear
+        flagged_N = value.lo_N > logit(threshold)
+        undecided_N = ~flagged_N & (value.hi_N > logit(threshold))  # NaN: clear
         for i in undecided_N.nonzero()[0].tolist():
             why = tree.why_undecided(i)
             self.errors[i] = f"{self.errors[i]}; {why}" if i in self.errors else why
@@ -110,6 +111,11 @@ class Batch:
         values = [tree.evaluate(part, np.arange(len(self.texts))) for part in combine.of]
         x_PN = np.stack([np.where(v.lo_N == v.hi_N, v.lo_N, np.nan) for v in values])
         return x_PN - tree.priors(combine)[:, None]
+
+    def interval(self, name: str, category: Category, node: AnyNode) -> tuple[_Float64, _Float64]:
+        """Return (lo_N, hi_N), what ``node`` makes of every text; NaN is no opinion."""
+        value = _Tree(self, name, category).evaluate(node, np.arange(len(self.texts)))
+        return value.lo_N, value.hi_N
 
     def scores(self, model: Model, index_N: IntArray) -> _Scores:
         """Return ``model``'s scores, those of the texts at ``index_N`` among them.
@@ -288,7 +294,7 @@ class _Tree:
         The mean is exact where all were calibrated at one prior or ``prevalence`` sets it.
         """
         if self.category.prevalence is not None:
-            return _logit(self.category.prevalence)
+            return logit(self.category.prevalence)
         match node:
             case MemberNode():
                 model = self.batch.model(node.member)
@@ -316,7 +322,7 @@ def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray,
         return np.ones(n, bool), ["last stage"] * n
     # without bounds only a pattern's match settles: the policy check asks others for bounds
     below, above = (stage.settle.below, stage.settle.above) if stage.settle else (0.0, 1.0)
-    low_N, high_N = value.hi_N <= _logit(below), value.lo_N >= _logit(above)
+    low_N, high_N = value.hi_N <= logit(below), value.lo_N >= logit(above)
     words = np.array(
         [
             f"passed on: between {below} and {above}",
@@ -340,9 +346,3 @@ def _probabilities(log_odds_N: _Float64, known_N: BoolArray) -> list[float | Non
     for i in (~known_N).nonzero()[0].tolist():
         p_N[i] = None
     return p_N
-
-
-def _logit(p: float) -> float:
-    if p in (0.0, 1.0):
-        return math.inf if p else -math.inf
-    return math.log(p) - math.log1p(-p)
