@@ -25,7 +25,7 @@ from guardkit.scorecache import Remembered, remembering
 from guardkit.stack import _check_labels, _refuse_training_texts, refuse_moved_models
 from guardkit.sweep import Problem, Sweep, sweep
 from guardkit.tree import Batch
-from guardkit.types import UNLABELLED, BoolArray, Examples, Progress
+from guardkit.types import UNLABELLED, BoolArray, Costing, Examples, Progress
 from guardkit.verdicts import Verdict, category_hash, write_verdict
 from guardkit.yamlfile import with_values
 
@@ -245,8 +245,9 @@ class _Asked:
             if np.isnan(ms_N).all():
                 raise ClassifierError(f"member {member!r}: not one text could be scored")
             ms, tokens = float(np.nanmean(ms_N)), float(np.nanmean(tokens_N))
-            per_token = getattr(classifier.inner, "flops_per_token", None)
-            flops = None if per_token is None else float(per_token) * tokens
+            inner = classifier.inner
+            per_token = inner.flops_per_token if isinstance(inner, Costing) else None
+            flops = None if per_token is None else per_token * tokens
             costs[member] = Cost(ms, tokens, flops, classifier.scored)
             rows.append(np.where(np.isnan(ms_N), ms, ms_N))
         return costs, np.stack(rows).astype(np.float64)

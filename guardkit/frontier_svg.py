@@ -9,8 +9,8 @@ from html import escape
 from guardkit.frontier import Frontier
 from guardkit.sweep import Interval, Point
 
-_WIDTH, _HEIGHT = 720, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 200, 48, 56
+_WIDTH, _HEIGHT = 760, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 240, 48, 56
 _STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #222 }
   .title { font-size: 15px; font-weight: 600 }
@@ -37,8 +37,9 @@ def frontier_picture(frontier: Frontier) -> str:
         *(axes.dot(point, "tried", 2.5) for point in sweep.points),
         axes.line(sweep.frontier),
         *(axes.dot(point, "shown", 4) for point in sweep.frontier),
-        *(axes.named(point, "single", point.name) for point in sweep.singles),
-        *(axes.named(point, "file", f"the file, {point.fpr:.2%} false positives") for point in own),
+        # their names one below the other: members often cost and catch much the same
+        *(axes.named(p, "single", p.name, 22 + 30 * i) for i, p in enumerate(sweep.singles)),
+        *(axes.named(p, "file", f"the file: {p.fpr:.2%} false positives", -12) for p in own),
         axes.dot(sweep.chosen, "chosen", 8),
         *axes.bar(sweep.held_out["ms"]["value"], sweep.held_out["recall"]),
         *_legend(),
@@ -80,9 +81,9 @@ class _Axes:
         about = f"<title>{point.ms:.2f} ms, recall {point.recall:.1%}</title>"
         return f'<circle class="{kind}" cx="{x}" cy="{y}" r="{radius}">{about}</circle>'
 
-    def named(self, point: Point, kind: str, name: str) -> str:
-        x, y = self.x(point.ms), self.y(point.recall)
-        text = f'<text x="{x + 9}" y="{y + 4}">{escape(name)}</text>'
+    def named(self, point: Point, kind: str, name: str, down: int) -> str:
+        x, y = self.x(point.ms), self.y(point.recall) + down
+        text = f'<text x="{x}" y="{y:.1f}" text-anchor="middle">{escape(name)}</text>'
         return self.dot(point, kind, 5.5) + text
 
     def line(self, points: Sequence[Point]) -> str:

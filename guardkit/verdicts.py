@@ -86,15 +86,16 @@ def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
         if not has_backup(category):
             continue
         verdict = verdicts.get(name)
+        file = verdicts_file(policy.path).name
         if verdict is None:
-            told = "has not been shown to help"
+            told = "has not been shown to help; `guardkit policy frontier` measures it"
         elif verdict.hash != category_hash(category, folders):
-            told = f"was measured before it changed ({verdicts_file(policy.path).name})"
+            told = f"was measured before it changed ({file}); `guardkit policy frontier` again"
         elif not verdict.helps:
-            told = f"was measured not to help ({verdicts_file(policy.path).name})"
+            told = f"was not shown to help where it was measured ({file})"
         else:
             continue
-        yield f"category {name!r}: its backup {told}; `guardkit policy frontier` measures it"
+        yield f"category {name!r}: its backup {told}"
 
 
 def has_backup(category: Category) -> bool:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from guardkit.cli import main
 from guardkit.errors import DataError, UsageError
 from guardkit.frontier import _Asked, _asks, _cascade, sweep_policy, write_policy
+from guardkit.metrics import RecallAt
 from guardkit.plugins import Plugins
 from guardkit.policy import CascadeNode
 from guardkit.replay import NEVER, Stages, replay
@@ -27,7 +28,6 @@ from guardkit.sweep import (
     MAX_CHOICES,
     Point,
     Problem,
-    RecallAt,
     choices,
     halves,
     loosest,
@@ -446,7 +446,7 @@ def test_a_backup_measured_not_to_help_is_told_so(setting: Setting) -> None:
     write_policy(sweep_policy(path, examples(600, 2.0, 0.0), max_fpr=0.05), path)
     router = load_policy(path, plugins=setting.plugins)
     (line,) = unproven(router.policy, router.folders)
-    assert line.startswith("category 'injection': its backup was measured not to help")
+    assert line.startswith("category 'injection': its backup was not shown to help where it was")
 
 
 def test_a_cascade_of_one_classifier_has_no_backup_to_prove(setting: Setting) -> None:
