@@ -146,14 +146,14 @@ class _Sharing(PolicyRouter):
         self._shared = shared
 
     def model(self, member: str) -> Model:
-        folder = self._folders[member]
+        folder = self.folders[member]
         if folder not in self._shared:
             self._shared[folder] = remembering(super().model(member))
         return self._shared[folder]
 
     def labels(self) -> set[str]:
         """Return the labels of every member's model; loads none."""
-        return {x for folder in self._folders.values() for x in artefact.read_config(folder).labels}
+        return {x for folder in self.folders.values() for x in artefact.read_config(folder).labels}
 
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         ids = range(len(texts)) if ids is None else ids

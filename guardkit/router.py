@@ -73,7 +73,8 @@ class PolicyRouter:
         self._plugins = plugins
         self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
         find = _finder(policy.path, plugins)
-        self._folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
+        #: Each member's model.
+        self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
         self._models: dict[Path, Model] = {}
 
     @property
@@ -81,18 +82,13 @@ class PolicyRouter:
         """SHA-256 of the policy file; decisions carry its first 12 digits."""
         return self.policy.hash
 
-    @property
-    def folders(self) -> Mapping[str, Path]:
-        """Each member's model folder."""
-        return self._folders
-
     def model_hashes(self) -> dict[str, str]:
         """Return each member's model hash, its files verified; loads no model."""
-        return {name: artefact.verify(folder) for name, folder in self._folders.items()}
+        return {name: artefact.verify(folder) for name, folder in self.folders.items()}
 
     def model(self, member: str) -> Model:
         """Return the member's model, loading it on first need; members may share one."""
-        folder = self._folders[member]
+        folder = self.folders[member]
         if folder not in self._models:
             family = self.policy.members[member].plugin
             try:
