@@ -125,11 +125,13 @@ def sweep(problem: Problem) -> Sweep | None:
     better: list[Point] = []
     for bounds in choices(problem):
         run = replay(problem.stages, bounds)
+        # of all texts: a half must not rule out what the whole can afford
+        affordable = problem.max_ms is None or run.ms_N.mean() <= problem.max_ms
         for i, part in enumerate(parts):
             point = _point(problem, "", bounds, run, problem.max_fpr, part)
             if point is not None and i == _ALL:
                 points.append(point)
-            if point is not None and _preferred(point, best[i], problem.max_ms):
+            if point is not None and affordable and _preferred(point, best[i]):
                 best[i] = point
         if own is not None:
             rival = _point(problem, "", bounds, run, own.fpr, everything)
@@ -287,9 +289,7 @@ def _measured(
     )
 
 
-def _preferred(point: Point, best: Point | None, max_ms: float | None) -> bool:
-    if max_ms is not None and point.ms > max_ms:
-        return False
+def _preferred(point: Point, best: Point | None) -> bool:
     return best is None or (-point.recall, point.ms) < (-best.recall, best.ms)
 
 
