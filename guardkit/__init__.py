@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from guardkit.types import Classifier as Classifier
     from guardkit.types import ClassifierFamily as ClassifierFamily
     from guardkit.types import Combiner as Combiner
+    from guardkit.types import Costing as Costing
     from guardkit.types import Decision as Decision
     from guardkit.types import Evidence as Evidence
     from guardkit.types import Examples as Examples
@@ -50,6 +51,7 @@ _HOME = {
     "ClassifierFamily": "types",
     "Combiner": "types",
     "ConfigError": "errors",
+    "Costing": "types",
     "DataError": "errors",
     "Decision": "types",
     "Evidence": "types",

@@ -205,6 +205,7 @@ def classify(
                 judge = batch.model_judge(load_model(model, device=device, backend=backend))
             else:
                 router = load_policy(policy, shadow=shadow, device=device, backend=backend)
+                console.note_unproven(router)
                 judge = batch.policy_judge(router)
             with console.terminal_progress(beside_output=out is None) as progress:
                 summary = batch.classify(rows, judge, out, progress=progress)

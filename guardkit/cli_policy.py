@@ -30,18 +30,78 @@ def policy_check(file: PolicyFile) -> None:
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
-def policy_test(file: PolicyFile, device: DeviceOption = "auto") -> None:
-    """Run the tests written in a policy file; exit with 1 if one fails."""
-    from guardkit import console
+def policy_test(
+    file: PolicyFile,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Labelled text to measure on, as `evaluate` takes it."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Default: test, or the only one there is.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run the tests written in a policy file; exit with 1 if one fails.
+
+    With --data, measure it on labelled text as well; the numbers never change the exit code.
+    """
+    from guardkit import console, console_policy
+    from guardkit.data import load_split
+    from guardkit.evaluate import evaluate_policy
     from guardkit.router import load_policy
 
-    results = load_policy(file, device=device).run_tests()
-    if not results:
-        raise UsageError(f"{file}: has no tests; add some under `tests:`")
-    console.show_cases(results)
+    router = load_policy(file, device=device)
+    results = router.run_tests()
+    if not results and data is None:
+        raise UsageError(f"{file}: has no tests; add some under `tests:`, or give --data")
     failed = sum(not result.passed for result in results)
-    print(f"{len(results) - failed} of {len(results)} passed")
+    if results:
+        console.show_cases(results)
+        print(f"{len(results) - failed} of {len(results)} passed")
+    if data is not None:
+        name, examples = load_split(data, split)
+        with console.progress() as progress:
+            report = evaluate_policy(router, examples, progress=progress)
+        console_policy.show_measured(f"split {name!r} of {data}", report)
     if failed:
+        raise typer.Exit(EXIT_MATCHED)
+
+
+@policy_app.command(
+    "diff", epilog="Example: guardkit policy diff old.yaml new.yaml --data prompts.jsonl"
+)
+def policy_diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A policy file.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A policy file.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="CORPUS",
+            help="A file as `guardkit classify` reads it; a label column says which changes are "
+            "for the better.",
+        ),
+    ],
+    show: Annotated[int, typer.Option(min=0, help="How many texts to show.")] = 20,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it there as JSON.")
+    ] = None,
+    fail_on_change: Annotated[
+        bool, typer.Option("--fail-on-change", help="Exit with 1 if any text is treated otherwise.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show which texts two policies treat otherwise, which way, and by which route."""
+    from guardkit import artefact, console, console_policy
+    from guardkit.compare import compare_policies, comparison_record
+
+    if json is not None:
+        _check_folder("--json", json)
+    with console.progress() as progress:
+        comparison = compare_policies(old, new, data, device=device, progress=progress)
+    console_policy.show_comparison(comparison, show)
+    if json is not None:
+        artefact.write_json(json, comparison_record(comparison, data))
+    if fail_on_change and comparison.flips:
         raise typer.Exit(EXIT_MATCHED)
 
 
@@ -114,3 +174,96 @@ def policy_certify(
         print(f"certified: {write(file, certified)}")
     else:
         print("nothing written: to certify on these texts, name them in the policy's calibrated_on")
+
+
+@policy_app.command(
+    "frontier", epilog="Example: guardkit policy frontier policy.yaml --data mail/ --out frontier"
+)
+def policy_frontier(
+    file: PolicyFile,
+    data: DataOption,
+    split: Annotated[
+        str | None, typer.Option(help="Default: validation, or the only one there is.")
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Needed where several have a cascade.")
+    ] = None,
+    max_fpr: Annotated[
+        float, typer.Option(help="Share of the negatives that may be flagged.")
+    ] = 0.01,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds per text that the chosen point may take.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write all points there, as JSON and as a picture."),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the policy there, the chosen point filled in."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where scores are kept; default: ~/.cache.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show what a cascade costs and catches under every choice of its settle bounds.
+
+    Every member reads every labelled text once; scores are kept for the next time. Says whether
+    the backup helps, and which bounds cost and miss the least.
+    """
+    from guardkit import artefact, console, console_policy
+    from guardkit.data import load_split
+    from guardkit.frontier import sweep_policy, write_policy
+    from guardkit.frontier_svg import frontier_picture
+    from guardkit.scorecache import default_cache
+
+    name, examples = load_split(data, split, default="validation")
+    print(f"sweeping on split {name!r} of {data}", file=sys.stderr)
+    with console.progress() as progress:
+        frontier = sweep_policy(
+            file,
+            examples,
+            category=category,
+            max_fpr=max_fpr,
+            max_ms=max_ms,
+            cache=cache or default_cache(),
+            device=device,
+            progress=progress,
+        )
+    console_policy.show_frontier(frontier)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        artefact.write_json(out / "frontier.json", frontier.record())
+        (out / "frontier.svg").write_text(frontier_picture(frontier), "utf-8")
+        print(f"all points are in {out / 'frontier.json'}, a picture in {out / 'frontier.svg'}")
+    if write is not None:
+        notes = write_policy(frontier, write)
+        print("\n".join([f"the policy is in {write}", *notes]))
+
+
+@policy_app.command(
+    "schema", epilog="Example: guardkit policy schema --out policies/policy.schema.json"
+)
+def policy_schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: standard output.")
+    ] = None,
+) -> None:
+    """Give the JSON Schema of a policy file, by which editors complete and check one."""
+    import json
+
+    from guardkit import artefact, schema
+
+    if out is None:
+        print(json.dumps(schema.policy_schema(), indent=2))
+        return
+    _check_folder("--out", out)
+    artefact.write_json(out, schema.policy_schema())
+    print(f"the schema is in {out}; a policy beside it names it in a first line:")
+    print(f"# yaml-language-server: $schema={out.name}")
+
+
+def _check_folder(option: str, file: Path) -> None:
+    if not file.parent.is_dir():
+        raise UsageError(f"{option} {file}: no such folder")

@@ -26,9 +26,10 @@ from guardkit.batch import Summary
 from guardkit.certify import Certified
 from guardkit.errors import TrainingInterrupted
 from guardkit.plugins import Plugins
-from guardkit.router import CaseResult
+from guardkit.router import CaseResult, PolicyRouter
 from guardkit.stack import Stack
 from guardkit.types import SEVERITY, Evidence, Progress
+from guardkit.verdicts import unproven
 
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 STRONGEST_TOKENS = 12
@@ -132,6 +133,12 @@ def summary_line(summary: Summary, out: Path | None) -> str:
     )
     where = f" -> {out}" if out else ""
     return f"{speed}{': ' if parts else ''}{', '.join(parts)}{where}"
+
+
+def note_unproven(router: PolicyRouter) -> None:
+    """Say on standard error which of a policy's cascades have not been shown to pay."""
+    for line in unproven(router.policy, router.folders):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> None:

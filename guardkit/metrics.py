@@ -112,6 +112,27 @@ class Flags:
         }
 
 
+class RecallAt:
+    """Recall of the loosest threshold that keeps to ``max_fpr``, under weights of the texts."""
+
+    def __init__(self, positive_N: _Bool, score_N: _Float64, max_fpr: float) -> None:
+        self._order = np.argsort(-score_N, kind="stable")
+        self._positive_N = positive_N[self._order]
+        sorted_N = score_N[self._order]
+        # a threshold can only stand between different scores: at the last text of each block
+        self._ends_B = np.append(np.flatnonzero(sorted_N[1:] != sorted_N[:-1]), len(score_N) - 1)
+        self._max_fpr = max_fpr
+
+    def __call__(self, weight_N: _Float64) -> float:
+        w_N = weight_N[self._order]
+        true_B = np.append(0.0, np.cumsum(w_N * self._positive_N)[self._ends_B])
+        false_B = np.append(0.0, np.cumsum(w_N * ~self._positive_N)[self._ends_B])
+        if not true_B[-1] or not false_B[-1]:
+            return np.nan
+        last = np.searchsorted(false_B, self._max_fpr * false_B[-1] + 1e-9, side="right") - 1
+        return float(true_B[last] / true_B[-1])
+
+
 def mean_of(measures: Sequence[Measure]) -> Measure:
     """Return the measure that averages ``measures``, leaving out what is undefined."""
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from guardkit import artefact
 from guardkit.data import split_by_group
-from guardkit.models import texts_hash
+from guardkit.errors import DataError
+from guardkit.models import Model, texts_hash
 from guardkit.train import HELD_OUT_SHARE
 from guardkit.types import UNLABELLED, Examples
 
@@ -33,6 +34,15 @@ def use_of(examples: Examples, model: Path, uses: Sequence[str] = tuple(USES)) -
     record["calibration"] = _read(model / artefact.CALIBRATION).get("data")
     hashes = {h for part in _parts(examples) for h in _hashes(part)}
     return next((USES[use] for use in uses if record.get(use) in hashes), None)
+
+
+def refuse_training_texts(member: str, model: Model, examples: Examples) -> None:
+    """Raise DataError where ``model``'s record says that it was trained on these very examples."""
+    if use := use_of(examples, model.path, ("train", "pretrain")):
+        raise DataError(
+            f"member {member!r} ({model.path}) was {use} these examples, where it looks better than it is; "
+            "take others, such as its validation split"
+        )
 
 
 def _parts(examples: Examples) -> Iterator[Examples]:

@@ -22,7 +22,7 @@ from guardkit.data import group_names
 from guardkit.errors import DataError, UsageError
 from guardkit.metrics import bootstrap
 from guardkit.models import BUILTIN, Model
-from guardkit.overlap import use_of
+from guardkit.overlap import refuse_training_texts
 from guardkit.plugins import installed_plugins
 from guardkit.policy import CombineNode, MemberNode, label, walk
 from guardkit.router import PolicyRouter, check_policy
@@ -108,11 +108,7 @@ def fit_policy(
         models = {member: router.model(member) for member in sorted(members)}
         _check_labels(models, set(policy.categories[name].positive), examples)
         for member, model in models.items():
-            if use := use_of(examples, model.path, ("train", "pretrain")):
-                raise DataError(
-                    f"member {member!r} ({model.path}) was {use} these examples, where it looks "
-                    "better than it is; fit on others, such as its validation split"
-                )
+            refuse_training_texts(member, model, examples)
         _refuse_too_few(name, node, positive[name], groups)
 
     ratios: list[list[_Float64]] = [[] for _ in nodes]
@@ -140,18 +136,23 @@ def write_policy(path: Path, stacks: Sequence[Stack], out: Path) -> None:
                 f"{path}: {zero[0]!r} adds nothing to the others (its weight is 0); take it out of "
                 f"the stacked node of category {stack.category!r} and fit the rest again"
             )
-    if out.resolve().parent != path.resolve().parent:
-        members = check_policy(path, unfitted=True, uncertified=True).members
-        if relative := [m.model for m in members.values() if _is_relative(m.model)]:
-            raise UsageError(
-                f"--out {out}: model {relative[0]!r} is looked for from the policy's own folder; "
-                f"write to {path.parent}"
-            )
+    refuse_moved_models("--out", path, out)
     text = path.read_bytes().decode("utf-8-sig")
     for stack in stacks:
         text = with_values(text, (*stack.place, "combine"), stack.written)
     with out.open("w", encoding="utf-8", newline="") as file:  # line ends as they were
         file.write(text)
+
+
+def refuse_moved_models(option: str, path: Path, out: Path) -> None:
+    """Raise UsageError where the policy at ``path``, written to ``out``, would miss its models."""
+    if out.resolve().parent != path.resolve().parent:
+        members = check_policy(path, unfitted=True, uncertified=True).members
+        if relative := [m.model for m in members.values() if _is_relative(m.model)]:
+            raise UsageError(
+                f"{option} {out}: model {relative[0]!r} is looked for from the policy's own "
+                f"folder; write to {path.parent}"
+            )
 
 
 def fit_weights(

@@ -134,6 +134,11 @@ class Batch:
         x_PN = np.stack([np.where(v.lo_N == v.hi_N, v.lo_N, np.nan) for v in values])
         return x_PN - tree.priors(combine)[:, None]
 
+    def interval(self, name: str, category: Category, node: AnyNode) -> tuple[_Float64, _Float64]:
+        """Return (lo_N, hi_N), what ``node`` makes of every text; NaN is no opinion."""
+        value = _Tree(self, name, category).evaluate(node, np.arange(len(self.texts)))
+        return value.lo_N, value.hi_N
+
     def scores(self, model: Model, index_N: IntArray) -> _Scores:
         """Return ``model``'s scores, those of the texts at ``index_N`` among them.
 

@@ -189,6 +189,17 @@ class Featuring(Protocol):
         ...
 
 
+@runtime_checkable
+class Costing(Protocol):
+    """A classifier that tells how much arithmetic it takes, for ``guardkit policy frontier``;
+    optional."""
+
+    @property
+    def flops_per_token(self) -> float | None:
+        """Floating-point operations per token read, an estimate; None where it cannot say."""
+        ...
+
+
 class ClassifierFamily(Protocol):
     """A way to train and run classifiers, as a plugin registers it.
 

@@ -96,7 +96,7 @@ def with_values(text: str, place: Place, values: Mapping[str, str]) -> str:
 
     A key that is there gets the new value, others are put before the mapping's second key; all
     else stays as it was, comments included. ``text`` is one that ``read_yaml`` has no problem
-    with, and the mapping has two keys at least.
+    with, and the mapping has two keys at least if one is to be added.
     """
     node = YAML(typ="safe", pure=True).compose(text)
     for part in place:
@@ -111,10 +111,11 @@ def with_values(text: str, place: Place, values: Mapping[str, str]) -> str:
                 start = end = text.index(":", key.end_mark.index) + 1
                 new = f" {new}"
             edits.append((start, end, new))
-    second = node.value[1][0].start_mark
-    between = ", " if node.flow_style else "\n" + " " * second.column
-    added = "".join(f"{key}: {new}{between}" for key, new in values.items() if key not in there)
-    edits.append((second.index, second.index, added))
+    if added := [(key, new) for key, new in values.items() if key not in there]:
+        second = node.value[1][0].start_mark
+        between = ", " if node.flow_style else "\n" + " " * second.column
+        lines = "".join(f"{key}: {new}{between}" for key, new in added)
+        edits.append((second.index, second.index, lines))
     for start, end, new in sorted(edits, reverse=True):  # from the back: places stay true
         text = text[:start] + new + text[end:]
     return text

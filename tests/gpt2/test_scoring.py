@@ -13,7 +13,7 @@ from guardkit_gpt2 import Gpt2Family
 from guardkit_gpt2.scoring import Gpt2Classifier, load
 from safetensors.torch import load_file, save_file
 
-from guardkit import ArtefactError, Classifier, ConfigError, Featuring, windows
+from guardkit import ArtefactError, Classifier, ConfigError, Costing, Featuring, windows
 from tests.gpt2.toy import ATTACK, PLAIN, Train, texts_of
 
 TEXTS = [
@@ -50,6 +50,14 @@ def test_a_model_keeps_the_contract_of_a_classifier(model: Gpt2Classifier) -> No
     assert scores.novelty_N is None
     assert scores.evidence is None
     assert not scores.truncated_N.any()
+
+
+def test_it_tells_how_much_arithmetic_a_token_takes(averaging: Gpt2Classifier) -> None:
+    assert isinstance(averaging, Costing)
+    layers = 2 * 12 * 16**2  # per layer: 4 width^2 of attention, 8 of the MLP
+    vocabulary = 320 * 16
+    by_rule = {2.0 * layers, 2.0 * 2 * (layers + vocabulary)}  # a head; two language models
+    assert averaging.flops_per_token in by_rule
 
 
 def test_scores_do_not_depend_on_the_company_or_the_order(model: Gpt2Classifier) -> None:

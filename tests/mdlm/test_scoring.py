@@ -16,7 +16,7 @@ from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training import train
 from safetensors.torch import load_file
 
-from guardkit import ConfigError, TrainingData, read_config
+from guardkit import ConfigError, Costing, TrainingData, read_config
 
 from .conftest import TINY, make_examples, quiet
 
@@ -38,6 +38,12 @@ def test_a_score_does_not_depend_on_its_batch(classifier: MdlmClassifier) -> Non
     # bfloat16 where the machine has it: the same up to its rounding
     np.testing.assert_allclose(together, back, atol=0.05)
     np.testing.assert_allclose(together, alone, atol=0.05)
+
+
+def test_it_tells_how_much_arithmetic_a_token_takes(classifier: MdlmClassifier) -> None:
+    assert isinstance(classifier, Costing)
+    passes = 1 if classifier.scorer == "one_pass" else 2 * classifier.scheme.evaluations
+    assert classifier.flops_per_token == 2 * (2 * 12 * 32**2) * passes  # two blocks of 12 D^2
 
 
 def test_every_text_has_a_finite_score_and_is_read_whole(classifier: MdlmClassifier) -> None:

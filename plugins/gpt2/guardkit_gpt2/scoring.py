@@ -118,6 +118,16 @@ class Gpt2Classifier:
         )
 
     @property
+    def flops_per_token(self) -> float:
+        """Twice the weights that a token meets (Kaplan et al. 2020, table 1); attention's own
+        part, which grows with the window, is left out."""
+        weights = {n: p.numel() for n, p in self._network.named_parameters() if p.ndim == 2}
+        met = sum(n for name, n in weights.items() if ".h." in name)
+        if self._spec.rule == "likelihood":  # each predicts the next token
+            met += sum(n for name, n in weights.items() if name.endswith("wte.weight"))
+        return 2.0 * met
+
+    @property
     def feature_size(self) -> int:
         return self._network.state_size
 

@@ -132,6 +132,21 @@ class MdlmClassifier:
             evidence=[self._explain(t) for t in texts] if evidence else None,
         )
 
+    @property
+    def flops_per_token(self) -> float | None:
+        """Twice the weights that a token meets in all passes (Kaplan et al. 2020, table 1);
+        attention's own part, which grows with the window, and the prediction of masked tokens are
+        left out. None where another model's features are read."""
+        if self._features is not None:
+            return None
+        weights = {n: p.numel() for n, p in self._net.named_parameters() if p.ndim == 2}
+        # not adaLN's maps, which run once for a class
+        met = sum(weights[n] for n in weights if "blocks." in n and "adaLN" not in n)
+        if self.scorer == "one_pass":
+            return 2.0 * met
+        alike = 1 if isinstance(self._net, SeparateNetworks) else len(self.labels)
+        return 2.0 * met * self.scheme.evaluations * alike
+
     def cut(self, ids: Sequence[TokenIds]) -> tuple[list[TokenIds], np.ndarray]:
         """Cut tokenised texts into windows; return them and text_W, whose each one is."""
         spans = [windows(len(i), self._window, self._overlap) for i in ids]
