@@ -100,6 +100,11 @@ class PolicyRouter:
                 raise ClassifierError(message) from error
         return self._models[folder]
 
+    def batch(self, texts: Sequence[str]) -> Batch:
+        """Return a batch to judge by this policy's categories, or by one of them."""
+        novelty_of = {self._folders[member] for member in self.policy.novelty_members}
+        return Batch(texts, self.model, self._plugins.combiners, novelty_of)
+
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         """Return one decision per text, in order; ids default to the texts' positions from 0.
 
@@ -155,7 +160,7 @@ class PolicyRouter:
         return results
 
     def _decide(self, texts: Sequence[str], ids: Sequence[Any]) -> list[Decision]:
-        batch = Batch(texts, self.model, self._plugins.combiners)
+        batch = self.batch(texts)
         names = list(self.policy.categories)
         judged = [batch.judge(name, category) for name, category in self.policy.categories.items()]
         columns = zip(*(decisions for decisions, _ in judged), strict=True)

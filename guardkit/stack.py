@@ -28,7 +28,6 @@ from guardkit.plugins import installed_plugins
 from guardkit.policy import AnyNode, CascadeNode, CombineNode, MemberNode, label
 from guardkit.router import PolicyRouter, check_policy
 from guardkit.train import HELD_OUT_SHARE
-from guardkit.tree import Batch
 from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
 
@@ -118,8 +117,7 @@ def fit_policy(
         if progress:
             progress("stack", start, len(examples))
         # one batch for all nodes: a model reads each text once
-        texts = examples.texts[start : start + CHUNK_TEXTS]
-        batch = Batch(texts, router.model, plugins.combiners)
+        batch = router.batch(examples.texts[start : start + CHUNK_TEXTS])
         for chunks, (name, _, node) in zip(ratios, nodes, strict=True):
             chunks.append(batch.part_ratios(name, policy.categories[name], node.combine).T)
     if progress:

@@ -25,7 +25,7 @@ ORDER = (
     ("text", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
     ("hookspecs",),
     ("plugins",),
-    ("policy", "calibrate", "combiners"),
+    ("policy", "calibrate", "combiners", "novelty"),
     ("policyfile", "card"),
     ("models",),
     ("tree",),

@@ -115,8 +115,9 @@ class MdlmClassifier:
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
     ) -> RawScores:
-        """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names, and
-        ``evidence`` explains the scorer in use."""
+        """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names (separate
+        networks have none), and ``evidence`` explains the scorer in use."""
+        novelty = novelty and not isinstance(self._net, SeparateNetworks)
         ids = encode(self._tokenizer, texts)
         pieces, text_W = self.cut(ids)
         needed = self.scorer == "one_pass" or novelty
@@ -186,8 +187,8 @@ class MdlmClassifier:
         """The network of all labels, which has a label slot to read."""
         if isinstance(self._net, SeparateNetworks):
             raise ConfigError(
-                f"{self.id}: has a network for each label, and no label slot for one_pass and "
-                "novelty to read; 'generative' is its only scorer"
+                f"{self.id}: has a network for each label, and no label slot for one_pass to "
+                "read; 'generative' is its only scorer"
             )
         return self._net
 
