@@ -93,18 +93,24 @@ def settle_bounds(threshold: float) -> st.SearchStrategy[dict[str, float]]:
 
 @st.composite
 def nodes(
-    draw: st.DrawFn, members: Sequence[str], threshold: float, depth: int = 2, patterns: bool = True
+    draw: st.DrawFn,
+    members: Sequence[str],
+    threshold: float,
+    depth: int = 2,
+    patterns: bool = True,
+    kind: str | None = None,
 ) -> dict[str, Any]:
     kinds = ["member"] * 2 + ["pattern"] * patterns + ["cascade", "combine"] * (depth > 0)
-    kind = draw(st.sampled_from(kinds))
+    kind = kind or draw(st.sampled_from(kinds))
     if kind == "member":
         return {"member": draw(st.sampled_from(members))}
     if kind == "pattern":
         return {"pattern": {"re2": MARK}}
     if kind == "cascade":
-        stages = draw(
-            st.lists(nodes(members, threshold, depth - 1, patterns), min_size=1, max_size=3)
-        )
+        kinds_of_stages = draw(st.sampled_from([("member", None), (None, "member", None), (None,)]))
+        stages = [
+            draw(nodes(members, threshold, depth - 1, patterns, kind)) for kind in kinds_of_stages
+        ]
         for i, stage in enumerate(stages):
             only_patterns = "member" not in json.dumps(stage)
             if (i < len(stages) - 1 and not only_patterns) or draw(st.booleans()):
@@ -137,7 +143,7 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         threshold = draw(st.sampled_from([0.5, 0.9]) | st.floats(0.05, 0.95))
         categories[name] = {
             "positive": positive,
-            "decide": draw(nodes(able, threshold)),
+            "decide": draw(nodes(able, threshold, kind=draw(st.sampled_from(["cascade", None])))),
             "flag_at": {"probability": threshold},
             "action": draw(st.sampled_from(["flag", "block"])),
         }
@@ -176,9 +182,8 @@ def tables(draw: st.DrawFn) -> dict[str, dict[str, Answer]]:
     marks = draw(st.lists(st.booleans(), max_size=6))
     texts = [f"text {i} {MARK * marked}" for i, marked in enumerate(marks)]
     novelty = st.one_of(
-        st.sampled_from(FAMILIAR).map(lambda score: [score]),
         st.floats(-5, 25, width=32).map(lambda score: [score]),
-        st.just([30.0]),
+        st.sampled_from([[30.0], [18.0], [14.0], [10.0]]),  # p on one of the bounds
         st.sampled_from(["raise", "nan", "inf"]),
     )
     return {
