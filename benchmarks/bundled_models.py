@@ -2,6 +2,7 @@
 
     python benchmarks/bundled_models.py prepare PATH/TO/injection   # -> build/bundled/*.jsonl
     python benchmarks/bundled_models.py train                       # both, into their plugins
+    python benchmarks/bundled_models.py novelty                     # fitted again, sealed again
     python benchmarks/bundled_models.py measure PATH/TO/injection   # -> benchmarks/results/
 
 PATH/TO/injection holds the prompt-injection set as train, validation and test parquet files
@@ -32,8 +33,9 @@ import guardkit
 from guardkit import artefact
 from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.models import Model
+from guardkit.models import Model, novelty_of, texts_hash
 from guardkit.router import PolicyRouter, load_policy
+from guardkit.train import calibration_set
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"
@@ -143,6 +145,23 @@ def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - t
         print(f"{family}: {time.monotonic() - started:.0f} s")
         shutil.rmtree(MODELS[family], ignore_errors=True)
         shutil.copytree(out, MODELS[family])
+
+
+@app.command()
+def novelty(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
+    """Fit novelty.json on exactly the texts the probabilities were calibrated on, as training
+    does at its end, and seal the model again."""
+    for family in families or MODELS:
+        model = guardkit.load_model(MODELS[family])
+        calibration = calibration_set(str(BUILD / "calibration.jsonl"), model.labels)
+        data = texts_hash(calibration.texts, [str(y) for y in calibration.labels_N])
+        if data != model.calibrated().data:
+            raise typer.BadParameter(f"{family}: calibrated on other texts; `prepare` anew?")
+        fitted = novelty_of(calibration, model.score(calibration.texts, novelty=True), data=data)
+        assert fitted is not None
+        artefact.write_json(MODELS[family] / artefact.NOVELTY, fitted)
+        artefact.seal(MODELS[family])
+        print(f"{family}: {len(fitted.tokens)} texts, bounds from {fitted.least_p:.4f}")
 
 
 @app.command()

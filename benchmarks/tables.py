@@ -21,6 +21,7 @@ PAGES = (
     ROOT / "docs" / "results" / "imdb.md",
     ROOT / "docs" / "results" / "estimators.md",
     ROOT / "docs" / "policies.md",
+    ROOT / "docs" / "results" / "novelty.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -239,6 +240,62 @@ def estimators_conditions(record: Record) -> str:
     )
 
 
+def novelty(record: Record) -> str:
+    """A row a network and score, a column a source: AUROC within like lengths."""
+    columns = list(NOVELTY_SOURCES)
+    lines = [
+        "| network | score | " + " | ".join(NOVELTY_SOURCES.values()) + " |",
+        "| --- | --- |" + " --- |" * len(columns),
+    ]
+    for family, model in record["models"].items():
+        for score, rows in model["scores"].items():
+            cells = [_cell(rows[c]["within_length"]) for c in columns]
+            lines.append(f"| {family} | {_novelty_title(family, score)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def novelty_used(record: Record) -> str:
+    """A row a network and score, all unseen sources together: what a policy would see."""
+    lines = [
+        "| network | score | AUROC | like lengths | less that of msp | sure texts | less that "
+        "of msp | p <= 0.05: unseen | known | p <= 0.01: unseen | known |",
+        "| --- |" + " --- |" * 10,
+    ]
+    for family, model in record["models"].items():
+        for score, rows in model["scores"].items():
+            pooled, alarms = rows["pooled"], rows["false_alarms"]
+            cells = [_cell(pooled["auroc"])]
+            for x in ("within_length", "sure"):
+                gain = "" if score == "msp" else _signed(pooled["over_msp"][x])
+                cells += [_cell(pooled[x]), gain]
+            for bound in ("0.05", "0.01"):
+                cells += [f"{pooled['found_at'][bound]:.1%}", f"{alarms[bound]:.1%}"]
+            lines.append(f"| {family} | {_novelty_title(family, score)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def novelty_conditions(record: Record) -> str:
+    texts = record["texts"]
+    unseen = ", ".join(f"{texts[name]} of {name}" for name in texts if name != "known")
+    runs = record["models"].items()
+    return (
+        f"{texts['known']} known texts (the test split of the sources trained on); {unseen}: "
+        f"{record['cap']} a source at most, chosen by hash. p-values: among "
+        f"{record['calibration']} calibration texts. Sure: the largest probability is "
+        f"{record['sure']} or more. 95% intervals: {record['conditions']}. `{record['script']}`, "
+        + "; ".join(
+            f"{family} (SHA-256 {run['hash'][:10]}) at commit {run['commit'][:10]}, "
+            f"{run['machine']}, torch {run['versions']['torch']}"
+            for family, run in runs
+        )
+        + "; stored in `benchmarks/results/novelty.json`."
+    )
+
+
+def _novelty_title(family: str, score: str) -> str:
+    return f"{score} (the model's own)" if NOVELTY_OF_MODEL[family] == score else score
+
+
 def _points(value: Record) -> str:
     points = {k: 100 * v for k, v in value.items()}
     return "{value:+.1f} points ({low:+.1f} to {high:+.1f})".format(**points)
@@ -280,6 +337,12 @@ SETS = {
     "ood_notinject": "NotInject: benign with trigger words, never trained on",
     "ood_bipia": "BIPIA: attacks inside documents, never trained on",
 }
+NOVELTY_SOURCES = {
+    "bipia": "BIPIA", "safeguard": "safe-guard", "medical": "medical abstracts",
+    "sql": "SQL injection", "pooled": "all of them",
+}  # fmt: skip
+#: What each of these models gives where it is asked for novelty.
+NOVELTY_OF_MODEL = {"mdlm": "energy", "gpt2": "likelihood"}
 RULES = {
     "experiment": "one Bernoulli mask of its own for each class, the mean of repeats",
     "one_pass": "one pass, the label slot",
@@ -307,6 +370,9 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "estimators_stopping": ("estimators_imdb.json", estimators_stopping),
     "estimators_conditions": ("estimators_imdb.json", estimators_conditions),
     "certificates": ("certificates.json", certificates),
+    "novelty": ("novelty.json", novelty),
+    "novelty_used": ("novelty.json", novelty_used),
+    "novelty_conditions": ("novelty.json", novelty_conditions),
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
 }
 

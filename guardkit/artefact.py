@@ -1,6 +1,6 @@
 """A trained model on disk: written atomically, verified by hash, read without pickle.
 
-    config.json  model.safetensors  tokenizer.json  calibration.json  metrics.json
+    config.json  model.safetensors  tokenizer.json  calibration.json  novelty.json  metrics.json
     README.md (model card)  SHA256SUMS
 
 A family writes ``config.json``, weights and what else it needs; core adds the rest, seals
@@ -25,6 +25,7 @@ from guardkit.types import Pooling, Task
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CALIBRATION = "calibration.json"
+NOVELTY = "novelty.json"
 METRICS = "metrics.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"

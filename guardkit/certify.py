@@ -39,7 +39,6 @@ from guardkit.overlap import use_of
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy import Policy, Threshold, logit
 from guardkit.router import PolicyRouter, check_policy
-from guardkit.tree import Batch
 from guardkit.types import UNLABELLED, Examples, IntArray, Progress
 from guardkit.yamlfile import dotted, read_yaml
 
@@ -108,7 +107,7 @@ def certify(
             texts[name] = _texts_of(name, router, examples, spec)
             # too few are too few before a model has read them
             choose_threshold(np.zeros(len(texts[name].benign_N)), *_promise(policy, name))
-        for name, (lo_N, hi_N) in _evaluate(router, plugins, texts, examples, progress).items():
+        for name, (lo_N, hi_N) in _evaluate(router, texts, examples, progress).items():
             found[name] = _certified(name, router, examples, texts[name], lo_N, hi_N)
     return [found[name] for name in specs]
 
@@ -198,7 +197,6 @@ def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str
 
 def _evaluate(
     router: PolicyRouter,
-    plugins: Plugins,
     texts: Mapping[str, _Texts],
     examples: Examples,
     progress: Progress | None,
@@ -212,7 +210,7 @@ def _evaluate(
             progress("certify", start, len(wanted))
         # one batch for all categories: a model reads each text once
         index = wanted[start : start + CHUNK_TEXTS]
-        batch = Batch([examples.texts[i] for i in index], router.model, plugins.combiners)
+        batch = router.batch([examples.texts[i] for i in index])
         for name, (lo_N, hi_N) in values.items():
             lo_N[index], hi_N[index] = batch.intervals(name, router.policy.categories[name])
     if progress:

@@ -158,7 +158,7 @@ class _Sharing(PolicyRouter):
     def _decided(
         self, texts: Sequence[str], ids: Sequence[Any]
     ) -> tuple[list[Decision], list[Decision]]:
-        return (self._decide(self._batch(texts), ids) if texts else []), []
+        return (self._decide(self.batch(texts), ids) if texts else []), []
 
 
 def _open(data: str) -> Rows:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from guardkit import artefact
 from guardkit.artefact import ArtefactConfig
 from guardkit.backends import MODEL
 from guardkit.calibrate import Calibration, read_calibration
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
+from guardkit.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.types import (
     BoolArray,
     Classifier,
     Evidence,
+    Examples,
     Exporting,
     FloatArray,
     IntArray,
@@ -33,41 +37,88 @@ BUILTIN = "builtin:"
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What a model made of N texts. Rows of ``logits_NC`` that failed are NaN, with the reason
-    in ``errors`` by position."""
+    in ``errors`` by position; so are values of ``novelty_N`` (None where not asked for), with
+    the reason in ``novelty_errors``."""
 
     logits_NC: FloatArray
     tokens_N: IntArray
     windows_N: IntArray
     truncated_N: BoolArray
     errors: Mapping[int, str] = field(default_factory=dict)
+    novelty_N: FloatArray | None = None
+    novelty_errors: Mapping[int, str] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """Return the scores of several batches as those of one; at least one, all alike in novelty."""
+    starts = np.cumsum([0, *(len(part.tokens_N) for part in parts)]).tolist()
+
+    def together(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def reasons(name: str) -> dict[int, str]:
+        errors = zip(starts, (getattr(part, name) for part in parts), strict=False)
+        return {start + i: reason for start, own in errors for i, reason in own.items()}
+
+    return Scored(
+        together("logits_NC"),
+        together("tokens_N"),
+        together("windows_N"),
+        together("truncated_N"),
+        reasons("errors"),
+        None if parts[0].novelty_N is None else together("novelty_N"),
+        reasons("novelty_errors"),
+    )
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded artefact. Where ``calibration`` is None it can give no probability."""
+    """A loaded artefact. Where ``calibration`` is None it can give no probability, where
+    ``novelty`` is None no novelty p-value."""
 
     classifier: Classifier
     config: ArtefactConfig
     calibration: Calibration | None
     hash: str
     path: Path
+    novelty: Novelty | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.config.labels)
 
-    def score(self, texts: Sequence[str]) -> Scored:
-        """Score N texts; one that cannot be scored fails alone, whatever its batch."""
+    def score(self, texts: Sequence[str], *, novelty: bool = False) -> Scored:
+        """Score N texts; one that cannot be scored fails alone, whatever its batch.
+
+        A text whose ``novelty`` alone fails keeps its score.
+        """
+        n_labels = len(self.labels)
         if not texts:
-            return _nothing(len(self.labels))
+            return _nothing(n_labels, novelty=novelty)
         try:
-            return _checked(self.classifier.score(texts), len(texts), len(self.labels))
+            raw = self.classifier.score(texts, **({"novelty": True} if novelty else {}))
+            scored = _checked(raw, len(texts), n_labels)
+            return self._with_novelty(scored, raw.novelty_N) if novelty else scored
         except Exception as error:  # recorded per text below; never swallowed
             if len(texts) == 1:
-                return _failed(f"{type(error).__name__}: {error}", len(self.labels))
+                reason = f"{type(error).__name__}: {error}"
+                if not novelty:
+                    return _failed(reason, n_labels)
+                return _without_novelty(self.score(texts), {0: reason})
         # an exception for the batch: find whose it is, so that neighbours do not suffer
         half = len(texts) // 2
-        return _joined(self.score(texts[:half]), self.score(texts[half:]))
+        parts = (self.score(part, novelty=novelty) for part in (texts[:half], texts[half:]))
+        return joined(list(parts))
+
+    def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
+        """Return the novelty p-values p_N of texts scored with ``novelty``, NaN where unknown.
+
+        Raises ArtefactError where the model has no ``novelty.json``.
+        """
+        if self.novelty is None:
+            raise ArtefactError(f"{self.path}: {NO_NOVELTY}")
+        assert scored.novelty_N is not None
+        return self.novelty.p_values(scored.novelty_N, scored.tokens_N)
 
     def calibrated(self) -> Calibration:
         """Return the calibration, or say how to get one."""
@@ -88,6 +139,22 @@ class Model:
         for index, reason in scored.errors.items():
             raise ClassifierError(f"{self.path}: text {index}: {reason}")
         return self.calibrated().probabilities_NC(scored.logits_NC)
+
+    def _with_novelty(self, scored: Scored, novelty_N: FloatArray | None) -> Scored:
+        """Add novelty to scores; a text that failed has none."""
+        n = len(scored.tokens_N)
+        if novelty_N is None:
+            why = f"{self.config.family} gives no novelty"
+            return _without_novelty(scored, dict.fromkeys(range(n), why))
+        if np.shape(novelty_N) != (n,):
+            why = f"novelty_N of shape {np.shape(novelty_N)}, expected {(n,)}"
+            return _without_novelty(scored, dict.fromkeys(range(n), why))
+        novelty_N = np.array(novelty_N, np.float32)
+        bad = (~np.isfinite(novelty_N)).nonzero()[0].tolist()
+        errors = dict.fromkeys(bad, "the classifier returned a novelty that is not finite")
+        errors |= scored.errors
+        novelty_N[list(errors)] = np.nan
+        return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
 
     def explain(self, text: str) -> Evidence:
         """Return what each token of ``text`` adds to each label's logit."""
@@ -155,13 +222,25 @@ def load_model(
             raise ArtefactError(
                 f"{path}: calibrated for labels {calibration.labels}, not {config.labels}"
             )
+    novelty = None
+    if (path / artefact.NOVELTY).is_file():
+        novelty = read_novelty(path / artefact.NOVELTY)
     classifier = plugins.family(config.family).load(path, device=device, backend=backend)
     if classifier.labels != tuple(config.labels):
         raise ArtefactError(
             f"{path}: plugin {config.family!r} gives labels {classifier.labels}, "
             f"config.json says {tuple(config.labels)}"
         )
-    return Model(classifier, config, calibration, digest, path)
+    return Model(classifier, config, calibration, digest, path, novelty)
+
+
+def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | None:
+    """Return ``novelty.json`` for held-out ``examples`` of all labels, scored with ``novelty``;
+    None where the family gives none. ``data`` is their hash."""
+    assert scored.novelty_N is not None
+    if np.isnan(scored.novelty_N).all():
+        return None
+    return fit_novelty(examples, scored.novelty_N, scored.tokens_N, data=data)
 
 
 def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) -> Path:
@@ -220,9 +299,10 @@ def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:
     )
 
 
-def _nothing(n_labels: int) -> Scored:
+def _nothing(n_labels: int, *, novelty: bool) -> Scored:
     none = np.zeros(0, np.int64)
-    return Scored(np.zeros((0, n_labels), np.float32), none, none, np.zeros(0, bool))
+    scored = Scored(np.zeros((0, n_labels), np.float32), none, none, np.zeros(0, bool))
+    return _without_novelty(scored, {}) if novelty else scored
 
 
 def _failed(reason: str, n_labels: int) -> Scored:
@@ -231,12 +311,6 @@ def _failed(reason: str, n_labels: int) -> Scored:
     return Scored(nan, nothing, nothing, np.zeros(1, bool), {0: reason})
 
 
-def _joined(first: Scored, second: Scored) -> Scored:
-    n = len(first.tokens_N)
-    return Scored(
-        np.concatenate([first.logits_NC, second.logits_NC]),
-        np.concatenate([first.tokens_N, second.tokens_N]),
-        np.concatenate([first.windows_N, second.windows_N]),
-        np.concatenate([first.truncated_N, second.truncated_N]),
-        {**first.errors, **{n + i: reason for i, reason in second.errors.items()}},
-    )
+def _without_novelty(scored: Scored, reasons: Mapping[int, str]) -> Scored:
+    unknown_N = np.full(len(scored.tokens_N), np.nan, np.float32)
+    return replace(scored, novelty_N=unknown_N, novelty_errors={**reasons, **scored.errors})

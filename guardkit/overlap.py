@@ -40,8 +40,8 @@ def refuse_training_texts(member: str, model: Model, examples: Examples) -> None
     """Raise DataError where ``model``'s record says that it was trained on these very examples."""
     if use := use_of(examples, model.path, ("train", "pretrain")):
         raise DataError(
-            f"member {member!r} ({model.path}) was {use} these examples, where it looks better than it is; "
-            "take others, such as its validation split"
+            f"member {member!r} ({model.path}) was {use} these examples, where it looks better "
+            "than it is; take others, such as its validation split"
         )
 
 

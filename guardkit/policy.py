@@ -50,10 +50,30 @@ class _Node(_Frozen):
     settle: Settle | None = Field(default=None, description="only on the stages of a cascade")
 
 
+class EscalateIf(_Frozen):
+    """When a stage hands a text on, however sure it is."""
+
+    novelty_p_below: Inside = Field(
+        description="the member's novelty p-value: at or below, unlike its training data"
+    )
+
+
+class AbstainIf(_Frozen):
+    """When a text that would be allowed is not: abstain."""
+
+    member: str = Field(description="whose novelty; it is asked about what would be allowed")
+    novelty_p_below: Inside = Field(
+        description="the member's novelty p-value: at or below, unlike its training data"
+    )
+
+
 class MemberNode(_Node):
     """One classifier's calibrated log-odds of the positive labels."""
 
     member: str
+    escalate_if: EscalateIf | None = Field(
+        default=None, description="only on the stages of a cascade, and not on its last"
+    )
 
 
 class Pattern(_Frozen):
@@ -200,6 +220,7 @@ class Category(_Frozen):
     )
     decide: AnyNode
     flag_at: FlagAt
+    abstain_if: AbstainIf | None = Field(default=None, description="turns allow into abstain")
     action: Literal["flag", "block"]
     on_error: Literal["closed", "open"] = Field(
         default="closed",
@@ -257,6 +278,19 @@ class Policy(_Frozen):
     def hash(self) -> str:
         """SHA-256 of the file, and of its certificates where it needs any; hexadecimal."""
         return self._hash
+
+    @property
+    def novelty_members(self) -> set[str]:
+        """The members whose novelty decides something."""
+        members = {c.abstain_if.member for c in self.categories.values() if c.abstain_if}
+        pending: list[AnyNode] = [c.decide for c in self.categories.values()]
+        while pending:
+            match pending.pop():
+                case MemberNode(member=name, escalate_if=EscalateIf()):
+                    members.add(name)
+                case CascadeNode(cascade=parts) | CombineNode(combine=Combine(of=parts)):
+                    pending += parts
+        return members
 
 
 def policies_dir() -> Path:

@@ -22,6 +22,7 @@ from guardkit.artefact import ArtefactConfig
 from guardkit.certificate import apply_certificates
 from guardkit.data import check_spec
 from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, Problem
+from guardkit.novelty import bound_problem
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy import FLAG_FORMS, KIND_TAG, KINDS, Policy, compile_pattern, kind_of
 from guardkit.types import Action
@@ -141,6 +142,7 @@ class _Scope:
     members: set[str]  # grows as the tree is walked
     sums_under: str | None = None  # the nearest combine that adds log-odds up
     is_stage: bool = False
+    is_last: bool = False  # of its cascade
 
 
 class _Check:
@@ -154,6 +156,7 @@ class _Check:
         self.unfitted = unfitted
         self.found: list[tuple[Place, str]] = []
         self.members: dict[str, ArtefactConfig | None] = {}
+        self.folders: dict[str, Path] = {}
         self.used: set[str] = set()
         self.trees_are_whole = True
 
@@ -161,7 +164,7 @@ class _Check:
         for index, name in enumerate(_list(data, "plugins")):
             self._plugin(name, ("plugins", index))
         members, categories = _mapping(data, "members"), _mapping(data, "categories")
-        self.members = {name: self._member(m, ("members", name)) for name, m in members.items()}
+        self.members = {name: self._member(m, name) for name, m in members.items()}
         for name, category in categories.items():
             self._category(category, ("categories", name))
         if categories and self.trees_are_whole:
@@ -184,7 +187,8 @@ class _Check:
                 place, f"plugin {name!r} has no `decided` hook, so there is nothing to enable"
             )
 
-    def _member(self, member: Any, place: Place) -> ArtefactConfig | None:
+    def _member(self, member: Any, name: str) -> ArtefactConfig | None:
+        place: Place = ("members", name)
         match member:
             case {"plugin": str(plugin), "model": str(model)} if model:
                 pass
@@ -206,6 +210,7 @@ class _Check:
             return None
         if config.family != plugin:
             self._add(place, f"{folder}: made by plugin {config.family!r}, not {plugin!r}")
+        self.folders[name] = folder
         if not calibrated:
             self._add(
                 place,
@@ -234,6 +239,11 @@ class _Check:
         if scope.members and "positive" not in category:
             self._add((*place, "positive"), "required: the labels of its members that count")
         self.used |= scope.members
+        match category.get("abstain_if"):
+            case {"member": str(name), **rest}:
+                self._known_member(name, (*place, "abstain_if", "member"))
+                self._novelty(name, rest, (*place, "abstain_if"))
+                self.used.add(name)
 
     def _data_spec(self, spec: Any, place: Place) -> None:
         try:
@@ -246,14 +256,15 @@ class _Check:
         """Check a node; return whether a classifier answers in it (a pattern may be silent)."""
         if isinstance(node, dict) and "settle" in node:
             self._settle(node["settle"], (*place, "settle"), scope)
-        inner = replace(scope, is_stage=False)
+        inner = replace(scope, is_stage=False, is_last=False)
         if kind_of(node) is None:
             self.trees_are_whole = False
             return False
         match node:
             case {"member": str(name)}:
-                if name not in self.members:
-                    self._add((*place, "member"), _unknown(name, list(self.members), "member"))
+                self._known_member(name, (*place, "member"))
+                if node.get("escalate_if") is not None:
+                    self._escalate(name, node["escalate_if"], (*place, "escalate_if"), scope)
                 scope.members.add(name)
                 return True
             case {"pattern": {"re2": str(pattern)}} if pattern:
@@ -286,9 +297,34 @@ class _Check:
                 "never asked about",
             )
 
+    def _known_member(self, name: str, place: Place) -> None:
+        if name not in self.members:
+            self._add(place, _unknown(name, list(self.members), "member"))
+
+    def _escalate(self, name: str, escalate: Any, place: Place, scope: _Scope) -> None:
+        if not scope.is_stage:
+            self._add(place, "only a stage of a cascade hands texts on; remove it")
+        elif scope.is_last:
+            self._add(
+                place,
+                "the last stage has nobody to hand a text on to; remove it, or add a stage. "
+                "`abstain_if` keeps a strange text from being allowed",
+            )
+        self._novelty(name, escalate, place)
+
+    def _novelty(self, name: str, condition: Any, place: Place) -> None:
+        """Check that member ``name`` has a novelty p-value that can reach the bound."""
+        bound = _probability(_mapping({"": condition}, "").get("novelty_p_below"))
+        # a member that is unknown or cannot be found is reported as that
+        if bound and name in self.folders and (wrong := bound_problem(self.folders[name], bound)):
+            self._add((*place, "novelty_p_below"), f"member {name!r}: {wrong}")
+
     def _cascade(self, stages: Sequence[Any], place: Place, scope: _Scope) -> bool:
-        scope = replace(scope, is_stage=True)
-        answers = [self._node(stage, (*place, index), scope) for index, stage in enumerate(stages)]
+        scope, last = replace(scope, is_stage=True), len(stages) - 1
+        answers = [
+            self._node(stage, (*place, index), replace(scope, is_last=index == last))
+            for index, stage in enumerate(stages)
+        ]
         for index, stage in enumerate(stages[:-1]):
             if answers[index] and stage.get("settle") is None:
                 self._add(
@@ -364,9 +400,11 @@ class _Check:
             self._add(place, _unknown(name, list(categories), "category"))
             return
         match categories[name]:
-            case {"action": "flag" | "block" as own} if action in get_args(Action):
-                if action not in ("allow", own):
-                    self._add(place, f"category {name!r} gives allow or {own}, never {action}")
+            case {"action": "flag" | "block" as own} as category if action in get_args(Action):
+                given = ["allow", "abstain"] if category.get("abstain_if") else ["allow"]
+                if action not in (*given, own):
+                    gives = f"{', '.join(given)} or {own}"
+                    self._add(place, f"category {name!r} gives {gives}, never {action}")
 
     def _add(self, place: Place, message: str) -> None:
         self.found.append((place, message))

@@ -127,6 +127,12 @@ class PolicyRouter:
                 raise ClassifierError(message) from error
         return self._models[folder]
 
+    def batch(self, texts: Sequence[str], *, beside: Batch | None = None) -> Batch:
+        """Return a batch to judge by this policy's categories, or by one of them; with ``beside``,
+        another policy's batch of the same texts, a model that both ask scores each text once."""
+        novelty_of = {self.folders[member] for member in self.policy.novelty_members}
+        return Batch(texts, self.model, self._plugins.combiners, novelty_of, beside=beside)
+
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         """Return one decision per text, in order; ids default to the texts' positions from 0.
 
@@ -165,7 +171,7 @@ class PolicyRouter:
         """
         cases = self.policy.tests
         texts = [case.text for case in cases]
-        decisions = self._decide(self._batch(texts), range(len(cases))) if cases else []
+        decisions = self._decide(self.batch(texts), range(len(cases))) if cases else []
         results = []
         for case, decision in zip(cases, decisions, strict=True):
             got = {name: decision.categories[name].action for name in case.expect}
@@ -180,7 +186,7 @@ class PolicyRouter:
         plugins that the live policy names have been told."""
         if not texts:
             return [], []
-        batch = self._batch(texts)
+        batch = self.batch(texts)
         live, shadows = self._decide(batch, ids), []
         if self._shadow is not None:
             shadows = self._shadow._decide_unheard(batch, ids)
@@ -195,13 +201,10 @@ class PolicyRouter:
     def _decide_unheard(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
         """Decide in the shadow of another policy: what goes wrong here must not reach it."""
         try:
-            return self._decide(batch.beside(self.model), ids)
+            return self._decide(self.batch(batch.texts, beside=batch), ids)
         except Exception as error:  # recorded in every decision; never swallowed
             reason = f"{type(error).__name__}: {error}"
             return [self._unjudged(id, reason) for id in ids]
-
-    def _batch(self, texts: Sequence[str]) -> Batch:
-        return Batch(texts, self.model, self._plugins.combiners)
 
     def _decide(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
         names = list(self.policy.categories)

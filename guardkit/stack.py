@@ -26,7 +26,6 @@ from guardkit.overlap import refuse_training_texts
 from guardkit.plugins import installed_plugins
 from guardkit.policy import CombineNode, MemberNode, label, walk
 from guardkit.router import PolicyRouter, check_policy
-from guardkit.tree import Batch
 from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
 
@@ -116,8 +115,7 @@ def fit_policy(
         if progress:
             progress("stack", start, len(examples))
         # one batch for all nodes: a model reads each text once
-        texts = examples.texts[start : start + CHUNK_TEXTS]
-        batch = Batch(texts, router.model, plugins.combiners)
+        batch = router.batch(examples.texts[start : start + CHUNK_TEXTS])
         for chunks, (name, _, node) in zip(ratios, nodes, strict=True):
             chunks.append(batch.part_ratios(name, policy.categories[name], node.combine).T)
     if progress:

@@ -24,13 +24,12 @@ from guardkit.card import model_card
 from guardkit.data import load_examples, normalised, split_by_group
 from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError, UsageError
 from guardkit.evaluate import evaluate_model
-from guardkit.models import Model, load_model, texts_hash
+from guardkit.models import Model, Scored, joined, load_model, novelty_of, texts_hash
 from guardkit.plugins import installed_plugins
 from guardkit.types import (
     UNLABELLED,
     ClassifierFamily,
     Examples,
-    FloatArray,
     Progress,
     TrainingData,
 )
@@ -148,13 +147,14 @@ def finish_model(
     model = load_model(folder, device=device, allow_unverified=True)
     metrics: dict[str, Any] = {"data": data}
     if calibration is not None:
+        scored = _score(model, calibration, progress)
+        data_hash = _fingerprint(calibration)
         fitted = fit_calibration(
-            _score(model, calibration, progress),
-            calibration.labels_N,
-            model.labels,
-            data=_fingerprint(calibration),
+            scored.logits_NC, calibration.labels_N, model.labels, data=data_hash
         )
         artefact.write_json(folder / artefact.CALIBRATION, fitted)
+        if (novelty := novelty_of(calibration, scored, data=data_hash)) is not None:
+            artefact.write_json(folder / artefact.NOVELTY, novelty)
         model = replace(model, calibration=fitted)
         for name, examples in measured.items():
             if examples is not None and len(examples):
@@ -325,16 +325,15 @@ def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
     return partial
 
 
-def _score(model: Model, examples: Examples, progress: Progress) -> FloatArray:
+def _score(model: Model, examples: Examples, progress: Progress) -> Scored:
     chunks = []
     for start in range(0, len(examples), CHUNK_TEXTS):
         progress("calibrate", start, len(examples))
-        scored = model.score(examples.texts[start : start + CHUNK_TEXTS])
-        for index, reason in scored.errors.items():
+        chunks.append(model.score(examples.texts[start : start + CHUNK_TEXTS], novelty=True))
+        for index, reason in chunks[-1].errors.items():
             raise ClassifierError(f"calibration text {start + index}: {reason}")
-        chunks.append(scored.logits_NC)
     progress("calibrate", len(examples), len(examples))
-    return np.concatenate(chunks)
+    return joined(chunks)
 
 
 def _fingerprint(examples: Examples) -> str:

@@ -13,7 +13,7 @@ Shape letters: N texts a node was handed, P parts of a combine, M those that ans
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +24,13 @@ from guardkit.canonical import canonical
 from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
 from guardkit.models import Model
 from guardkit.policy import (
+    AbstainIf,
     AnyNode,
     CascadeNode,
     Category,
     Combine,
     CombineNode,
+    EscalateIf,
     MemberNode,
     PatternNode,
     compile_pattern,
@@ -47,6 +49,8 @@ from guardkit.types import (
 
 #: What ``CategoryDecision.decided_by`` says where the text could not be judged.
 ON_ERROR = "on_error"
+#: What it says where a text that would be allowed is too strange for that.
+ABSTAIN_IF = "abstain_if"
 _BY_PARTS = "failed: a part it needs failed"
 
 _Float64 = npt.NDArray[np.float64]
@@ -61,7 +65,8 @@ class Batch:
     """A batch of texts on its way through a policy's categories.
 
     ``errors`` says by position what could not be judged, ``routes`` which nodes gave every text
-    a value, children before parents, and what followed.
+    a value, children before parents, and what followed. ``novelty_of`` names the models whose
+    novelty somebody will ask for: they give it with their scores, and read no text twice.
     """
 
     def __init__(
@@ -69,21 +74,19 @@ class Batch:
         texts: Sequence[str],
         model: Callable[[str], Model],
         combiners: Mapping[str, Combiner],
-        scores: dict[Path, _Scores] | None = None,
+        novelty_of: Container[Path] = (),
+        *,
+        beside: Batch | None = None,
     ) -> None:
         self.texts = texts
         self.model = model
         self.combiners = combiners
+        self.novelty_of = novelty_of
         self.errors: dict[int, str] = {}
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
-        self._scores: dict[Path, _Scores] = {} if scores is None else scores
+        self._scores: dict[Path, _Scores] = {} if beside is None else beside._scores
         self._canonical: dict[int, str] = {}
-
-    def beside(self, model: Callable[[str], Model]) -> Batch:
-        """Return a batch of the same texts for another policy, whose members ``model`` finds; a
-        model that both policies ask scores each text once."""
-        return Batch(self.texts, model, self.combiners, self._scores)
 
     def raw(self, i: int) -> str:
         return self.texts[i]
@@ -111,10 +114,15 @@ class Batch:
 
         # the bound that decided is the score: lo where flagged, hi where clear
         scores = _probabilities(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
-        names = [*tree.labels, ON_ERROR, None]  # None: by_N is -1, no node had an opinion
+        # None: by_N is -1, no node had an opinion
+        names = [*tree.labels, ON_ERROR, ABSTAIN_IF, None]
         by_N = np.where(undecided_N, len(tree.labels), value.by_N)
-        actions: tuple[Action, ...] = ("allow", category.action, on_error(category))
+        actions: tuple[Action, ...] = ("allow", category.action, on_error(category), "abstain")
         action_N = flagged_N + 2 * undecided_N
+        allowed_N = np.array([action == "allow" for action in actions])[action_N]
+        if category.abstain_if is not None and allowed_N.any():
+            abstains = self._abstaining(name, category.abstain_if, allowed_N.nonzero()[0])
+            action_N[abstains], by_N[abstains] = 3, len(tree.labels) + 1
         decisions = [
             CategoryDecision(actions[action], score, threshold.probability, names[by])
             for action, score, by in zip(action_N.tolist(), scores, by_N.tolist(), strict=True)
@@ -125,6 +133,18 @@ class Batch:
         """Return lo_N and hi_N that ``category``'s tree gives every text, NaN for no opinion."""
         value = _Tree(self, name, category).evaluate(category.decide, np.arange(len(self.texts)))
         return value.lo_N, value.hi_N
+
+    def _abstaining(self, name: str, abstain_if: AbstainIf, index_N: IntArray) -> IntArray:
+        """Return which of the texts are too strange to be allowed: not known to be familiar."""
+        p_N, reasons = self.novelty_p(self.model(abstain_if.member), index_N)
+        strange_N = ~(p_N > abstain_if.novelty_p_below)
+        for i in strange_N.nonzero()[0].tolist():
+            text, why = int(index_N[i]), _strange(p_N[i], abstain_if.novelty_p_below, reasons, i)
+            self.routes[text].append(RouteStep(name, abstain_if.member, None, f"abstains: {why}"))
+            if i in reasons:
+                unknown = f"{name} abstains: {abstain_if.member}'s {why}"
+                self.errors[text] = "; ".join([*filter(None, [self.errors.get(text)]), unknown])
+        return index_N[strange_N]
 
     def part_ratios(self, name: str, category: Category, combine: Combine) -> _Float64:
         """Return log likelihood ratios ratio_PN of every text, as ``combine``'s parts see them:
@@ -139,7 +159,15 @@ class Batch:
         value = _Tree(self, name, category).evaluate(node, np.arange(len(self.texts)))
         return value.lo_N, value.hi_N
 
-    def scores(self, model: Model, index_N: IntArray) -> _Scores:
+    def novelty_p(self, model: Model, index_N: IntArray) -> tuple[_Float64, Mapping[int, str]]:
+        """Return ``model``'s novelty p-values of the texts at ``index_N``, NaN where one is not
+        known, with the reason by position."""
+        scores = self.scores(model, index_N, novelty=True)
+        p_N = scores.novelty_p_N[index_N]
+        unknown = np.isnan(p_N).nonzero()[0].tolist()
+        return p_N, {i: scores.novelty_reasons[int(index_N[i])] for i in unknown}
+
+    def scores(self, model: Model, index_N: IntArray, *, novelty: bool = False) -> _Scores:
         """Return ``model``'s scores, those of the texts at ``index_N`` among them.
 
         Each text is scored at most once, however many members, nodes and categories ask.
@@ -147,25 +175,34 @@ class Batch:
         if model.path not in self._scores:
             self._scores[model.path] = _Scores(len(self.texts), len(model.labels))
         scores = self._scores[model.path]
-        new_N = index_N[~scores.done_N[index_N]]
+        new_N = index_N[~(scores.novelty_done_N if novelty else scores.done_N)[index_N]]
         if new_N.size:
-            scored = model.score([self.texts[i] for i in new_N.tolist()])
+            novelty = novelty or model.path in self.novelty_of
+            scored = model.score([self.texts[i] for i in new_N.tolist()], novelty=novelty)
             scores.logits_NC[new_N] = scored.logits_NC
             scores.done_N[new_N] = True
             scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
             scores.truncated_N[new_N] = scored.truncated_N
+            if novelty:
+                scores.novelty_p_N[new_N] = model.novelty_p_values(scored)
+                scores.novelty_done_N[new_N] = True
+                reasons = scored.novelty_errors.items()
+                scores.novelty_reasons |= {int(new_N[i]): why for i, why in reasons}
         self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores
 
 
 class _Scores:
-    """One model's raw logits for the whole batch, as far as they were asked for."""
+    """What one model says of the whole batch, as far as it was asked: raw logits, and novelty."""
 
     def __init__(self, n: int, n_labels: int) -> None:
         self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
         self.done_N = np.zeros(n, bool)
         self.truncated_N = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
+        self.novelty_p_N = np.full(n, np.nan)
+        self.novelty_done_N = np.zeros(n, bool)
+        self.novelty_reasons: dict[int, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +306,29 @@ class _Tree:
             by_N[heard] = value.by_N[speaks]
             reasons |= {int(left[i]): why for i, why in value.reasons.items()}
             settled, whys = _settle(stage, value, is_last=stage is node.cascade[-1])
+            if isinstance(stage, MemberNode) and stage.escalate_if is not None:
+                self._escalate(stage.member, stage.escalate_if, index_N[left], settled, whys)
             self.record(stage, index_N[left], value, whys)
             left = left[~settled]
             if not left.size:
                 break
         return _Value(lo_N, hi_N, by_N, reasons)
+
+    def _escalate(
+        self,
+        member: str,
+        escalate_if: EscalateIf,
+        index_N: IntArray,
+        settled_N: BoolArray,
+        whys: list[str],
+    ) -> None:
+        """Take back what was settled of the texts that are not known to be familiar."""
+        p_N, reasons = self.batch.novelty_p(self.batch.model(member), index_N)
+        strange_N = settled_N & ~(p_N > escalate_if.novelty_p_below)
+        settled_N[strange_N] = False
+        for i in strange_N.nonzero()[0].tolist():
+            why = _strange(p_N[i], escalate_if.novelty_p_below, reasons, i)
+            whys[i] = f"passed on: {why}"
 
     def _combine(self, node: CombineNode, index_N: IntArray) -> _Value:
         combine = node.combine
@@ -338,6 +393,13 @@ class _Tree:
     def _by(self, node: AnyNode, n: int) -> IntArray:
         self.labels.append(label(node))
         return np.full(n, len(self.labels) - 1)
+
+
+def _strange(p: float, bound: float, reasons: Mapping[int, str], i: int) -> str:
+    """Return why a text does not count as familiar."""
+    if i in reasons:
+        return f"novelty is not known: {reasons[i]}"
+    return f"novelty p {p:.3g} not above {bound:g}"
 
 
 def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray, list[str]]:

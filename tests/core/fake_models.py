@@ -11,8 +11,9 @@ import pluggy
 from pydantic import BaseModel
 
 from guardkit import hookspecs
-from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
+from guardkit.artefact import CALIBRATION, CONFIG, NOVELTY, ArtefactConfig, seal, write_json
 from guardkit.calibrate import Calibration
+from guardkit.novelty import Novelty
 from guardkit.plugins import Plugin, Plugins
 from guardkit.types import RawScores, Task
 
@@ -30,20 +31,28 @@ class FakeClassifier:
         rows = [self.family.answer(self.id, text) for text in texts]
         ones = np.ones(len(texts), np.int64)
         cut = np.array(["CUT" in text for text in texts], bool)
-        return RawScores(np.array(rows, np.float32), ones, ones, cut)
+        strange_N = None
+        if novelty and self.family.novelty is not None:
+            strange_N = np.array([self.family.novelty(self.id, text) for text in texts], np.float32)
+        return RawScores(np.array(rows, np.float32), ones, ones, cut, strange_N)
 
 
 class FakeFamily:
-    """``answer(model, text)`` gives a model's logits, or raises."""
+    """``answer(model, text)`` gives a model's logits, or raises; ``novelty`` likewise a text's
+    novelty, of any length."""
 
     summary = "answers from a table"
     config = BaseModel
     presets: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(
-        self, answer: Callable[[str, str], Logits], name: str = "fake", builtin: Path | None = None
+        self,
+        answer: Callable[[str, str], Logits],
+        name: str = "fake",
+        builtin: Path | None = None,
+        novelty: Callable[[str, str], float] | None = None,
     ) -> None:
-        self.answer, self.name, self.builtin = answer, name, builtin
+        self.answer, self.name, self.builtin, self.novelty = answer, name, builtin, novelty
         self.calls: list[tuple[str, list[str]]] = []
         self.loads: list[str] = []
 
@@ -66,8 +75,10 @@ def write_model(
     scale: float = 1.0,
     bias: Sequence[float] | None = None,
     calibrated: bool = True,
+    novelty: Sequence[float] = (),
 ) -> Path:
-    """Write a sealed artefact; by default its calibration changes nothing."""
+    """Write a sealed artefact; by default its calibration changes nothing. ``novelty`` is that of
+    calibration texts, all of one token."""
     folder.mkdir(parents=True)
     n = len(labels)
     config = ArtefactConfig(family=family, task=task, labels=list(labels), network={})
@@ -87,6 +98,10 @@ def write_model(
             log_loss_after=0.0,
         )
         write_json(folder / CALIBRATION, calibration)
+    if novelty:
+        lengths = [1] * len(novelty)
+        fitted = Novelty(tokens=lengths, scores=list(novelty), left_out=0, data="0" * 64)
+        write_json(folder / NOVELTY, fitted)
     seal(folder)
     return folder
 

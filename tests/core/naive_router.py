@@ -14,6 +14,8 @@ from typing import Any
 Value = tuple[float, float, str] | None
 #: (log-odds of the positives, or None where the member fails; prior log-odds)
 Answer = tuple[float | None, float]
+#: f(member, text) -> novelty p-value, or None where it is not known
+Novelty = Callable[[str, str], float | None]
 #: Each of f(values, priors) -> log-odds; raising or NaN is a failure.
 Combiners = Mapping[str, Callable[[Sequence[float], Sequence[float]], float]]
 
@@ -25,7 +27,7 @@ class Verdict:
     action: str
     score: float | None
     decided_by: str | None
-    undecided: bool
+    failed: bool  # what it asked for could not be answered
 
 
 @dataclass
@@ -40,13 +42,14 @@ def decide(
     text: str,
     ask: Callable[[str, Mapping[str, Any], str], Answer],
     combiners: Combiners,
+    novelty: Novelty,
 ) -> NaiveDecision:
     """Return what ``policy`` (as read from YAML) says of ``text``.
 
     ``ask(member, category, text)`` gives a member's answer.
     """
     readers = {
-        name: _Reader(category, text, ask, combiners)
+        name: _Reader(category, text, ask, combiners, novelty)
         for name, category in policy["categories"].items()
     }
     verdicts = {name: reader.verdict() for name, reader in readers.items()}
@@ -84,11 +87,30 @@ def name_of(node: Mapping[str, Any]) -> str:
 
 class _Reader:
     def __init__(
-        self, category: Mapping[str, Any], text: str, ask: Any, combiners: Combiners
+        self,
+        category: Mapping[str, Any],
+        text: str,
+        ask: Any,
+        combiners: Combiners,
+        novelty: Novelty,
     ) -> None:
         self.category, self.text, self.ask, self.combiners = category, text, ask, combiners
+        self.novelty = novelty
 
     def verdict(self) -> Verdict:
+        """Return the tree's, unless it would allow what ``abstain_if`` finds strange."""
+        verdict, condition = self.judged(), self.category.get("abstain_if")
+        if condition is None or verdict.action != "allow" or not self.strange(condition):
+            return verdict
+        unknown = self.novelty(condition["member"], self.text) is None
+        return Verdict("abstain", verdict.score, "abstain_if", verdict.failed or unknown)
+
+    def strange(self, condition: Mapping[str, Any]) -> bool:
+        """A text whose novelty is not known cannot be called familiar."""
+        p = self.novelty(condition["member"], self.text)
+        return p is None or p <= condition["novelty_p_below"]
+
+    def judged(self) -> Verdict:
         category = self.category
         value = self.value(category["decide"])
         if value is None:
@@ -105,7 +127,10 @@ class _Reader:
     def route(self) -> list[str]:
         """Return the nodes that ran and had an opinion, in order, a whole cascade left out."""
         root = self.category["decide"]
-        return self.within(root) + ([] if "cascade" in root else self.itself(root))
+        steps = self.within(root) + ([] if "cascade" in root else self.itself(root))
+        if self.verdict().action == "abstain":
+            steps.append(self.category["abstain_if"]["member"])
+        return steps
 
     def within(self, node: Mapping[str, Any]) -> list[str]:
         steps = []
@@ -124,6 +149,10 @@ class _Reader:
     def settles(self, stage: Mapping[str, Any]) -> bool:
         value, bounds = self.value(stage), stage.get("settle", {"below": 0, "above": 1})
         if value is None:
+            return False
+        if "escalate_if" in stage and self.strange(
+            {"member": stage["member"], **stage["escalate_if"]}
+        ):
             return False
         return value[1] <= logit(bounds["below"]) or value[0] >= logit(bounds["above"])
 

@@ -26,7 +26,7 @@ ORDER = (
     ("guarantee",),
     ("hookspecs",),
     ("plugins",),
-    ("policy", "calibrate", "combiners"),
+    ("policy", "calibrate", "combiners", "novelty"),
     ("certificate", "card", "schema", "replay"),
     ("policyfile", "verdicts", "sweep"),
     ("models",),

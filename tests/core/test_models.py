@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from guardkit import artefact
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
-from guardkit.models import Model, find_model, load_model, texts_hash
+from guardkit.models import Model, Scored, find_model, load_model, texts_hash
 from guardkit.types import RawScores
 
 
@@ -116,6 +116,90 @@ def test_no_texts_need_no_classifier(model: Model) -> None:
 
     unasked = replace(model, classifier=Returning(refuse))
     assert unasked.score([]).logits_NC.shape == unasked.probabilities([]).shape == (0, 2)
+
+
+# -- novelty -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Strange(Returning):
+    """Also returns ``novelty_N``, whatever it is, or raises it."""
+
+    novelty_N: Any = None
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
+    ) -> RawScores:
+        if novelty and isinstance(self.novelty_N, Exception):
+            raise self.novelty_N
+        return replace(super().score(texts), novelty_N=self.novelty_N if novelty else None)
+
+
+def strange(model: Model, novelty_N: Any) -> Scored:
+    classifier = Strange(lambda texts: [[0.0, 1.0]] * len(texts), novelty_N=novelty_N)
+    asked = replace(model, classifier=classifier)
+    assert asked.score(["a", "b"]).novelty_N is None  # not asked for
+    scored = asked.score(["a", "b"], novelty=True)
+    assert scored.logits_NC.tolist() == [[0.0, 1.0]] * 2
+    assert not scored.errors
+    return scored
+
+
+def test_novelty_is_given_where_it_is_asked_for(model: Model) -> None:
+    scored = strange(model, np.array([1.5, -2.0]))
+    assert scored.novelty_N is not None
+    assert scored.novelty_N.tolist() == [1.5, -2.0]
+    assert scored.novelty_errors == {}
+
+
+@pytest.mark.parametrize(
+    ("novelty_N", "known", "reason"),
+    [
+        (np.array([1.0, np.nan]), 1, "a novelty that is not finite"),
+        (np.array([1.0, -np.inf]), 1, "a novelty that is not finite"),
+        (np.array([1.0]), 0, r"novelty_N of shape (1,), expected (2,)"),
+        (None, 0, "fake gives no novelty"),
+        (RuntimeError("boom"), 0, "RuntimeError: boom"),
+    ],
+    ids=["nan", "inf", "shape", "none", "raises"],
+)
+def test_a_novelty_that_fails_leaves_the_score_as_it_is(
+    model: Model, novelty_N: Any, known: int, reason: str
+) -> None:
+    scored = strange(model, novelty_N)
+    assert scored.novelty_N is not None
+    assert np.isfinite(scored.novelty_N).sum() == known
+    assert sorted(scored.novelty_errors) == list(range(known, 2))
+    assert reason in scored.novelty_errors[1]
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.sampled_from(["bad", "a", "bb", "odd"]), max_size=8))
+def test_a_text_without_a_score_has_no_novelty_and_one_that_raises_fails_alone(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    def novelty(model: str, text: str) -> float:
+        if text == "odd":
+            raise ValueError("odd")
+        return float(len(text))
+
+    folder = write_model(tmp_path_factory.mktemp("models") / "m", novelty=[0.0, 1.5, 3.0])
+    own = load_model(folder, plugins=plugins_of(FakeFamily(answer, novelty=novelty)))
+    scored = own.score(texts, novelty=True)
+    assert sorted(scored.errors) == [i for i, t in enumerate(texts) if t == "bad"]
+    assert dict(scored.novelty_errors) == {
+        i: "MemoryError: too long" if t == "bad" else "ValueError: odd"
+        for i, t in enumerate(texts)
+        if t in ("bad", "odd")
+    }
+    expected = [{"a": 0.75, "bb": 0.5}.get(t, np.nan) for t in texts]
+    assert own.novelty_p_values(scored).tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_model_without_a_record_of_novelty_gives_no_p_value(model: Model) -> None:
+    assert model.novelty is None
+    with pytest.raises(ArtefactError, match=r"has no novelty\.json.*`guardkit calibrate`"):
+        model.novelty_p_values(strange(model, np.zeros(2)))
 
 
 # -- probabilities ---------------------------------------------------------------------------

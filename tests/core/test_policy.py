@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fake_models import FakeFamily, plugins_of, write_model
 
+from guardkit.artefact import NOVELTY
 from guardkit.errors import PolicyError
 from guardkit.hookspecs import hookimpl
 from guardkit.plugins import Plugins
@@ -55,15 +56,87 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
         "name: test\ntitle: x",
         [(3, "title", "known: categories, members, mode, name, plugins, tests, version")],
     ),
-    "not built yet": (
+    "abstaining at no bound": (
         "action: block",
         "action: block\n    abstain_if: {member: specialist}",
-        [(26, "categories.injection.abstain_if", "unknown key 'abstain_if'")],
+        [(26, "categories.injection.abstain_if.novelty_p_below", "required")],
+    ),
+    "abstaining by a member there is not": (
+        "action: block",
+        "action: block\n    abstain_if: {member: specialst, novelty_p_below: 0.1}",
+        [(26, "categories.injection.abstain_if.member", "did you mean 'specialist'?")],
+    ),
+    "abstaining by a member without novelty": (
+        "action: block",
+        "action: block\n    abstain_if: {member: backup, novelty_p_below: 0.1}",
+        [
+            (
+                26,
+                "categories.injection.abstain_if.novelty_p_below",
+                "injection: has no novelty.json, so it gives no novelty p-value; "
+                "`guardkit calibrate` fits one",
+            )
+        ],
+    ),
+    "abstaining at a bound no text can reach": (
+        "action: block",
+        "action: block\n    abstain_if: {member: specialist, novelty_p_below: 0.001}",
+        [
+            (
+                26,
+                "categories.injection.abstain_if.novelty_p_below",
+                "p-value never falls to 0.001: 19 calibration texts let a bound be 0.05 or more; "
+                "one of 0.001 takes 3,996 texts",
+            )
+        ],
+    ),
+    "abstaining for sure": (
+        "action: block",
+        "action: block\n    abstain_if: {member: specialist, novelty_p_below: 1}",
+        [(26, "categories.injection.abstain_if.novelty_p_below", "less than 1")],
+    ),
+    "handing on at a bound no text can reach": (
+        "- member: specialist\n          settle",
+        "- member: specialist\n          escalate_if: {novelty_p_below: 0.04}\n          settle",
+        [
+            (
+                16,
+                "categories.injection.decide.cascade[1].escalate_if.novelty_p_below",
+                "one of 0.04 takes 24 texts",
+            )
+        ],
+    ),
+    "handing on outside a cascade": (
+        "- member: specialist\n              - member: backup",
+        "- {member: specialist, escalate_if: {novelty_p_below: 0.1}}\n"
+        "              - member: backup",
+        [(20, "categories.injection.decide.cascade[2].combine.of[0].escalate_if", "only a stage")],
+    ),
+    "a last stage that hands on": (
+        "        - combine:\n            how: weighted\n            of:\n"
+        "              - member: specialist\n              - member: backup\n"
+        "            weights: [1, 2]\n            quorum: 1\n",
+        "        - combine: {how: any, of: [{member: backup}]}\n"
+        "          settle: {below: 0.1, above: 0.9}\n"
+        "        - {member: specialist, escalate_if: {novelty_p_below: 0.1}}\n",
+        [(19, "categories.injection.decide.cascade[3].escalate_if", "last stage has nobody")],
+    ),
+    "a combination that hands on": (
+        "- member: specialist\n          settle",
+        "- combine: {how: any, of: [{member: backup}]}\n"
+        "          escalate_if: {novelty_p_below: 0.1}\n          settle",
+        [(16, "categories.injection.decide.cascade[1].escalate_if", "known: combine, settle")],
     ),
     "unknown key in a stage": (
         "- member: specialist\n          settle",
         "- member: specialist\n          timeout_ms: 5\n          settle",
-        [(16, "categories.injection.decide.cascade[1].timeout_ms", "known: member, settle")],
+        [
+            (
+                16,
+                "categories.injection.decide.cascade[1].timeout_ms",
+                "known: escalate_if, member, settle",
+            )
+        ],
     ),
     "unknown key in a combine": (
         "quorum: 1",
@@ -488,7 +561,7 @@ class Audit:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plugins, FakeFamily]:
     """A folder with models beside the policy file, and plugins sound and broken."""
     folder = tmp_path_factory.mktemp("desk")
-    write_model(folder / "models" / "specialist")
+    write_model(folder / "models" / "specialist", novelty=range(19))
     write_model(folder / "models" / "foreign", family="other")
     write_model(folder / "models" / "uncalibrated", calibrated=False)
     write_model(folder / "builtin" / "injection")
@@ -533,6 +606,41 @@ def test_a_mistake_is_reported_on_its_line(
     for line, field, words in expected:
         assert any(words in p.message for p in problems if (p.line, p.field) == (line, field)), text
     assert f"{desk[0] / 'policy.yaml'}:{problems[0].line}: " in text
+
+
+def test_novelty_may_hand_on_and_abstain_by_any_member_that_has_one(
+    desk: tuple[Path, Plugins, FakeFamily],
+) -> None:
+    text = GOOD.replace(
+        "- member: specialist\n          settle",
+        "- member: specialist\n          escalate_if: {novelty_p_below: 0.05}\n          settle",
+    ).replace(
+        "    action: block\n",
+        "    abstain_if: {member: strange, novelty_p_below: 0.05}\n    action: block\n",
+    )
+    text = text.replace(
+        "categories:", "  strange: {plugin: fake, model: models/specialist}\ncategories:", 1
+    ).replace("injection: allow", "injection: abstain")
+    policy = check(desk, text)
+    assert policy.novelty_members == {"specialist", "strange"}
+    assert check(desk, GOOD).novelty_members == set()
+    assert desk[2].loads == []
+    with pytest.raises(PolicyError, match="gives allow, abstain or block, never flag"):
+        check(desk, text.replace("injection: abstain", "injection: flag"))
+    with pytest.raises(PolicyError, match="gives allow or block, never abstain"):
+        check(desk, GOOD.replace("injection: allow", "injection: abstain"))
+
+
+def test_a_damaged_record_of_novelty_is_reported_on_its_line(
+    desk: tuple[Path, Plugins, FakeFamily], tmp_path: Path
+) -> None:
+    write_model(tmp_path / "m", novelty=[1.0])
+    (tmp_path / "m" / NOVELTY).write_text("[]")
+    text = GOOD.replace("models/specialist", str(tmp_path / "m")).replace(
+        "action: block", "action: block\n    abstain_if: {member: specialist, novelty_p_below: 0.5}"
+    )
+    with pytest.raises(PolicyError, match=r":26: .*novelty\.json: not a record of novelty"):
+        check(desk, text)
 
 
 def test_every_mistake_in_a_file_is_reported_at_once(

@@ -40,6 +40,10 @@ MODELS: Mapping[str, tuple[list[str], Task, list[float], float, list[float]]] = 
     "each": (["injection", "jailbreak"], "multilabel", [0.3, 0.1], 0.5, [0.1, -0.2]),
 }
 Answer = list[float] | str  # logits, or how the model fails
+#: The novelty of every model's calibration texts: p-values are multiples of 1/20, so that they
+#: fall on a policy's bounds too.
+FAMILIAR = [float(i) for i in range(19)]
+BOUNDS = st.sampled_from([0.05, 0.1, 0.3, 0.5])
 
 
 def f32(x: float) -> float:
@@ -89,22 +93,30 @@ def settle_bounds(threshold: float) -> st.SearchStrategy[dict[str, float]]:
 
 @st.composite
 def nodes(
-    draw: st.DrawFn, members: Sequence[str], threshold: float, depth: int = 2, patterns: bool = True
+    draw: st.DrawFn,
+    members: Sequence[str],
+    threshold: float,
+    depth: int = 2,
+    patterns: bool = True,
+    kind: str | None = None,
 ) -> dict[str, Any]:
     kinds = ["member"] * 2 + ["pattern"] * patterns + ["cascade", "combine"] * (depth > 0)
-    kind = draw(st.sampled_from(kinds))
+    kind = kind or draw(st.sampled_from(kinds))
     if kind == "member":
         return {"member": draw(st.sampled_from(members))}
     if kind == "pattern":
         return {"pattern": {"re2": MARK}}
     if kind == "cascade":
-        stages = draw(
-            st.lists(nodes(members, threshold, depth - 1, patterns), min_size=1, max_size=3)
-        )
+        kinds_of_stages = draw(st.sampled_from([("member", None), (None, "member", None), (None,)]))
+        stages = [
+            draw(nodes(members, threshold, depth - 1, patterns, kind)) for kind in kinds_of_stages
+        ]
         for i, stage in enumerate(stages):
             only_patterns = "member" not in json.dumps(stage)
             if (i < len(stages) - 1 and not only_patterns) or draw(st.booleans()):
                 stage["settle"] = draw(settle_bounds(threshold))
+            if "member" in stage and i < len(stages) - 1 and draw(st.booleans()):
+                stage["escalate_if"] = {"novelty_p_below": draw(BOUNDS)}
         return {"cascade": stages}
     how = draw(st.sampled_from(["any", "all", "weighted", "product", "stacked", *COMBINERS]))
     inside = nodes(members, threshold, depth - 1, patterns and how in ("any", "all"))
@@ -131,12 +143,15 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         threshold = draw(st.sampled_from([0.5, 0.9]) | st.floats(0.05, 0.95))
         categories[name] = {
             "positive": positive,
-            "decide": draw(nodes(able, threshold)),
+            "decide": draw(nodes(able, threshold, kind=draw(st.sampled_from(["cascade", None])))),
             "flag_at": {"probability": threshold},
             "action": draw(st.sampled_from(["flag", "block"])),
         }
         if draw(st.booleans()):
             categories[name]["on_error"] = draw(st.sampled_from(["closed", "open"]))
+        if draw(st.booleans()):
+            asked = draw(st.sampled_from(sorted(model_of)))
+            categories[name]["abstain_if"] = {"member": asked, "novelty_p_below": draw(BOUNDS)}
         if draw(st.booleans()):
             categories[name]["prevalence"] = draw(st.sampled_from([0.01, 0.5]))
     used = {name for name in model_of if f'"member": "{name}"' in json.dumps(categories)}
@@ -162,10 +177,20 @@ def answers(model: str) -> st.SearchStrategy[Answer]:
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, dict[str, Answer]]:
-    """What every model says of every text: 0 to 6 texts, some with the mark."""
+    """What every model says of every text: 0 to 6 texts, some with the mark; "novelty of MODEL"
+    is how strange the model finds it."""
     marks = draw(st.lists(st.booleans(), max_size=6))
     texts = [f"text {i} {MARK * marked}" for i, marked in enumerate(marks)]
-    return {text: {model: draw(answers(model)) for model in MODELS} for text in texts}
+    novelty = st.one_of(
+        st.floats(-5, 25, width=32).map(lambda score: [score]),
+        st.sampled_from([[30.0], [18.0], [14.0], [10.0]]),  # p on one of the bounds
+        st.sampled_from(["raise", "nan", "inf"]),
+    )
+    return {
+        text: {model: draw(answers(model)) for model in MODELS}
+        | {f"novelty of {model}": draw(novelty) for model in MODELS}
+        for text in texts
+    }
 
 
 def reply(answer: Answer, n_labels: int) -> Sequence[float]:
@@ -211,19 +236,39 @@ def reference(
     return ask
 
 
+def p_values(
+    policy: Mapping[str, Any], table: Mapping[str, Mapping[str, Answer]]
+) -> naive_router.Novelty:
+    """Return the novelty p-values of members, from the definition."""
+
+    def p_value(member: str, text: str) -> float | None:
+        model = policy["members"][member]["model"]
+        novelty = table[text][f"novelty of {model}"]
+        if isinstance(table[text][model], str) or isinstance(novelty, str):
+            return None
+        return (1 + sum(score >= novelty[0] for score in FAMILIAR)) / (len(FAMILIAR) + 1)
+
+    return p_value
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every model of MODELS."""
     folder = tmp_path_factory.mktemp("shelf")
     for name, (labels, task, prior, scale, bias) in MODELS.items():
-        write_model(folder / name, labels, task=task, prior=prior, scale=scale, bias=bias)
+        write_model(
+            folder / name, labels, task=task, prior=prior, scale=scale, bias=bias, novelty=FAMILIAR
+        )
     return folder
 
 
 def open_router(
     shelf: Path, policy: Mapping[str, Any], table: Mapping[str, Mapping[str, Answer]]
 ) -> tuple[PolicyRouter, FakeFamily]:
-    family = FakeFamily(lambda model, text: reply(table[text][model], len(MODELS[model][0])))
+    family = FakeFamily(
+        lambda model, text: reply(table[text][model], len(MODELS[model][0])),
+        novelty=lambda model, text: reply(table[text][f"novelty of {model}"], 1)[0],
+    )
     combiners = {name: batched(one_text) for name, one_text in COMBINERS.items()}
     path = shelf / "policy.yaml"
     path.write_text(json.dumps(policy), "utf-8")
@@ -246,12 +291,12 @@ def test_the_router_agrees_with_a_reader_of_one_text_at_a_time(
     shelf: Path, policy: dict[str, Any], table: dict[str, dict[str, Answer]]
 ) -> None:
     router, _ = open_router(shelf, policy, table)
-    ask = reference(policy, table)
+    ask, novelty = reference(policy, table), p_values(policy, table)
     combiners = {name: in_float32(one_text) for name, one_text in COMBINERS.items()}
     decisions = router.decide(list(table))
     assert len(decisions) == len(table)
     for text, decision in zip(table, decisions, strict=True):
-        expected = naive_router.decide(policy, text, ask, combiners)
+        expected = naive_router.decide(policy, text, ask, combiners, novelty)
         assert decision.action == expected.action
         assert list(decision.categories) == list(policy["categories"])
         for name, verdict in expected.categories.items():
@@ -263,8 +308,8 @@ def test_the_router_agrees_with_a_reader_of_one_text_at_a_time(
                 assert got.score == pytest.approx(verdict.score, abs=1e-6)
             route = [step.member for step in decision.route if step.category == name]
             assert route == expected.routes[name]
-        undecided = any(verdict.undecided for verdict in expected.categories.values())
-        assert (decision.error is not None) == undecided
+        failed = any(verdict.failed for verdict in expected.categories.values())
+        assert (decision.error is not None) == failed
 
 
 @repeatable(100)
@@ -351,15 +396,22 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log_odds: dict[tuple[str, str], float | Exception] = {}
-        self.family = FakeFamily(self.answer)
+        self.novelty: dict[tuple[str, str], float | Exception] = {}
+        self.family = FakeFamily(self.answer, novelty=self.strangeness)
         for name in ("specialist", "backup"):
-            write_model(folder / name)
+            write_model(folder / name, novelty=FAMILIAR)
 
     def answer(self, model: str, text: str) -> Sequence[float]:
         value = self.log_odds.get((model, text), -5.0)
         if isinstance(value, Exception):
             raise value
         return [0.0, value]
+
+    def strangeness(self, model: str, text: str) -> float:
+        value = self.novelty.get((model, text), 0.0)
+        if isinstance(value, Exception):
+            raise value
+        return value
 
     def says(self, text: str, **log_odds: float | Exception) -> None:
         self.log_odds |= {(model, text): value for model, value in log_odds.items()}
@@ -374,7 +426,7 @@ class Bench:
         members = "".join(
             f"  {name}: {{plugin: fake, model: {name}}}\n"
             for name in ("specialist", "backup")
-            if name in decide
+            if name in decide + more
         )
         policy = (
             f"version: 1\nname: test\nmembers:\n{members or '  {}'}\ncategories:\n  injection:\n"
@@ -646,6 +698,114 @@ def test_a_plugins_combiner_that_raises_or_lies_fails_only_the_text_it_concerns(
     assert fine.categories["injection"].score == pytest.approx(1 / (1 + math.exp(-3)))
     router = bench.router(policy, plugins_of(bench.family, combiners={"odd": wrong}))
     assert "returned shape (7,)" in str(router.decide(["fine", "low"])[0].error)
+
+
+# ---------------------------------------------------------------- novelty
+
+ESCALATING = (
+    "{cascade: [{member: specialist, settle: {below: 0.1, above: 0.9}, "
+    "escalate_if: {novelty_p_below: 0.1}}, {member: backup}]}"
+)
+ABSTAINING = "    abstain_if: {member: backup, novelty_p_below: 0.1}\n"
+
+
+@pytest.mark.parametrize(
+    ("novelty", "why"),
+    [
+        (17.5, "passed on: novelty p 0.1 not above 0.1"),
+        (99.0, "passed on: novelty p 0.05 not above 0.1"),
+        (RuntimeError("boom"), "passed on: novelty is not known: RuntimeError: boom"),
+        (math.nan, "passed on: novelty is not known: the classifier returned a novelty that is"),
+    ],
+)
+def test_a_sure_specialist_hands_on_what_is_strange_to_it(
+    bench: Bench, novelty: float | Exception, why: str
+) -> None:
+    bench.says("t", specialist=-6.0, backup=6.0)
+    bench.novelty["specialist", "t"] = novelty
+    decision = bench.decide(ESCALATING, "t")
+    assert (decision.action, decision.error) == ("block", None)
+    assert [step.member for step in decision.route] == ["specialist", "backup"]
+    assert decision.route[0].why.startswith(why)
+    assert decision.route[0].score == pytest.approx(1 / (1 + math.exp(6)))
+
+
+def test_a_sure_specialist_settles_what_is_familiar_to_it(bench: Bench) -> None:
+    bench.says("t", specialist=-6.0, backup=6.0)
+    bench.novelty["specialist", "t"] = 16.5
+    assert bench.decide(ESCALATING, "t").route[0].why == "settled: not above 0.1"
+    assert bench.family.loads == ["specialist"]
+
+
+def test_what_is_strange_and_unsure_is_passed_on_for_being_unsure(bench: Bench) -> None:
+    bench.says("t", specialist=0.0, backup=6.0)
+    bench.novelty["specialist", "t"] = 99.0
+    assert bench.decide(ESCALATING, "t").route[0].why == "passed on: between 0.1 and 0.9"
+
+
+def test_what_would_be_allowed_abstains_where_it_is_strange(bench: Bench) -> None:
+    bench.says("t", specialist=-6.0)
+    bench.novelty["backup", "t"] = 99.0
+    decision = bench.decide("{member: specialist}", "t", more=ABSTAINING)
+    assert (decision.action, decision.error) == ("abstain", None)
+    own = decision.categories["injection"]
+    assert (own.action, own.decided_by) == ("abstain", "abstain_if")
+    assert own.score == pytest.approx(1 / (1 + math.exp(6)))  # what said clear is still told
+    assert [(step.member, step.score, step.why) for step in decision.route[1:]] == [
+        ("backup", None, "abstains: novelty p 0.05 not above 0.1")
+    ]
+
+
+def test_a_text_made_strange_on_purpose_does_not_turn_a_block_into_an_abstention(
+    bench: Bench,
+) -> None:
+    bench.says("t", specialist=6.0)
+    bench.novelty["backup", "t"] = 99.0
+    decision = bench.decide("{member: specialist}", "t", more=ABSTAINING)
+    assert decision.action == "block"
+    assert "backup" not in bench.family.loads  # it is not even asked
+
+
+def test_a_text_whose_novelty_is_not_known_is_not_allowed_and_says_why(bench: Bench) -> None:
+    bench.novelty["backup", "t"] = RuntimeError("boom")
+    decision = bench.decide("{member: specialist}", "t", more=ABSTAINING)
+    assert decision.action == "abstain"
+    assert decision.error == (
+        "injection abstains: backup's novelty is not known: RuntimeError: boom"
+    )
+
+
+def test_what_on_error_lets_through_abstains_too(bench: Bench) -> None:
+    bench.says("t", specialist=RuntimeError("boom"))
+    bench.novelty["backup", "t"] = 99.0
+    more = ABSTAINING + "    on_error: open\n"
+    decision = bench.decide("{member: specialist}", "t", more=more)
+    assert decision.action == "abstain"
+    assert decision.categories["injection"].score is None
+    assert "on_error: open gives allow" in str(decision.error)
+
+
+def test_novelty_comes_with_the_scores_and_no_text_is_read_twice(bench: Bench) -> None:
+    cascade = SPECIALIST_THEN_BACKUP[SPECIALIST_THEN_BACKUP.index("\n      cascade") :]
+    cascade = cascade[: cascade.index("    flag_at")]
+    policy = TWO_CATEGORIES.replace(cascade, f" {ESCALATING}\n", 1)
+    router = bench.router(policy.replace("    action: block\n", "    action: block\n" + ABSTAINING))
+    for text in "abcde":
+        bench.says(text, specialist=-6.0)
+    bench.novelty["specialist", "c"] = 99.0
+    assert [d.action for d in router.decide(list("abcde"))] == ["allow"] * 5
+    assert bench.family.calls == [
+        ("specialist", list("abcde")),
+        ("backup", ["c"]),  # handed on
+        ("backup", list("abde")),  # would be allowed; `spam` finds all of them scored
+    ]
+
+
+def test_a_test_of_a_policy_may_expect_to_abstain(bench: Bench) -> None:
+    bench.novelty["backup", "strange"] = 99.0
+    tests = "tests: [{text: strange, expect: {injection: abstain}}]\n"
+    router = bench.router(SPECIALIST_THEN_BACKUP + ABSTAINING + tests)
+    assert [result.passed for result in router.run_tests()] == [True]
 
 
 # ---------------------------------------------------------------- decisions

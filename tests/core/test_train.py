@@ -42,6 +42,7 @@ class CountingFamily:
         self.pretrain: Examples | None = None
         self.resumed: list[bool] = []
         self.interrupt = False
+        self.knows_novelty = False
 
     def train(self, data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
         self.seen.append(data)
@@ -59,14 +60,15 @@ class CountingFamily:
         return folder
 
     def load(self, path: Path, *, device: str, backend: str) -> CountingClassifier:
-        return CountingClassifier(tuple(read_config(path).labels))
+        labels = tuple(read_config(path).labels)
+        return CountingClassifier(labels, knows_novelty=self.knows_novelty)
 
 
 class CountingClassifier:
     id = "counting"
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        self.labels = labels
+    def __init__(self, labels: tuple[str, ...], *, knows_novelty: bool = False) -> None:
+        self.labels, self.knows_novelty = labels, knows_novelty
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
@@ -74,7 +76,10 @@ class CountingClassifier:
         logits_NC = np.zeros((len(texts), len(self.labels)), np.float32)
         logits_NC[:, -1] = [2.0 * t.split().count("spam") - 1 for t in texts]
         ones = np.ones(len(texts), np.int64)
-        return RawScores(logits_NC, ones, ones, np.zeros(len(texts), bool))
+        strange_N = None
+        if novelty and self.knows_novelty:
+            strange_N = np.array([len(t) for t in texts], np.float32)
+        return RawScores(logits_NC, ones, ones, np.zeros(len(texts), bool), strange_N)
 
 
 @pytest.fixture
@@ -115,6 +120,21 @@ def run(data: str | Path, out: Path, **changes: Any) -> TrainResult:
         "progress": quiet,
     }  # fmt: skip
     return train_model("counting", str(data), out, **(options | changes))
+
+
+def test_where_the_family_gives_a_novelty_it_is_fitted_on_the_calibration_set(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    family.knows_novelty = True
+    calibration = write(tmp_path / "calibration.jsonl", rows("held out", 30))
+    model = load_model(run(folder, tmp_path / "model", calibration_data=str(calibration)).path)
+    assert model.novelty is not None
+    assert model.calibration is not None
+    assert model.novelty.data == model.calibration.data
+    lengths = sorted(len(text) for text, _ in rows("held out", 30))
+    assert model.novelty.scores == lengths
+    scored = model.score(["short", "x" * 500], novelty=True)
+    assert model.novelty_p_values(scored).tolist() == [1.0, 1 / 61]
 
 
 def test_a_trained_model_is_calibrated_measured_and_sealed(

@@ -95,7 +95,7 @@ def test_energy_is_that_of_the_one_pass_whatever_the_scorer(
     folder: Path, tmp_path: Path, pooling: str
 ) -> None:
     """Under max pooling that of the strangest window, else their mean."""
-    copy = edited(folder, tmp_path, {}, window_pooling=pooling)
+    copy = edited(folder, tmp_path, {"novelty": "energy"}, window_pooling=pooling)
     classifier = load(copy, device="cpu", backend="torch")
     one_pass = classifier.score(TEXTS, novelty=True)
     assert one_pass.novelty_N is not None
@@ -109,6 +109,23 @@ def test_energy_is_that_of_the_one_pass_whatever_the_scorer(
     np.testing.assert_array_equal(
         classifier.score(TEXTS, novelty=True).novelty_N, one_pass.novelty_N
     )
+
+
+def test_unigram_novelty_is_how_rare_a_texts_tokens_are_in_the_training_text(
+    folder: Path, data: TrainingData
+) -> None:
+    """The default, here under max pooling: of the strangest window, nats a token."""
+    tokenizer = read_tokenizer(folder)
+    counts_V = np.ones(load_network(folder).shape.mask_id)
+    for ids in encode(tokenizer, data.train.texts):
+        np.add.at(counts_V, ids, 1)
+    classifier = load(folder, device="cpu", backend="torch")
+    novelty_N = classifier.score(TEXTS, novelty=True).novelty_N
+    assert novelty_N is not None
+    for text, novelty in zip(TEXTS, novelty_N, strict=True):
+        pieces, _ = classifier.cut(encode(tokenizer, [text]))
+        nats = [-np.log(counts_V[p] / counts_V.sum()).sum() / max(1, len(p)) for p in pieces]
+        assert novelty == pytest.approx(max(nats), rel=1e-4)
 
 
 def test_density_novelty_weighs_a_text_against_its_token_frequencies(

@@ -180,10 +180,11 @@ class MdlmConfig(ScoringConfig):
     label_weight: float = Field(1.0, ge=0)
     pair_weight: float = Field(1.0, ge=0)
 
-    novelty: Literal["energy", "density"] = Field(
-        "energy",
-        description="how strange a text is: energy of the one-pass logits, at no cost; density: "
-        "likelihood against that of token frequencies, two passes",
+    novelty: Literal["unigram", "energy", "density"] = Field(
+        "unigram",
+        description="how strange a text is: unigram: how rare its tokens are in the training "
+        "text; energy of the one-pass logits; both at no cost; density: likelihood against that "
+        "of token frequencies, two passes",
     )
 
     # checkpoints
@@ -208,7 +209,7 @@ class MdlmConfig(ScoringConfig):
         needed = {
             "scorer": "generative", "visible_share": 1.0, "label_weight": 0.0, "pair_weight": 0.0,
             "naive_bayes_bias": False, "embeddings": "random", "features": None,
-            "novelty": "energy",
+            "novelty": "unigram",
         }  # fmt: skip
         if wrong := [f"{k}={v}" for k, v in needed.items() if getattr(self, k) != v]:
             raise ValueError(f"networks 'separate' share nothing: they need {', '.join(wrong)}")

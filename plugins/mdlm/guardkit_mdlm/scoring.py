@@ -60,7 +60,7 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
     net = load_separate(path, config.network) if is_separate(config) else load_network(path)
     net = net.to(pick_device(device)).eval()
     background_V = None
-    if config.network.get("novelty") == "density":
+    if config.network.get("novelty", "energy") != "energy":
         background_V = load_file(path / BACKGROUND)["log_p_V"].numpy()
     features = None
     if "features" in config.network:
@@ -109,14 +109,17 @@ class MdlmClassifier:
         self._overlap = int(options["overlap_tokens"])
         key = os.environ.get(ENV_MASK_KEY) or str(options["mask_key"])
         self._mask_key = key.encode()
+        self._novelty_kind = str(options.get("novelty", "energy"))
         self._background_V = background_V
         self._features = features
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
     ) -> RawScores:
-        """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names, and
-        ``evidence`` explains the scorer in use."""
+        """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names (of
+        separate networks unigram alone), and ``evidence`` explains the scorer in use."""
+        if isinstance(self._net, SeparateNetworks) and self._novelty_kind != "unigram":
+            novelty = False
         ids = encode(self._tokenizer, texts)
         pieces, text_W = self.cut(ids)
         needed = self.scorer == "one_pass" or novelty
@@ -201,8 +204,8 @@ class MdlmClassifier:
         """The network of all labels, which has a label slot to read."""
         if isinstance(self._net, SeparateNetworks):
             raise ConfigError(
-                f"{self.id}: has a network for each label, and no label slot for one_pass and "
-                "novelty to read; 'generative' is its only scorer"
+                f"{self.id}: has a network for each label, and no label slot for one_pass to "
+                "read; 'generative' is its only scorer"
             )
         return self._net
 
@@ -218,10 +221,14 @@ class MdlmClassifier:
         text_W: np.ndarray,
         logits_WC: np.ndarray,
     ) -> np.ndarray:
-        """Return novelty_N: the energy -logsumexp_c of the one-pass logits (Liu 2020), or the
-        density ratio to token frequencies, nats a token; over windows their mean by tokens, or
-        under max pooling the strangest one's."""
-        if self._background_V is not None:
+        """Return novelty_N: the energy -logsumexp_c of the one-pass logits (Liu 2020), -log p of
+        token frequencies or the density ratio to them, nats a token; over windows their mean by
+        tokens, or under max pooling the strangest one's."""
+        if self._novelty_kind == "unigram":
+            assert self._background_V is not None
+            lengths_W = np.array([max(1, len(p)) for p in pieces])
+            values_W = -unigram_log_probs(self._background_V, pieces) / lengths_W
+        elif self._novelty_kind == "density":
             values_W = batched(pieces, self._density_ratio, (), self._device)
         else:
             if self.scorer != "one_pass":

@@ -177,7 +177,7 @@ def fit(
             },
             training=record,
         )
-        _write(folder, artefact, net, tokenizer, texts if config.novelty == "density" else None)
+        _write(folder, artefact, net, tokenizer, None if config.novelty == "energy" else texts)
         if features is not None:
             features.save(folder)
     workers.wait()
