@@ -11,7 +11,6 @@ Shape letters: N texts, P parts of a node, F folds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +18,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardkit import artefact
-from guardkit.data import group_names, split_by_group
+from guardkit.data import FOLDS, group_folds, group_names
 from guardkit.errors import DataError, UsageError
 from guardkit.metrics import bootstrap
-from guardkit.models import BUILTIN, Model, texts_hash
+from guardkit.models import BUILTIN, Model
+from guardkit.overlap import refuse_training_texts
 from guardkit.plugins import installed_plugins
 from guardkit.policy import AnyNode, CascadeNode, CombineNode, MemberNode, label
 from guardkit.router import PolicyRouter, check_policy
-from guardkit.train import HELD_OUT_SHARE
 from guardkit.tree import Batch
 from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
 
 #: Groups of each class that one weight takes (ten events per variable: Peduzzi 1996).
 GROUPS_PER_PART = 10
-FOLDS = 5
 RESAMPLES = 200
 CHUNK_TEXTS = 256
 
@@ -110,7 +107,7 @@ def fit_policy(
         models = {member: router.model(member) for member in sorted(members)}
         _check_labels(models, set(policy.categories[name].positive), examples)
         for member, model in models.items():
-            _refuse_training_texts(member, model, examples)
+            refuse_training_texts(member, model, examples)
         _refuse_too_few(name, node, positive[name], groups)
 
     ratios: list[list[_Float64]] = [[] for _ in nodes]
@@ -211,7 +208,7 @@ def _fit_node(
         named = {f"weight of {p}": float(w) for p, w in zip(parts, weight_P, strict=True)}
         return {**named, "bias": bias}
 
-    fold_N = _folds(positive_N, groups, seed)
+    fold_N = group_folds(positive_N.astype(np.int64), groups, seed=seed)
     prior = _prior(positive_N, np.ones(len(positive_N)))
     z_N = {part: prior + ratio_NP[:, p] for p, part in enumerate(parts)}
     for p, part in enumerate(parts):
@@ -255,18 +252,6 @@ def _cross_fitted(ratio_NP: _Float64, positive_N: BoolArray, fold_N: IntArray) -
     return fitted_N
 
 
-def _folds(positive_N: BoolArray, groups: Sequence[str], seed: int) -> IntArray:
-    """Return each text's fold: whole groups, every kind of group spread evenly over the folds."""
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    n_positive_G = np.bincount(group_N, weights=positive_N)
-    share_G = n_positive_G / np.bincount(group_N)
-    # sorted by their share of positives, then dealt out in turn; chance orders equal ones
-    order = np.lexsort([np.random.default_rng(seed).random(len(share_G)), share_G])
-    fold_G = np.empty(len(order), np.int64)
-    fold_G[order] = np.arange(len(order)) % FOLDS
-    return fold_G[group_N]
-
-
 def _walk(node: AnyNode, place: Place) -> Iterator[tuple[Place, AnyNode]]:
     """Yield ``node`` and all below it, each with its place in the file."""
     yield place, node
@@ -307,21 +292,6 @@ def _check_labels(models: Mapping[str, Model], positive: set[str], examples: Exa
             f"({', '.join(sorted(known))}); keep some rows with ?where=label:A|B, or name another "
             "column with ?label="
         )
-
-
-def _refuse_training_texts(member: str, model: Model, examples: Examples) -> None:
-    """Raise DataError where ``model``'s record says it was trained on these very examples."""
-    path = model.path / artefact.METRICS
-    record = json.loads(path.read_text("utf-8")).get("data", {}) if path.is_file() else {}
-    # all of them, or what `guardkit train` kept of them to train on
-    for part in (examples, split_by_group(examples, HELD_OUT_SHARE, seed=0)[0]):
-        labelled = texts_hash(part.texts, [str(y) for y in part.labels_N])
-        bare = texts_hash(part.texts, [str(UNLABELLED)] * len(part))
-        if {labelled, bare} & {record.get("train"), record.get("pretrain")}:
-            raise DataError(
-                f"member {member!r} ({model.path}) was trained on these examples, where it looks "
-                "better than it is; fit on others, such as its validation split"
-            )
 
 
 def _refuse_too_few(
