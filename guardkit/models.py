@@ -87,7 +87,7 @@ class Model:
         scored = self.score(list(texts))
         for index, reason in scored.errors.items():
             raise ClassifierError(f"{self.path}: text {index}: {reason}")
-        return self.calibrated().probabilities_NC(scored.logits_NC)
+        return self.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
 
     def explain(self, text: str) -> Evidence:
         """Return what each token of ``text`` adds to each label's logit."""

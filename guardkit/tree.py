@@ -123,6 +123,7 @@ class Batch:
         if new_N.size:
             scored = model.score([self.texts[i] for i in new_N.tolist()])
             scores.logits_NC[new_N] = scored.logits_NC
+            scores.tokens_N[new_N] = scored.tokens_N
             scores.done_N[new_N] = True
             scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
             self.truncated_N[new_N] |= scored.truncated_N
@@ -130,10 +131,11 @@ class Batch:
 
 
 class _Scores:
-    """One model's raw logits for the whole batch, as far as they were asked for."""
+    """One model's raw logits and token counts of the batch, as far as they were asked for."""
 
     def __init__(self, n: int, n_labels: int) -> None:
         self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
+        self.tokens_N = np.zeros(n, np.int64)
         self.done_N = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
 
@@ -205,7 +207,10 @@ class _Tree:
         scores = self.batch.scores(model, index_N)
         with np.errstate(over="ignore", invalid="ignore"):  # not finite is a failure, below
             log_odds_N = model.calibrated().log_odds(
-                scores.logits_NC[index_N], self._positive(model), self.category.prevalence
+                scores.logits_NC[index_N],
+                scores.tokens_N[index_N],
+                self._positive(model),
+                self.category.prevalence,
             )
         failed_N = ~np.isfinite(log_odds_N)
         reasons = {
