@@ -32,8 +32,8 @@ LIMITS = """\
 """
 CALIBRATION = "## Calibration"
 ANEW = (
-    "Calibrated anew, by whoever made this copy of the model. The results above are from before; "
-    "their log-loss, ece and accuracy no longer hold."
+    "Calibrated anew, by whoever made this copy of the model. The results above are from before: "
+    "their log-loss, ece and accuracy no longer hold, nor, under method length, quite the rest."
 )
 #: Metrics shown, where a set has them.
 SHOWN = ("accuracy", "roc_auc", "recall_at_fpr_1%", "recall_at_fpr_0.1%", "log_loss", "ece")

@@ -266,7 +266,8 @@ def calibrate(
     ],
     data: DataOption,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The new model's folder; the old one's replaces it.")
+        Path,
+        typer.Option(metavar="DIR", help="The new model's folder; its own replaces the model."),
     ],
     split: Annotated[
         str | None, typer.Option(help="Default: validation, or the only one there is.")
@@ -299,7 +300,9 @@ def calibrate(
     console.show_recalibrated(result)
     if picture:
         c = result.calibration
-        picture.write_text(reliability_svg(c.reliability_before, c.reliability_after), "utf-8")
+        of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
+        drawn = reliability_svg(c.reliability_before, c.reliability_after, of=of)
+        picture.write_text(drawn, "utf-8")
         print(f"the picture is in {picture}")
     print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
 

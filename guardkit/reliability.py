@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,10 @@ def reliability_bins(
     ]
 
 
-def reliability_svg(before: Sequence[Bin], after: Sequence[Bin]) -> str:
+def reliability_svg(before: Sequence[Bin], after: Sequence[Bin], *, of: str = "") -> str:
     """Return a picture of both, side by side: the nearer to the diagonal, the better.
+
+    ``of`` says what the probabilities are of.
 
     Bars are 95% intervals of the observed share (Wilson 1927), wider than shown where texts of
     one bin are near-duplicates.
@@ -60,9 +63,9 @@ def reliability_svg(before: Sequence[Bin], after: Sequence[Bin]) -> str:
             *_panel("before", before, _LEFT),
             *_panel("after", after, _LEFT + _SIDE + _GAP),
             f'<text x="{_LEFT + _SIDE + _GAP / 2}" y="{height - 10}" text-anchor="middle">'
-            "probability given</text>",
+            f"probability given{escape(f' to {of}' if of else '')}</text>",
             f'<text transform="translate(14 {_TOP + _SIDE / 2}) rotate(-90)" '
-            'text-anchor="middle">share for which it was so</text>',
+            'text-anchor="middle">share of texts for which it was so</text>',
             "</svg>\n",
         ]
     )

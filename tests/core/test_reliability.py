@@ -48,7 +48,7 @@ def test_a_bar_is_wilsons_interval(k: int, n: int) -> None:
 def test_the_picture_shows_every_bin_where_it_belongs() -> None:
     before = [Bin(n=10, mean=0.1, share=0.4), Bin(n=10, mean=0.9, share=0.6)]
     after = [Bin(n=20, mean=0.5, share=0.5)]
-    root = ET.fromstring(reliability_svg(before, after))
+    root = ET.fromstring(reliability_svg(before, after, of="<spam> & co"))
     circles = root.findall(f"{SVG}circle")
     x, y = ([float(c.get(axis, "nan")) for c in circles] for axis in ("cx", "cy"))
     assert len(circles) == 3
@@ -58,4 +58,4 @@ def test_the_picture_shows_every_bin_where_it_belongs() -> None:
     middle = float(frames[1].get("x", "nan")) + float(frames[1].get("width", "nan")) / 2
     assert x[2] == pytest.approx(middle, abs=0.1)
     words = {t.text for t in root.findall(f"{SVG}text")}
-    assert {"before: 20 texts", "after: 20 texts"} <= words
+    assert {"before: 20 texts", "after: 20 texts", "probability given to <spam> & co"} <= words
