@@ -17,9 +17,9 @@ before sharing it (`--card FILE`).
 UNCALIBRATED = """\
 ## Calibration
 
-None: it gives no probabilities, so `guardkit classify` and `guardkit evaluate` refuse it. Import
-it again with `--calibration-data SPEC`: labelled text that the networks were not trained on and
-that you will not measure on, some hundred texts of each label.
+None: it gives no probabilities, so `guardkit classify` and `guardkit evaluate` refuse it. Use
+`guardkit calibrate`, or import it again with `--calibration-data SPEC`: labelled text that the
+networks were not trained on and that you will not measure on, some hundred texts of each label.
 """
 LIMITS = """\
 ## Limits

@@ -75,7 +75,7 @@ class Model:
             raise ArtefactError(
                 f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
                 "`guardkit train` fits one at its end, `guardkit models import` on the text that "
-                "--calibration-data names"
+                "--calibration-data names, `guardkit calibrate` afterwards"
             )
         return self.calibration
 
