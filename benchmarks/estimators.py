@@ -161,7 +161,7 @@ def rows(bench: Bench) -> Record:
     correct["one_pass"] = bench.correct(logits_NC)
     about["one_pass"] = {"texts_per_s": len(bench.ids) / seconds}
     for name, wide in (("naive_bayes", False), ("wide", True)):
-        logits_NC = class_bias(bench.model.path, wide=wide).logits(bench.examples.texts)
+        logits_NC, _ = class_bias(bench.model.path, wide=wide).score(bench.examples.texts)
         correct[name], about[name] = bench.correct(logits_NC), {}
     best = f"half_pairs_{MOST}"
     gaps = {

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit import pool_windows, windows
-from guardkit.calibrate import Calibration, fit_calibration
+from guardkit.calibrate import Calibration
+from guardkit.calibration_fit import fit_calibration
 from guardkit.evaluate import CHUNK_TEXTS
 from guardkit.models import Model
 from guardkit.train import Parts
-from guardkit.types import Examples, FloatArray, TrainingData
+from guardkit.types import Examples, FloatArray, IntArray, TrainingData
 
 ROOT = Path(__file__).parents[1]
 #: Sets every row scores; the test reviews last, once everything is fixed.
@@ -36,13 +37,17 @@ class Missing(Exception):
     """A row cannot be made from what is there."""
 
 
+#: Uncalibrated logits_NC and how many tokens each text has, 0 where a scorer knows of none.
+Scores = tuple[FloatArray, IntArray]
+
+
 @dataclass(frozen=True)
 class Scorer:
-    """Texts to uncalibrated logits_NC. ``key`` names it: scores kept under another are not its
-    own. ``calibration`` is one it came with; without, one is fitted."""
+    """Texts to scores. ``key`` names it: scores kept under another are not its own.
+    ``calibration`` is one it came with; without, one is fitted, which asks for no tokens."""
 
     key: str
-    logits: Callable[[Sequence[str]], FloatArray]
+    score: Callable[[Sequence[str]], Scores]
     calibration: Calibration | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,11 +65,11 @@ def calibrated(scorer: Scorer, parts: Parts, path: Path) -> Opinion:
 
     Raw scores go to ``path`` as they come, so that an interrupted call goes on from there.
     """
-    logits, seconds = _scored(scorer, parts, path.with_suffix(".part.npz"))
+    scores, seconds = _scored(scorer, parts, path.with_suffix(".part.npz"))
     calibration = scorer.calibration or fit_calibration(
-        logits["calibration"], parts.calibration.labels_N, parts.train.label_names, data=""
+        scores["calibration"][0], parts.calibration.labels_N, parts.train.label_names, data=""
     )
-    return Opinion({k: calibration.log_odds_NC(x_NC) for k, x_NC in logits.items()}, seconds)
+    return Opinion({k: calibration.log_odds_NC(*x) for k, x in scores.items()}, seconds)
 
 
 def stacked(members: Mapping[str, Opinion], parts: Parts) -> tuple[Opinion, dict[str, Any]]:
@@ -129,7 +134,7 @@ def class_bias(folder: Path, *, wide: bool) -> Scorer:
     exponent = 0.5 if wide else float(config.network["length_exponent"])
     length, overlap = (int(config.network[k]) for k in ("window_tokens", "overlap_tokens"))
 
-    def logits(texts: Sequence[str]) -> FloatArray:
+    def score(texts: Sequence[str]) -> Scores:
         ids = encode(tokenizer, texts)
         spans = [windows(len(i), length, overlap) for i in ids]
         logits_WC = [
@@ -139,10 +144,11 @@ def class_bias(folder: Path, *, wide: bool) -> Scorer:
         ]
         text_W = np.repeat(np.arange(len(texts)), [len(s) for s in spans])
         how, neutral = config.window_pooling, config.neutral_index
-        return pool_windows(np.array(logits_WC, np.float32), text_W, len(texts), how, neutral)
+        pooled = pool_windows(np.array(logits_WC, np.float32), text_W, len(texts), how, neutral)
+        return pooled, np.array([len(i) for i in ids])
 
     sums = (folder / "SHA256SUMS").read_text("utf-8")
-    return Scorer(f"{'wide' if wide else 'naive Bayes'} {sums}", logits)
+    return Scorer(f"{'wide' if wide else 'naive Bayes'} {sums}", score)
 
 
 def nbsvm(parts: Parts) -> Scorer:
@@ -185,12 +191,12 @@ def tfidf(parts: Parts) -> Scorer:
     losses = [log_loss(parts.validation.labels_N, f.predict_proba(held_NV)) for f in fits]
     best = int(np.argmin(losses))
 
-    def logits(texts: Sequence[str]) -> FloatArray:
+    def score(texts: Sequence[str]) -> Scores:
         z_N = fits[best].decision_function(vectorizer.transform(texts))
-        return np.stack([-z_N / 2, z_N / 2], axis=1).astype(np.float32)
+        return np.stack([-z_N / 2, z_N / 2], axis=1).astype(np.float32), np.zeros(len(z_N), int)
 
     shown = {"C": STRENGTHS[best], "terms": len(vectorizer.vocabulary_)}
-    return Scorer(f"tfidf {shown}", logits, options=shown)
+    return Scorer(f"tfidf {shown}", score, options=shown)
 
 
 def keep(path: Path, opinion: Opinion) -> None:
@@ -226,26 +232,31 @@ def _nbsvm(train: Examples, calibration: Calibration | None) -> Scorer:
         classifier = family.load(folder, device="cpu", backend="torch")
     shown = {**options.model_dump(), "reviews": len(train)}
 
-    def logits(texts: Sequence[str]) -> FloatArray:
-        scores: FloatArray = classifier.score(texts).logits_NC
-        return scores
+    def score(texts: Sequence[str]) -> Scores:
+        scores = classifier.score(texts)
+        return scores.logits_NC, scores.tokens_N
 
-    return Scorer(f"nbsvm {shown}", logits, calibration, shown)
+    return Scorer(f"nbsvm {shown}", score, calibration, shown)
 
 
-def _scored(scorer: Scorer, parts: Parts, path: Path) -> tuple[dict[str, FloatArray], float]:
-    """Return logits_NC of each set, and the seconds that the test set took."""
+def _scored(scorer: Scorer, parts: Parts, path: Path) -> tuple[dict[str, Scores], float]:
+    """Return the scores of each set, and the seconds that the test set took."""
     sets = _sets(parts)
     logits = {s: np.full((len(e), 2), np.nan, np.float32) for s, e in sets.items()}
+    tokens = {s: np.zeros(len(e), np.int64) for s, e in sets.items()}
     seconds = 0.0
     if path.is_file():
         with np.load(path) as stored:
-            if str(stored["key"]) == scorer.key and len(stored["test"]) == len(logits["test"]):
+            own = str(stored["key"]) == scorer.key and "test_tokens" in stored
+            if own and len(stored["test"]) == len(logits["test"]):
                 logits = {s: stored[s] for s in SETS}
+                tokens = {s: stored[f"{s}_tokens"] for s in SETS}
                 seconds = float(stored["seconds"])
 
     def save() -> None:
-        _save(path, {**logits, "seconds": np.array(seconds), "key": np.array(scorer.key)})
+        counts = {f"{s}_tokens": tokens_N for s, tokens_N in tokens.items()}
+        about = {"seconds": np.array(seconds), "key": np.array(scorer.key)}
+        _save(path, {**logits, **counts, **about})
 
     saved = time.perf_counter()
     for name, examples in sets.items():
@@ -255,7 +266,7 @@ def _scored(scorer: Scorer, parts: Parts, path: Path) -> tuple[dict[str, FloatAr
             if not np.isnan(logits[name][rows]).any():
                 continue
             started = time.perf_counter()
-            logits[name][rows] = scorer.logits(examples.texts[rows])
+            logits[name][rows], tokens[name][rows] = scorer.score(examples.texts[rows])
             done = time.perf_counter()
             seconds += done - started if name == "test" else 0.0
             if done - saved > SAVE_S:
@@ -263,17 +274,17 @@ def _scored(scorer: Scorer, parts: Parts, path: Path) -> tuple[dict[str, FloatAr
                 save()
                 saved = done
     save()
-    return logits, seconds
+    return {s: (logits[s], tokens[s]) for s in sets}, seconds
 
 
-def _checked(model: Model) -> Callable[[Sequence[str]], FloatArray]:
-    def logits(texts: Sequence[str]) -> FloatArray:
+def _checked(model: Model) -> Callable[[Sequence[str]], Scores]:
+    def score(texts: Sequence[str]) -> Scores:
         scored = model.score(texts)
         for index, why in scored.errors.items():
             raise RuntimeError(f"{model.path}: {texts[index][:60]!r}: {why}")
-        return scored.logits_NC
+        return scored.logits_NC, scored.tokens_N
 
-    return logits
+    return score
 
 
 def _sets(parts: Parts) -> dict[str, Examples]:

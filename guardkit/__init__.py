@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from guardkit.artefact import write_json as write_json
     from guardkit.backends import Network as Network
     from guardkit.backends import onnx_network as onnx_network
-    from guardkit.calibrate import fit_calibration as fit_calibration
+    from guardkit.calibration_fit import fit_calibration as fit_calibration
     from guardkit.errors import ArtefactError as ArtefactError
     from guardkit.errors import ConfigError as ConfigError
     from guardkit.errors import DataError as DataError
@@ -65,7 +65,7 @@ _HOME = {
     "TrainingData": "types",
     "TrainingInterrupted": "errors",
     "choose_pooling": "artefact",
-    "fit_calibration": "calibrate",
+    "fit_calibration": "calibration_fit",
     "hookimpl": "hookspecs",
     "load_model": "models",
     "load_policy": "router",

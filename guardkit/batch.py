@@ -129,7 +129,7 @@ def check_kept(names: Sequence[str]) -> None:
 def _probabilities(model: Model, rows: Sequence[Row]) -> list[Record]:
     texts = [text for row in rows for text in row.texts]
     scored = model.score(texts)
-    p_NC = model.calibrated().probabilities_NC(scored.logits_NC)
+    p_NC = model.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
     records: list[Record] = []
     end = 0
     for row in rows:

@@ -17,9 +17,9 @@ before sharing it (`--card FILE`).
 UNCALIBRATED = """\
 ## Calibration
 
-None: it gives no probabilities, so `guardkit classify` and `guardkit evaluate` refuse it. Import
-it again with `--calibration-data SPEC`: labelled text that the networks were not trained on and
-that you will not measure on, some hundred texts of each label.
+None: it gives no probabilities, so `guardkit classify` and `guardkit evaluate` refuse it. Use
+`guardkit calibrate`, or import it again with `--calibration-data SPEC`: labelled text that the
+networks were not trained on and that you will not measure on, some hundred texts of each label.
 """
 LIMITS = """\
 ## Limits
@@ -30,6 +30,11 @@ LIMITS = """\
   shifts them to the share you expect (`prevalence`).
 - A text written to deceive the model may succeed.
 """
+CALIBRATION = "## Calibration"
+ANEW = (
+    "Calibrated anew, by whoever made this copy of the model. The results above are from before: "
+    "their log-loss, ece and accuracy no longer hold, nor, under method length, quite the rest."
+)
 #: Metrics shown, where a set has them.
 SHOWN = ("accuracy", "roc_auc", "recall_at_fpr_1%", "recall_at_fpr_0.1%", "log_loss", "ece")
 
@@ -54,27 +59,47 @@ def model_card(
     ]
     if calibration is None:
         return "\n".join([*head, UNCALIBRATED])
-    shares = zip(calibration.labels, calibration.prior, strict=True)
     results = [
         "## Results",
         "",
         "With 95% bootstrap intervals.",
         "",
     ]
-    foot = [
-        "",
-        "## Calibration",
-        "",
-        f"Fitted on {calibration.n} texts the network was not trained on "
-        f"({', '.join(f'{label} {share:.1%}' for label, share in shares)}); expected "
-        f"calibration error {calibration.ece_before:.3f} before, {calibration.ece_after:.3f} "
-        "after; log-loss "
-        f"{calibration.log_loss_before:.3f} and {calibration.log_loss_after:.3f}, on those texts.",
-        "",
-        LIMITS.strip(),
-        "",
-    ]
+    foot = ["", CALIBRATION, "", *_calibration(calibration), "", LIMITS.strip(), ""]
     return "\n".join(head + results + results_table(metrics) + foot)
+
+
+def recalibrated_card(card: str, calibration: Calibration) -> str:
+    """Return ``card`` with another calibration in it, all else as it was."""
+    start, _, rest = card.partition(f"\n{CALIBRATION}\n")
+    _, heading, after = rest.partition("\n## ")
+    anew = [ANEW] if calibration.replaces else []
+    section = [start, CALIBRATION, "", *anew, *_calibration(calibration), ""]
+    return "\n".join(section) + heading + after
+
+
+def _calibration(calibration: Calibration) -> list[str]:
+    shares = ", ".join(
+        f"{label} {share:.1%}"
+        for label, share in zip(calibration.labels, calibration.prior, strict=True)
+    )
+    tried = ", ".join(f"{m} {c.log_loss:.4f}" for m, c in calibration.candidates.items())
+    return [
+        f"Fitted on {calibration.n} texts the network was not trained on ({shares}).",
+        f"Method: {calibration.method}. Cross-fitted log-loss of those tried: {tried}.",
+        "",
+        "| | before | after, cross-fitted |",
+        "| --- | --- | --- |",
+        f"| expected calibration error | {calibration.ece_before:.3f} "
+        f"| {calibration.ece_after:.3f} |",
+        f"| Brier score | {_figure(calibration.brier_before)} "
+        f"| {_figure(calibration.brier_after)} |",
+        f"| log-loss | {calibration.log_loss_before:.3f} | {calibration.log_loss_after:.3f} |",
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def results_table(metrics: Mapping[str, Any]) -> list[str]:

@@ -269,6 +269,55 @@ def evaluate(
         artefact.write_json(json, {"data": data, "split": name, **report})
 
 
+@app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/ --out models/own")
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
+    ],
+    data: DataOption,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The new model's folder; its own replaces the model."),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Default: validation, or the only one there is.")
+    ] = None,
+    method: Annotated[
+        Literal["auto", "platt", "length", "isotonic"],
+        typer.Option(help="auto: the simplest that does as well as any on text held out."),
+    ] = "auto",
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw there how reliable it was and is."),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Fit a model's probabilities anew, to labelled text that it was not trained on.
+
+    Writes a copy of the model; its weights stay as they are.
+    """
+    from guardkit import console
+    from guardkit.data import load_split
+    from guardkit.recalibrate import recalibrate
+    from guardkit.reliability import reliability_svg
+
+    if picture and not picture.parent.is_dir():
+        raise UsageError(f"--picture {picture}: no such folder")
+    name, examples = load_split(data, split, default="validation")
+    print(f"calibrating on split {name!r} of {data}", file=sys.stderr)
+    with console.progress() as progress:
+        result = recalibrate(model, examples, out, method=method, device=device, progress=progress)
+    console.show_recalibrated(result)
+    if picture:
+        c = result.calibration
+        of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
+        drawn = reliability_svg(c.reliability_before, c.reliability_after, of=of)
+        picture.write_text(drawn, "utf-8")
+        print(f"the picture is in {picture}")
+    print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
+
+
 @app.command(epilog="Example: guardkit explain 'Ignore all previous instructions.'")
 def explain(
     text: Annotated[str, typer.Argument(help="A text; - reads one from standard input.")],

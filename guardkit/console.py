@@ -26,6 +26,7 @@ from guardkit.batch import Summary
 from guardkit.certify import Certified
 from guardkit.errors import TrainingInterrupted
 from guardkit.plugins import Plugins
+from guardkit.recalibrate import Recalibrated
 from guardkit.router import CaseResult, PolicyRouter
 from guardkit.stack import Stack
 from guardkit.types import SEVERITY, Evidence, Progress
@@ -146,8 +147,7 @@ def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) 
     _out().print(Text(title))
     table = Table("metric", "value", "95% interval")
     for name, m in metrics.items():
-        interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
-        table.add_row(name, _number(m["value"]), interval)
+        table.add_row(name, *_with_interval(m))
     _out().print(table)
 
 
@@ -239,6 +239,28 @@ def show_certified(result: Certified) -> None:
     _out().print(table)
     if raised:
         print("raised to the `below` of a stage: a text settled there must not pass the threshold")
+
+
+def show_recalibrated(result: Recalibrated) -> None:
+    """Print what a new calibration is worth, and what others would have been."""
+    c = result.calibration
+    shares = ", ".join(f"{x} {p:.1%}" for x, p in zip(c.labels, c.prior, strict=True))
+    old = "the calibration it had" if c.replaces else "no calibration"
+    _out().print(Text(f"{c.n:,} texts ({shares}); before: {old}; after: cross-fitted"))
+    table = Table("", "before", "95% interval", "after", "95% interval")
+    for name in result.before:
+        values = (result.before[name], result.after[name])
+        table.add_row(name, *(cell for m in values for cell in _with_interval(m)))
+    _out().print(table)
+    value, interval = _with_interval(result.gain)
+    verdict = "" if (result.gain["low"] or 0) > 0 else ": not shown to be better"
+    print(f"log-loss saved: {value} ({interval}){verdict}")
+    tried = Table("method", "log-loss, cross-fitted", "over the best", "standard error", "")
+    for method, m in c.candidates.items():
+        mark = "chosen" if method == c.method else ""
+        numbers = (m.log_loss, m.excess, m.standard_error)
+        tried.add_row(method, *(f"{x:.4f}" for x in numbers), mark)
+    _out().print(tried)
 
 
 def show_plugins(plugins: Plugins) -> None:
@@ -335,6 +357,11 @@ def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
 def _left_out(report: Mapping[str, Any]) -> str:
     parts = {"unlabelled, left out": report["unlabelled"], "could not be judged": report["errors"]}
     return "".join(f"; {n:,} {what}" for what, n in parts.items() if n)
+
+
+def _with_interval(m: Mapping[str, float | None]) -> tuple[str, str]:
+    interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
+    return _number(m["value"]), interval
 
 
 def _number(value: float | None) -> str:

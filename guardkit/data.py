@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+import numpy.typing as npt
 
 from guardkit.errors import DataError
-from guardkit.types import UNLABELLED, Examples
+from guardkit.types import UNLABELLED, Examples, IntArray
 
 if TYPE_CHECKING:
     import datasets
@@ -47,6 +48,8 @@ COLUMNS = {
     "group": ("group", "movie"),
     "source": ("source",),
 }
+#: Parts that cross-fitting makes of labelled text.
+FOLDS = 5
 _READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 _SUFFIXES = [*_READERS, *(f"{s}.gz" for s in _READERS if s != ".parquet")]
 
@@ -107,6 +110,20 @@ def split_by_group(examples: Examples, share: float, *, seed: int) -> tuple[Exam
         chosen = int.from_bytes(digest[:8], "big") < share * 2**64
         (inside if chosen else rest).append(i)
     return examples.select(rest), examples.select(inside)
+
+
+def group_folds(
+    labels_N: npt.NDArray[np.integer], groups: Sequence[str], *, seed: int, folds: int = FOLDS
+) -> IntArray:
+    """Return each text's fold: whole groups, every kind of group spread evenly over the folds."""
+    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    size_G = np.bincount(group_N)
+    # sorted by their shares of the labels, then dealt out in turn; chance orders equal ones
+    shares = [np.bincount(group_N, labels_N == c) / size_G for c in range(1, labels_N.max() + 1)]
+    order = np.lexsort([np.random.default_rng(seed).random(len(size_G)), *shares])
+    fold_G = np.empty(len(order), np.int64)
+    fold_G[order] = np.arange(len(order)) % folds
+    return fold_G[group_N]
 
 
 def group_names(examples: Examples) -> Sequence[str]:

@@ -56,12 +56,8 @@ def evaluate_model(
         )
     column = _positive_column(model, positive)
     calibration = model.calibrated()
-    p_NC = np.concatenate(
-        [
-            calibration.probabilities_NC(model.score(texts).logits_NC)
-            for texts in _chunks(examples.texts, progress)
-        ]
-    )
+    scored = (model.score(texts) for texts in _chunks(examples.texts, progress))
+    p_NC = np.concatenate([calibration.probabilities_NC(s.logits_NC, s.tokens_N) for s in scored])
 
     judged = np.flatnonzero(~np.isnan(p_NC).any(axis=1))
     if not len(judged):

@@ -126,7 +126,7 @@ class Model:
             raise ArtefactError(
                 f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
                 "`guardkit train` fits one at its end, `guardkit models import` on the text that "
-                "--calibration-data names"
+                "--calibration-data names, `guardkit calibrate` afterwards"
             )
         return self.calibration
 
@@ -138,7 +138,7 @@ class Model:
         scored = self.score(list(texts))
         for index, reason in scored.errors.items():
             raise ClassifierError(f"{self.path}: text {index}: {reason}")
-        return self.calibrated().probabilities_NC(scored.logits_NC)
+        return self.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
 
     def _with_novelty(self, scored: Scored, novelty_N: FloatArray | None) -> Scored:
         """Add novelty to scores; a text that failed has none."""

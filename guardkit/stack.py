@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data import group_names
+from guardkit.data import FOLDS, group_folds, group_names
 from guardkit.errors import DataError, UsageError
 from guardkit.metrics import bootstrap
 from guardkit.models import BUILTIN, Model
@@ -31,7 +31,6 @@ from guardkit.yamlfile import Place, with_values
 
 #: Groups of each class that one weight takes (ten events per variable: Peduzzi 1996).
 GROUPS_PER_PART = 10
-FOLDS = 5
 RESAMPLES = 200
 CHUNK_TEXTS = 256
 
@@ -212,7 +211,7 @@ def _fit_node(
         named = {f"weight of {p}": float(w) for p, w in zip(parts, weight_P, strict=True)}
         return {**named, "bias": bias}
 
-    fold_N = _folds(positive_N, groups, seed)
+    fold_N = group_folds(positive_N.astype(np.int64), groups, seed=seed)
     prior = _prior(positive_N, np.ones(len(positive_N)))
     z_N = {part: prior + ratio_NP[:, p] for p, part in enumerate(parts)}
     for p, part in enumerate(parts):
@@ -254,18 +253,6 @@ def _cross_fitted(ratio_NP: _Float64, positive_N: BoolArray, fold_N: IntArray) -
         weight_P, bias = fit_weights(ratio_NP[~out_N], positive_N[~out_N])
         fitted_N[out_N] = bias + ratio_NP[out_N] @ weight_P
     return fitted_N
-
-
-def _folds(positive_N: BoolArray, groups: Sequence[str], seed: int) -> IntArray:
-    """Return each text's fold: whole groups, every kind of group spread evenly over the folds."""
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    n_positive_G = np.bincount(group_N, weights=positive_N)
-    share_G = n_positive_G / np.bincount(group_N)
-    # sorted by their share of positives, then dealt out in turn; chance orders equal ones
-    order = np.lexsort([np.random.default_rng(seed).random(len(share_G)), share_G])
-    fold_G = np.empty(len(order), np.int64)
-    fold_G[order] = np.arange(len(order)) % FOLDS
-    return fold_G[group_N]
 
 
 def _is_relative(model: str) -> bool:

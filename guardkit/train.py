@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from guardkit import artefact
-from guardkit.calibrate import fit_calibration
+from guardkit.calibration_fit import choose_calibration, refuse_one_group
 from guardkit.card import model_card
-from guardkit.data import load_examples, normalised, split_by_group
+from guardkit.data import group_names, load_examples, normalised, split_by_group
 from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError, UsageError
 from guardkit.evaluate import evaluate_model
 from guardkit.models import Model, Scored, joined, load_model, novelty_of, texts_hash
@@ -97,9 +97,9 @@ def train_model(
         "plugin": plugin,
         "options": config.model_dump(mode="json"),
         "init": init,
-        "train": _fingerprint(parts.train),
-        "validation": _fingerprint(parts.validation),
-        "pretrain": _fingerprint(parts.pretrain) if parts.pretrain else None,
+        "train": fingerprint(parts.train),
+        "validation": fingerprint(parts.validation),
+        "pretrain": fingerprint(parts.pretrain) if parts.pretrain else None,
     }
     opening = read_card(card) if card else None
     partial = _open_partial(out, run, resume) if leads else _partial(out)
@@ -147,11 +147,15 @@ def finish_model(
     model = load_model(folder, device=device, allow_unverified=True)
     metrics: dict[str, Any] = {"data": data}
     if calibration is not None:
-        scored = _score(model, calibration, progress)
-        data_hash = _fingerprint(calibration)
-        fitted = fit_calibration(
-            scored.logits_NC, calibration.labels_N, model.labels, data=data_hash
-        )
+        scored, data_hash = score_examples(model, calibration, progress), fingerprint(calibration)
+        fitted = choose_calibration(
+            scored.logits_NC,
+            scored.tokens_N,
+            calibration.labels_N,
+            model.labels,
+            group_names(calibration),
+            data=data_hash,
+        ).calibration
         artefact.write_json(folder / artefact.CALIBRATION, fitted)
         if (novelty := novelty_of(calibration, scored, data=data_hash)) is not None:
             artefact.write_json(folder / artefact.NOVELTY, novelty)
@@ -239,6 +243,7 @@ def load_parts(data: str, pretrain_data: str | None, calibration_data: str | Non
                 f"{calibration_data or data}: no example labelled {missing[0]!r} to {what} on, "
                 "once texts that stand in a later set are left out"
             )
+    refuse_one_group(group_names(calibration))
     pretrain = _pretrain_texts(splits["train"], pretrain_data, reserved)
     return Parts(train, validation, calibration, test, pretrain)
 
@@ -272,6 +277,7 @@ def calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
     splits = load_examples(spec)
     texts: list[str] = []
     labels: list[int] = []
+    groups: list[str] = []
     for examples in splits.values():
         if unknown := set(examples.label_names) - set(label_names):
             raise DataError(
@@ -281,9 +287,11 @@ def calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
         known = _labelled(examples)
         texts += known.texts
         labels += [place[y] for y in known.labels_N]
-    examples = Examples(texts, np.array(labels, np.int64), label_names)
+        groups += group_names(known)
+    examples = Examples(texts, np.array(labels, np.int64), label_names, groups)
     if missing := _unseen_labels(examples):
         raise DataError(f"{spec}: no example labelled {missing[0]!r} to calibrate on")
+    refuse_one_group(groups)
     return examples
 
 
@@ -325,7 +333,8 @@ def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
     return partial
 
 
-def _score(model: Model, examples: Examples, progress: Progress) -> Scored:
+def score_examples(model: Model, examples: Examples, progress: Progress) -> Scored:
+    """Score examples, novelty with them. Raises ClassifierError where one cannot be scored."""
     chunks = []
     for start in range(0, len(examples), CHUNK_TEXTS):
         progress("calibrate", start, len(examples))
@@ -336,7 +345,8 @@ def _score(model: Model, examples: Examples, progress: Progress) -> Scored:
     return joined(chunks)
 
 
-def _fingerprint(examples: Examples) -> str:
+def fingerprint(examples: Examples) -> str:
+    """Return the hash by which a model knows what it was trained or calibrated on."""
     return texts_hash(examples.texts, [str(y) for y in examples.labels_N])
 
 

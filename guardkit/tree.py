@@ -180,6 +180,7 @@ class Batch:
             novelty = novelty or model.path in self.novelty_of
             scored = model.score([self.texts[i] for i in new_N.tolist()], novelty=novelty)
             scores.logits_NC[new_N] = scored.logits_NC
+            scores.tokens_N[new_N] = scored.tokens_N
             scores.done_N[new_N] = True
             scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
             scores.truncated_N[new_N] = scored.truncated_N
@@ -193,10 +194,12 @@ class Batch:
 
 
 class _Scores:
-    """What one model says of the whole batch, as far as it was asked: raw logits, and novelty."""
+    """What one model says of the whole batch, as far as it was asked: raw logits, the tokens they
+    were read from, and novelty."""
 
     def __init__(self, n: int, n_labels: int) -> None:
         self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
+        self.tokens_N = np.zeros(n, np.int64)
         self.done_N = np.zeros(n, bool)
         self.truncated_N = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
@@ -272,7 +275,10 @@ class _Tree:
         scores = self.batch.scores(model, index_N)
         with np.errstate(over="ignore", invalid="ignore"):  # not finite is a failure, below
             log_odds_N = model.calibrated().log_odds(
-                scores.logits_NC[index_N], self._positive(model), self.category.prevalence
+                scores.logits_NC[index_N],
+                scores.tokens_N[index_N],
+                self._positive(model),
+                self.category.prevalence,
             )
         failed_N = ~np.isfinite(log_odds_N)
         reasons = {

@@ -253,7 +253,8 @@ class Queue:
                 logits[f"{scorer}.calibration"], self.packed.sets["calibration"].labels_N,
                 config.labels, data="",
             )  # fmt: skip
-            p_NC = calibration.probabilities_NC(logits[f"{scorer}.test"])
+            tokens_N = np.array([len(ids) for ids in part.ids])
+            p_NC = calibration.probabilities_NC(logits[f"{scorer}.test"], tokens_N)
             right_N = p_NC.argmax(1) == part.labels_N
             found[scorer] = {"accuracy": float(right_N.mean()), "texts": len(part),
                              "texts_per_s": len(part) / seconds}  # fmt: skip

@@ -15,7 +15,7 @@ from guardkit.data import load_split
 from guardkit.evaluate import evaluate_model
 from guardkit.models import load_model
 from guardkit.train import load_parts, train_model
-from guardkit.types import FloatArray
+from guardkit.types import FloatArray, IntArray
 
 ROOT = Path(__file__).parents[2]
 COMMON = ["plot", "acting", "film", "the", "a"]
@@ -124,7 +124,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
     assert parts.test is not None
     texts = parts.test.texts[:20]
     logits_NC = classifier.score(texts).logits_NC
-    bias_NC = imdb_scorers.class_bias(model, wide=False).logits(texts)
+    bias_NC, _ = imdb_scorers.class_bias(model, wide=False).score(texts)
     np.testing.assert_allclose(
         logits_NC[:, 1] - logits_NC[:, 0], bias_NC[:, 1] - bias_NC[:, 0], atol=0.02
     )
@@ -141,13 +141,14 @@ def test_an_interrupted_row_goes_on_where_it_was(
     seen: list[int] = []
 
     def scorer(stop_at: int) -> Any:
-        def logits(texts: Sequence[str]) -> FloatArray:
+        def score(texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
             if len(seen) == stop_at:
                 raise KeyboardInterrupt
             seen.append(len(texts))
-            return np.array([[0.0, len(t)] for t in texts], np.float32)
+            lengths_N = np.array([len(t) for t in texts])
+            return np.stack([0 * lengths_N, lengths_N], 1).astype(np.float32), lengths_N
 
-        return imdb_scorers.Scorer("by length", logits)
+        return imdb_scorers.Scorer("by length", score)
 
     with pytest.raises(KeyboardInterrupt):
         imdb_scorers.calibrated(scorer(3), parts, tmp_path / "row.npz")

@@ -14,9 +14,9 @@ from guardkit.artefact import write_json
 from guardkit.calibrate import (
     Calibration,
     expected_calibration_error,
-    fit_calibration,
     read_calibration,
 )
+from guardkit.calibration_fit import fit_calibration
 from guardkit.errors import ArtefactError, DataError
 
 ABC = ("a", "b", "c")
@@ -50,6 +50,11 @@ def calibration(
 def softmax(z_NC: np.ndarray) -> np.ndarray:
     p_NC: np.ndarray = np.exp(z_NC - z_NC.max(1, keepdims=True))
     return p_NC / p_NC.sum(1, keepdims=True)
+
+
+def ones(logits_NC: np.ndarray) -> np.ndarray:
+    """Return a token for each text, for maps that do not ask."""
+    return np.ones(len(logits_NC), np.int64)
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -119,9 +124,9 @@ def test_no_nearby_map_fits_better() -> None:
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 def test_the_unit_of_the_logits_does_not_matter(unit: float) -> None:
     z_NC, labels_N = draw(2_000, 2.0, [0.0, 0.5])
-    plain = fit_calibration(z_NC, labels_N, ["a", "b"], data="").log_odds_NC(z_NC)
+    plain = fit_calibration(z_NC, labels_N, ["a", "b"], data="").log_odds_NC(z_NC, ones(z_NC))
     scaled = (z_NC * unit).astype(np.float32)
-    again = fit_calibration(scaled, labels_N, ["a", "b"], data="").log_odds_NC(scaled)
+    again = fit_calibration(scaled, labels_N, ["a", "b"], data="").log_odds_NC(scaled, ones(scaled))
     assert again == pytest.approx(plain, abs=5e-3)
 
 
@@ -130,14 +135,15 @@ def test_separable_data_gives_a_finite_map_no_surer_than_its_size_allows(n: int)
     labels_N = np.arange(n) % 2
     z_NC = np.where(np.eye(2)[labels_N] == 1, 50.0, -50.0).astype(np.float32)
     fitted = fit_calibration(z_NC, labels_N, ["a", "b"], data="")
-    p_N = 1 / (1 + np.exp(-fitted.log_odds_NC(z_NC)[np.arange(n), labels_N]))
+    p_N = 1 / (1 + np.exp(-fitted.log_odds_NC(z_NC, ones(z_NC))[np.arange(n), labels_N]))
     assert p_N == pytest.approx(np.full(n, (n / 2 + 1) / (n / 2 + 2)), abs=1e-3)
 
 
 def test_logits_that_say_nothing_give_the_prior() -> None:
     labels_N = np.array([0] * 300 + [1] * 100)
-    fitted = fit_calibration(np.zeros((400, 2), np.float32), labels_N, ["a", "b"], data="")
-    p_NC = 1 / (1 + np.exp(-fitted.log_odds_NC(np.zeros((1, 2), np.float32))))
+    z_NC = np.zeros((400, 2), np.float32)
+    fitted = fit_calibration(z_NC, labels_N, ["a", "b"], data="")
+    p_NC = 1 / (1 + np.exp(-fitted.log_odds_NC(z_NC, ones(z_NC))))
     assert p_NC[0] == pytest.approx([0.75, 0.25], abs=0.01)
 
 
@@ -175,8 +181,8 @@ def test_every_label_gets_its_log_odds_against_all_the_others() -> None:
     z_NC, _ = draw(50, 1.0, [0.0] * 3)
     fitted = calibration(ABC, scale=[1.5] * 3, bias=[0.0, 1.0, -1.0])
     p_NC = softmax(z_NC * 1.5 + [0.0, 1.0, -1.0])
-    assert fitted.log_odds_NC(z_NC) == pytest.approx(logit(p_NC), abs=1e-5)
-    assert fitted.log_odds_NC(z_NC).dtype == np.float32
+    assert fitted.log_odds_NC(z_NC, ones(z_NC)) == pytest.approx(logit(p_NC), abs=1e-5)
+    assert fitted.log_odds_NC(z_NC, ones(z_NC)).dtype == np.float32
 
 
 @pytest.mark.parametrize("positive", [[0], [2], [0, 1], [2, 1]])
@@ -186,13 +192,13 @@ def test_a_set_of_labels_gets_the_log_odds_of_the_sum_of_their_probabilities(
     z_NC, _ = draw(50, 1.0, [0.0] * 3)
     fitted = calibration(ABC, scale=[1.5] * 3, bias=[0.0, 1.0, -1.0])
     p_N = softmax(z_NC * 1.5 + [0.0, 1.0, -1.0])[:, positive].sum(1)
-    assert fitted.log_odds(z_NC, positive) == pytest.approx(logit(p_N), abs=1e-5)
+    assert fitted.log_odds(z_NC, ones(z_NC), positive) == pytest.approx(logit(p_N), abs=1e-5)
 
 
 def test_log_odds_stay_exact_where_probabilities_would_round_to_one() -> None:
     z_NC = np.array([[-400.0, 400.0]], np.float32)
-    assert calibration().log_odds(z_NC, [1]) == pytest.approx([800.0])
-    assert calibration().log_odds(z_NC, [0]) == pytest.approx([-800.0])
+    assert calibration().log_odds(z_NC, ones(z_NC), [1]) == pytest.approx([800.0])
+    assert calibration().log_odds(z_NC, ones(z_NC), [0]) == pytest.approx([-800.0])
 
 
 @pytest.mark.parametrize("prevalence", [0.001, 0.3, 0.9])
@@ -208,7 +214,7 @@ def test_another_prevalence_moves_the_log_odds_as_bayes_says(prevalence: float) 
 
     logits_NC = np.stack([np.zeros(40), logit(posterior(prior))], 1).astype(np.float32)
     fitted = calibration(prior=[1 - prior, prior])
-    moved_N = fitted.log_odds(logits_NC, [1], prevalence)
+    moved_N = fitted.log_odds(logits_NC, ones(logits_NC), [1], prevalence)
     assert 1 / (1 + np.exp(-moved_N)) == pytest.approx(posterior(prevalence), rel=1e-4)
     assert fitted.prior_log_odds([1], prevalence) == pytest.approx(logit(np.array(prevalence)))
 
@@ -218,8 +224,8 @@ def test_the_prior_of_a_set_of_labels_is_the_sum_of_theirs() -> None:
     assert fitted.prior_log_odds([1, 2]) == pytest.approx(0.0)
     assert fitted.prior_log_odds([2]) == pytest.approx(np.log(0.25))
     z_NC, _ = draw(10, 1.0, [0.0] * 3)
-    unmoved = fitted.log_odds(z_NC, [1, 2], 0.5)
-    assert unmoved == pytest.approx(fitted.log_odds(z_NC, [1, 2]))
+    unmoved = fitted.log_odds(z_NC, ones(z_NC), [1, 2], 0.5)
+    assert unmoved == pytest.approx(fitted.log_odds(z_NC, ones(z_NC), [1, 2]))
 
 
 def test_independent_labels_keep_their_own_maps_and_the_largest_stands_for_a_set() -> None:
@@ -228,14 +234,19 @@ def test_independent_labels_keep_their_own_maps_and_the_largest_stands_for_a_set
     )
     z_NC, _ = draw(20, 1.0, [0.0] * 3)
     own_NC = z_NC * [1.0, 2.0, 3.0] + [0.1, 0.2, 0.3]
-    assert fitted.log_odds_NC(z_NC) == pytest.approx(own_NC, abs=1e-5)
-    assert fitted.log_odds(z_NC, [0, 2]) == pytest.approx(own_NC[:, [0, 2]].max(1), abs=1e-5)
+    assert fitted.log_odds_NC(z_NC, ones(z_NC)) == pytest.approx(own_NC, abs=1e-5)
+    assert fitted.log_odds(z_NC, ones(z_NC), [0, 2]) == pytest.approx(
+        own_NC[:, [0, 2]].max(1), abs=1e-5
+    )
     assert fitted.prior_log_odds([0, 2]) == pytest.approx(np.log(0.4 / 0.6))
 
 
 def test_a_row_that_could_not_be_scored_stays_unknown() -> None:
     logits_NC = np.array([[np.nan, np.nan], [0.0, 1.0]], np.float32)
-    for log_odds in (calibration().log_odds(logits_NC, [1]), calibration().log_odds_NC(logits_NC)):
+    for log_odds in (
+        calibration().log_odds(logits_NC, ones(logits_NC), [1]),
+        calibration().log_odds_NC(logits_NC, ones(logits_NC)),
+    ):
         assert np.isnan(log_odds[0]).all()
         assert np.isfinite(log_odds[1]).all()
 

@@ -15,11 +15,11 @@ from sklearn.linear_model import LogisticRegression
 
 from guardkit.artefact import METRICS, seal, write_json
 from guardkit.cli import main
-from guardkit.data import split_by_group
+from guardkit.data import FOLDS, group_folds, split_by_group
 from guardkit.errors import DataError, UsageError
 from guardkit.models import texts_hash
 from guardkit.router import load_policy
-from guardkit.stack import FOLDS, Stack, _folds, fit_policy, fit_weights, write_policy
+from guardkit.stack import Stack, fit_policy, fit_weights, write_policy
 from guardkit.train import HELD_OUT_SHARE
 from guardkit.types import Examples
 
@@ -116,7 +116,7 @@ def test_folds_keep_groups_whole_and_classes_even() -> None:
     rng = np.random.default_rng(0)
     groups = [f"g{i}" for i in rng.integers(0, 60, 300)]
     positive_N = np.array([int(g[1:]) % 3 == 0 for g in groups])
-    fold_N = _folds(positive_N, groups, seed=0)
+    fold_N = group_folds(positive_N.astype(np.int64), groups, seed=0)
     for group in set(groups):
         assert len({int(f) for f, g in zip(fold_N, groups, strict=True) if g == group}) == 1
     for wanted in (True, False):
@@ -281,7 +281,7 @@ def test_examples_that_a_member_was_trained_on_are_refused(family: FakeFamily, u
         "kept": {"train": hash_of(split_by_group(examples, HELD_OUT_SHARE, seed=0)[0])},
     }[use]
     trained_on("good", **record)
-    with pytest.raises(DataError, match=r"member 'good' .* was trained on these examples"):
+    with pytest.raises(DataError, match=r"'good' .* was trained on these examples"):
         fit(examples)
 
 
