@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,24 @@ class Scored:
     errors: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass
+class Work:
+    """What a model has done since it was loaded; ``seconds`` are those spent scoring."""
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def since(self, earlier: Work) -> Work:
+        return Work(
+            self.texts - earlier.texts,
+            self.tokens - earlier.tokens,
+            self.truncated - earlier.truncated,
+            self.seconds - earlier.seconds,
+        )
+
+
 @dataclass(frozen=True)
 class Model:
     """A loaded artefact. Where ``calibration`` is None it can give no probability."""
@@ -51,6 +70,7 @@ class Model:
     calibration: Calibration | None
     hash: str
     path: Path
+    work: Work = field(default_factory=Work, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -58,6 +78,15 @@ class Model:
 
     def score(self, texts: Sequence[str]) -> Scored:
         """Score N texts; one that cannot be scored fails alone, whatever its batch."""
+        begun = time.perf_counter()
+        scored = self._score(texts)
+        self.work.seconds += time.perf_counter() - begun
+        self.work.texts += len(texts)
+        self.work.tokens += int(scored.tokens_N.sum())
+        self.work.truncated += int(scored.truncated_N.sum())
+        return scored
+
+    def _score(self, texts: Sequence[str]) -> Scored:
         if not texts:
             return _nothing(len(self.labels))
         try:
@@ -67,7 +96,7 @@ class Model:
                 return _failed(f"{type(error).__name__}: {error}", len(self.labels))
         # an exception for the batch: find whose it is, so that neighbours do not suffer
         half = len(texts) // 2
-        return _joined(self.score(texts[:half]), self.score(texts[half:]))
+        return _joined(self._score(texts[:half]), self._score(texts[half:]))
 
     def calibrated(self) -> Calibration:
         """Return the calibration, or say how to get one."""
