@@ -23,6 +23,7 @@ from guardkit.evaluate import (
     rankings,
 )
 from guardkit.metrics import (
+    ECE_BINS,
     FPR_GRID_K,
     RECALL_GRID_K,
     PerLabel,
@@ -35,6 +36,8 @@ from guardkit.tree import ON_ERROR
 from guardkit.types import SEVERITY, BoolArray, Decision, Examples, IntArray
 
 SCORE_BINS = 20
+#: Texts that a dot of the reliability diagram stands for, at least.
+TEXTS_PER_BIN = 25
 #: Mistakes of each kind, routes, and reasons for a failure that are listed.
 LISTED = 10
 #: Characters of a text that are shown: of its beginning, and of its end.
@@ -206,7 +209,7 @@ def _curves(of: Sequence[Ranking], groups: Sequence[str], seed: int) -> Report |
 
 
 def _reliability(hit_N: BoolArray, p_N: Any, groups: Sequence[str], seed: int) -> Report:
-    measure = Reliability(hit_N, p_N)
+    measure = Reliability(hit_N, p_N, bins=min(ECE_BINS, max(len(p_N) // TEXTS_PER_BIN, 1)))
     return {
         "mean": measure.mean_K.tolist(),
         "count": measure.count_K.tolist(),

@@ -108,9 +108,10 @@ def histogram(
     up: Sequence[int],
     down: Sequence[int],
     *,
+    labels: tuple[str, str],
     threshold: float | None = None,
 ) -> str:
-    """Return two histograms over one axis, ``up`` above it and ``down`` below.
+    """Return two histograms over one axis, ``up`` above it and ``down`` below, with ``labels``.
 
     Each bar is the share of its own side, on a square-root scale, so that a few texts among
     thousands are seen.
@@ -143,6 +144,8 @@ def histogram(
             f'<line class="threshold" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" '
             f'y2="{HEIGHT - _BOTTOM}"/>'
         )
+    for label, at in zip(labels, (middle - half / 2, middle + half / 2), strict=True):
+        parts.append(_y_label(label, at, _LEFT - 12))
     return _svg(title, description, parts)
 
 
@@ -208,11 +211,7 @@ def _frame(x: Axis, y: Axis) -> list[str]:
             f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{_percent(tick)}</text>'
         )
     middle = (_TOP + HEIGHT - _BOTTOM) / 2
-    label = (
-        f'<text class="label" transform="translate(14 {middle:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(y.label)}</text>'
-    )
-    return [*parts, *_x_ticks(x), _x_label(x), label]
+    return [*parts, *_x_ticks(x), _x_label(x), _y_label(y.label, middle, 14)]
 
 
 def _x_ticks(x: Axis) -> list[str]:
@@ -222,6 +221,13 @@ def _x_ticks(x: Axis) -> list[str]:
         f'text-anchor="middle">{_percent(t)}</text>'
         for t in x.ticks()
     ]
+
+
+def _y_label(label: str, middle: float, x: float) -> str:
+    return (
+        f'<text class="label" transform="translate({x} {middle:.0f}) rotate(-90)" '
+        f'text-anchor="middle">{escape(label)}</text>'
+    )
 
 
 def _x_label(x: Axis) -> str:

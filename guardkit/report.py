@@ -247,6 +247,7 @@ def _probability_pictures(view: Report, wanted: str, is_binary: bool) -> list[di
                 counts["edges"],
                 counts["hits"],
                 counts["others"],
+                labels=(hits, others),
                 threshold=threshold,
             ),
         },

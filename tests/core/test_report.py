@@ -114,7 +114,7 @@ def test_a_models_page_holds_its_numbers(reports: dict[str, Any]) -> None:
         assert f"{source} " in page.words
         assert f"{part['metrics']['fpr']['value']:.1%}" in page.text
     assert "only texts that should pass, so every flag there is a mistake: notes." in page.words
-    assert "Few texts: only" in page.words
+    assert "Recall at 0.1% FPR: only" in page.words
     assert f"{report['metrics']['recall']['value']:.1%}" in page.text
     assert report["model_hash"] in page.text
     assert "2026-01-02 03:04 UTC" in page.text
