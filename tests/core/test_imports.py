@@ -22,8 +22,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("text", "canonical", "artefact", "backends", "rows", "data", "yamlfile", "metrics", "guarantee"),
-    ("plots", "provenance"),
+    ("text", "canonical", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("guarantee", "plots", "provenance"),
     ("hookspecs",),
     ("plugins",),
     ("policy", "calibrate", "combiners"),
