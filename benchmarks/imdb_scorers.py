@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit import pool_windows, windows
+from guardkit.answers import CHUNK_TEXTS
 from guardkit.calibrate import Calibration
 from guardkit.calibration_fit import fit_calibration
-from guardkit.evaluate import CHUNK_TEXTS
 from guardkit.models import Model
 from guardkit.train import Parts
 from guardkit.types import Examples, FloatArray, IntArray, TrainingData

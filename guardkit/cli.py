@@ -233,6 +233,13 @@ def evaluate(
     positive: Annotated[
         str | None, typer.Option(metavar="LABEL", help="The label that is to be found.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write report.html there, with pictures, and its JSON."),
+    ] = None,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="Quote no text in the report.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the numbers there as JSON, too.")
     ] = None,
@@ -240,33 +247,47 @@ def evaluate(
     backend: BackendOption = "torch",
 ) -> None:
     """Measure a model or a policy on labelled text, with 95% intervals."""
-    from guardkit import artefact, console
+    from guardkit import answers, artefact, console
+    from guardkit import report as page
     from guardkit.data import load_split
-    from guardkit.evaluate import evaluate_model, evaluate_policy
-    from guardkit.models import load_model
+    from guardkit.details import with_details
+    from guardkit.evaluate import measure
+    from guardkit.models import load_model, texts_hash
+    from guardkit.provenance import provenance
     from guardkit.router import load_policy
 
     if (model is None) == (policy is None):
         raise UsageError("give one of --model and --policy")
     if json and not json.parent.is_dir():
         raise UsageError(f"--json {json}: no such folder")
+    if no_texts and not report:
+        raise UsageError("--no-texts: there is no report to leave them out of; give --report DIR")
     name, examples = load_split(data, split)
     print(f"evaluating on split {name!r} of {data}", file=sys.stderr)
-    if model is not None:
-        loaded = load_model(model, device=device, backend=backend)
-        with console.progress() as progress:
-            report = evaluate_model(loaded, examples, positive=positive, progress=progress)
-        console.show_model_report(report)
-        report = {"model": str(loaded.path), "model_hash": loaded.hash, **report}
-    else:
-        router = load_policy(policy, device=device, backend=backend)
-        with console.progress() as progress:
-            report = evaluate_policy(router, examples, positive=positive, progress=progress)
-        console.show_policy_report(report)
-        models = router.model_hashes()
-        report = {"policy": str(policy), "policy_hash": router.hash, "models": models, **report}
+    loaded = (
+        load_model(model, device=device, backend=backend)
+        if model is not None
+        else load_policy(policy, device=device, backend=backend)
+    )
+    if report:
+        page.prepare(report)
+    with console.progress() as progress:
+        judged = answers.judge(loaded, examples, positive=positive, progress=progress)
+    numbers = {
+        "data": data,
+        "split": name,
+        "data_hash": texts_hash(examples.texts, [str(y) for y in examples.labels_N]),
+        **judged.about,
+        **provenance(),
+        **measure(judged),
+        "cost": judged.cost,
+    }
+    console.show_evaluation(numbers)
     if json:
-        artefact.write_json(json, {"data": data, "split": name, **report})
+        artefact.write_json(json, numbers)
+    if report:
+        full = with_details(numbers, judged, texts=not no_texts)
+        print(f"the report is {page.write_report(report, full)}")
 
 
 @app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/ --out models/own")

@@ -158,25 +158,40 @@ def show_measured(metrics: Mapping[str, Any]) -> None:
             show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
 
 
-def show_model_report(report: Mapping[str, Any]) -> None:
-    """Print what ``evaluate_model`` returned."""
+def show_evaluation(report: Mapping[str, Any]) -> None:
+    """Print what ``evaluate.measure`` returned, and what it cost."""
+    if "categories" in report:
+        _show_policy_report(report)
+    else:
+        _show_model_report(report)
+    cost = report["cost"]
+    print(
+        f"{cost['texts']:,} texts in {cost['seconds']:.1f} s: {cost['texts_per_s']:,.0f} texts/s, "
+        f"{cost['ms_per_text']:.1f} ms per text"
+    )
+
+
+def _show_model_report(report: Mapping[str, Any]) -> None:
     about = f" (positive: {report['positive']})" if report["positive"] else ""
     show_metrics(f"{report['n']:,} texts{about}{_left_out(report)}", report["metrics"])
+    _show_warnings(report["warnings"])
     _show_parts("source", report["sources"])
     _show_parts("characters", report["lengths"])
 
 
-def show_policy_report(report: Mapping[str, Any]) -> None:
-    """Print what ``evaluate_policy`` returned."""
+def _show_policy_report(report: Mapping[str, Any]) -> None:
     for name, category in report["categories"].items():
         title = (
             f"{name}: {report['n']:,} texts, {category['positives']:,} positive "
             f"({', '.join(category['positive'])}){_left_out(report)}"
         )
         show_metrics(title, category["metrics"])
-        members = Table("member", "asked about")
+        _show_warnings(category["warnings"])
+        members = Table("member", "asked about", "ms per text asked", "tokens per text")
         for member, share in category["members"].items():
-            members.add_row(Text(member), f"{share:.1%}")
+            cost = report["cost"]["members"].get(member, {})  # a pattern costs next to nothing
+            own = (_number(cost.get(name)) for name in ("ms_per_text", "tokens_per_text"))
+            members.add_row(Text(member), f"{share:.1%}", *own)
         _out().print(members)
         _show_parts("source", category["sources"])
         _show_parts("characters", category["lengths"])
@@ -347,11 +362,21 @@ def show_evidence(
 def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
     if not parts:
         return
-    columns = list(next(iter(parts.values())))
-    table = Table(what, *columns)
+    first = next(iter(parts.values()))
+    counts = [name for name in ("n", "positives") if name in first]
+    table = Table(what, *counts, *first["metrics"])
     for name, values in parts.items():
-        table.add_row(Text(name), *(_number(values[column]) for column in columns))
+        table.add_row(
+            Text(name),
+            *(_number(values[count]) for count in counts),
+            *map(_interval, values["metrics"].values()),
+        )
     _out().print(table)
+
+
+def _show_warnings(warnings: Mapping[str, str]) -> None:
+    for name, why in warnings.items():
+        _out().print(Text(f"{name}: {why}", style="yellow"))
 
 
 def _left_out(report: Mapping[str, Any]) -> str:
@@ -362,6 +387,13 @@ def _left_out(report: Mapping[str, Any]) -> str:
 def _with_interval(m: Mapping[str, float | None]) -> tuple[str, str]:
     interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
     return _number(m["value"]), interval
+
+
+def _interval(metric: Mapping[str, float | None]) -> str:
+    """Return a metric in three digits, its interval below it."""
+    if metric["value"] is None:
+        return "-"
+    return f"{metric['value']:.3f}\n{metric['low']:.3f}-{metric['high']:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +72,24 @@ def joined(parts: Sequence[Scored]) -> Scored:
     )
 
 
+@dataclass
+class Work:
+    """What a model has done since it was loaded; ``seconds`` are those spent scoring."""
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def since(self, earlier: Work) -> Work:
+        return Work(
+            self.texts - earlier.texts,
+            self.tokens - earlier.tokens,
+            self.truncated - earlier.truncated,
+            self.seconds - earlier.seconds,
+        )
+
+
 @dataclass(frozen=True)
 class Model:
     """A loaded artefact. Where ``calibration`` is None it can give no probability, where
@@ -82,6 +101,7 @@ class Model:
     hash: str
     path: Path
     novelty: Novelty | None = None
+    work: Work = field(default_factory=Work, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -92,6 +112,15 @@ class Model:
 
         A text whose ``novelty`` alone fails keeps its score.
         """
+        begun = time.perf_counter()
+        scored = self._score(texts, novelty=novelty)
+        self.work.seconds += time.perf_counter() - begun
+        self.work.texts += len(texts)
+        self.work.tokens += int(scored.tokens_N.sum())
+        self.work.truncated += int(scored.truncated_N.sum())
+        return scored
+
+    def _score(self, texts: Sequence[str], *, novelty: bool) -> Scored:
         n_labels = len(self.labels)
         if not texts:
             return _nothing(n_labels, novelty=novelty)
@@ -104,10 +133,10 @@ class Model:
                 reason = f"{type(error).__name__}: {error}"
                 if not novelty:
                     return _failed(reason, n_labels)
-                return _without_novelty(self.score(texts), {0: reason})
+                return _without_novelty(self._score(texts, novelty=False), {0: reason})
         # an exception for the batch: find whose it is, so that neighbours do not suffer
         half = len(texts) // 2
-        parts = (self.score(part, novelty=novelty) for part in (texts[:half], texts[half:]))
+        parts = (self._score(part, novelty=novelty) for part in (texts[:half], texts[half:]))
         return joined(list(parts))
 
     def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:

@@ -184,6 +184,10 @@ def test_the_exit_code_says_how_a_run_ended(
         (["classify", "in.jsonl", "--out", "in.jsonl"], "error: --out in.jsonl: is the input its"),
         (["classify", "in.jsonl", "--keep", "action"], "error: --keep action: the output has a f"),
         (["evaluate", "--data", "x.csv"], "error: give one of --model and --policy"),
+        (
+            ["evaluate", "--data", "x.csv", "--model", "model", "--no-texts"],
+            "error: --no-texts: there is no report to leave them out of; give --report DIR",
+        ),
         (["evaluate", "--data", "x.csv", "--model", "model"], "error: x.csv: no such file"),
         (
             ["train", "--plugin", "fake", "--data", "x", "--out", "o", "--set", "a"],
@@ -363,6 +367,39 @@ def test_evaluate_measures_a_policy(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(Path("report.json").read_text())
     assert report["categories"]["injection"]["metrics"]["fpr"]["value"] == 0.0
     assert report["models"] == {"only": artefact.model_hash(Path("model"))}
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("of", [["--model", "model"], ["--policy", "policy.yaml"]])
+def test_evaluate_writes_a_report(of: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    data = labelled("mail.jsonl")
+    args = ["evaluate", *of, "--data", data, "--report", "new/report"]
+    assert main([*args, "--json", "numbers.json"]) == 0
+    out, _ = capsys.readouterr()
+    assert "the report is new/report/report.html" in out
+    assert re.search(r"40 texts in \d+\.\d s: [\d,]+ texts/s, [\d.]+ ms per text", out)
+    page = Path("new/report/report.html").read_text("utf-8")
+    assert "Measured on <bdi>mail.jsonl</bdi>, split <bdi>train</bdi>: 40 labelled texts" in page
+    full = json.loads(Path("new/report/report.json").read_text())
+    numbers = json.loads(Path("numbers.json").read_text())
+    categories = numbers.pop("categories", {})
+    assert numbers.items() <= full.items()
+    for name, category in categories.items():
+        assert category.items() <= full["categories"][name].items()
+    assert full["guardkit"] == guardkit.__version__
+    assert full["data_hash"] == numbers["data_hash"]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_report_quotes_no_text_where_none_is_wanted() -> None:
+    rows = [{"text": f"an attack on SECRET {i}", "label": "benign"} for i in range(12)]
+    Path("mail.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ["evaluate", "--model", "model", "--data", "mail.jsonl", "--report", "report"]
+    files = [Path("report/report.html"), Path("report/report.json")]
+    assert main(args) == 0
+    assert all("SECRET" in file.read_text("utf-8") for file in files)
+    assert main([*args, "--no-texts"]) == 0
+    assert not any("SECRET" in file.read_text("utf-8") for file in files)
 
 
 def test_explain_shows_what_each_token_adds(

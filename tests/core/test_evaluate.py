@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from fake_models import FakeFamily, plugins_of, write_model
+from evaluations import LABELS, POLICY, answer, examples_of, made_up, model_of, router_of
+from fake_models import FakeFamily, plugins_of
 from sklearn import metrics as sk
 
-from guardkit.artefact import CONFIG, ArtefactConfig, seal, write_json
+from guardkit.answers import CHUNK_TEXTS, judge_model, judge_policy
 from guardkit.errors import DataError
-from guardkit.evaluate import CHUNK_TEXTS, evaluate_model, evaluate_policy
-from guardkit.models import Model, load_model
-from guardkit.router import PolicyRouter, load_policy
+from guardkit.evaluate import NEEDED_NEGATIVES, evaluate_model, evaluate_policy
+from guardkit.router import load_policy
 from guardkit.types import UNLABELLED, Examples
-
-LABELS = ("benign", "injection")
-
-
-def answer(model: str, text: str) -> list[float]:
-    """Return the logits written in the text."""
-    if "BROKEN" in text:
-        raise ValueError("cannot score this")
-    return [float(x) for x in text.split("|")[0].split()]
-
-
-def model_of(tmp_path: Path, labels: Sequence[str] = LABELS, neutral: str | None = None) -> Model:
-    folder = write_model(tmp_path / "model", labels)
-    config = ArtefactConfig(family="fake", labels=list(labels), neutral=neutral, network={})
-    write_json(folder / CONFIG, config)
-    seal(folder)
-    return load_model(folder, plugins=plugins_of(FakeFamily(answer)))
-
-
-def examples_of(
-    logits_NC: Any, labels: Sequence[str | None], names: tuple[str, ...] = LABELS, **more: Any
-) -> Examples:
-    texts = [" ".join(str(round(float(x), 4)) for x in row) for row in logits_NC]
-    texts = [f"{text}|{'x' * (i * 7 % 400)}" for i, text in enumerate(texts)]
-    labels_N = np.array([UNLABELLED if x is None else names.index(x) for x in labels], np.int64)
-    return Examples(texts, labels_N, names, **more)
-
-
-def made_up(n: int = 300, seed: int = 0) -> tuple[Any, list[str]]:
-    rng = np.random.default_rng(seed)
-    y_N = rng.integers(0, 2, n)
-    lead_N = rng.normal(size=n) + 1.5 * (2 * y_N - 1)
-    return np.stack([np.zeros(n), lead_N], axis=1), [LABELS[y] for y in y_N]
 
 
 def test_a_model_is_measured_on_its_probabilities(tmp_path: Path) -> None:
@@ -145,8 +111,9 @@ def test_tables_split_texts_by_source_and_length(tmp_path: Path) -> None:
     mail_N = np.array([s == "mail" for s in sources])
     part = report["sources"]["mail"]
     assert part["positives"] == (y_N & mail_N).sum()
-    assert part["fpr"] == pytest.approx(flagged_N[mail_N & ~y_N].mean())
-    assert part["recall"] == pytest.approx(flagged_N[mail_N & y_N].mean())
+    assert part["metrics"]["fpr"]["value"] == pytest.approx(flagged_N[mail_N & ~y_N].mean())
+    assert part["metrics"]["recall"]["value"] == pytest.approx(flagged_N[mail_N & y_N].mean())
+    assert all(m["low"] <= m["value"] <= m["high"] for m in part["metrics"].values())
     assert list(report["lengths"]) == ["0-99", "100-299", "300-999"]
     assert sum(part["n"] for part in report["lengths"].values()) == 200
 
@@ -185,31 +152,6 @@ def test_progress_is_told_text_by_text(tmp_path: Path) -> None:
     logits_NC, labels = made_up(CHUNK_TEXTS + 4)
     evaluate_model(model_of(tmp_path), examples_of(logits_NC, labels), progress=progress)
     assert seen == [(CHUNK_TEXTS, CHUNK_TEXTS + 4), (CHUNK_TEXTS + 4, CHUNK_TEXTS + 4)]
-
-
-POLICY = """\
-version: 1
-name: test
-members:
-  fast: {plugin: fake, model: fast}
-  slow: {plugin: fake, model: slow}
-categories:
-  injection:
-    positive: [injection]
-    decide:
-      cascade:
-        - {member: fast, settle: {below: 0.2, above: 0.8}}
-        - member: slow
-    flag_at: {probability: 0.5}
-    action: block
-"""
-
-
-def router_of(tmp_path: Path, policy: str = POLICY) -> PolicyRouter:
-    for name in ("fast", "slow"):
-        write_model(tmp_path / name)
-    (tmp_path / "policy.yaml").write_text(policy)
-    return load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(answer)))
 
 
 def test_a_policy_is_measured_on_its_actions(tmp_path: Path) -> None:
@@ -274,3 +216,61 @@ def test_a_category_the_labels_are_not_about_is_left_out(tmp_path: Path) -> None
     assert [*evaluate_policy(router, positives)["categories"]] == ["injection"]
     mixed = examples_of([[0, 9], [0, -9]], ["injection", "benign"])
     assert [*evaluate_policy(router, mixed)["categories"]] == ["calm", "injection"]
+
+
+def test_recall_at_a_rate_that_is_less_than_one_text_is_told_so(tmp_path: Path) -> None:
+    model = model_of(tmp_path)
+    for negatives, warned in ((99, ["1%", "0.1%"]), (100, ["0.1%"]), (1000, [])):
+        labels = ["benign"] * negatives + ["injection"] * 20
+        logits = [[0, i % 7 - (x == "benign")] for i, x in enumerate(labels)]
+        report = evaluate_model(model, examples_of(logits, labels))
+        assert list(report["warnings"]) == [f"recall_at_fpr_{rate}" for rate in warned]
+        assert all(f"only {negatives:,} negative" in x for x in report["warnings"].values())
+    assert set(NEEDED_NEGATIVES) <= set(report["metrics"])
+
+
+def test_a_policys_score_is_measured_as_a_models_is(tmp_path: Path) -> None:
+    logits_NC, labels = made_up(200)
+    examples = examples_of(logits_NC, labels)
+    policy = evaluate_policy(router_of(tmp_path), examples)["categories"]["injection"]
+    model = evaluate_model(model_of(tmp_path), examples)["metrics"]
+    for name in ("roc_auc", "auprc", "recall_at_fpr_1%", "brier", "log_loss", "recall", "fpr"):
+        for end in ("value", "low", "high"):
+            assert policy["metrics"][name][end] == pytest.approx(model[name][end], abs=1e-6), name
+    assert policy["without_score"] == 0
+
+
+def test_texts_without_a_score_are_flagged_or_not_but_never_ranked(tmp_path: Path) -> None:
+    logits_NC, labels = made_up(60)
+    examples = examples_of(logits_NC, labels)
+    router = router_of(tmp_path)
+    whole = evaluate_policy(router, examples)["categories"]["injection"]
+    broken = Examples([*examples.texts, "BROKEN"], np.append(examples.labels_N, 0), LABELS)
+    category = evaluate_policy(router, broken)["categories"]["injection"]
+    assert category["without_score"] == 1
+    assert category["metrics"]["roc_auc"] == whole["metrics"]["roc_auc"]
+    flagged = round(category["metrics"]["fpr"]["value"] * labels.count("benign"), 6)
+    assert category["metrics"]["fpr"]["value"] > whole["metrics"]["fpr"]["value"], flagged
+
+
+def test_the_cost_is_what_the_models_did_in_this_run(tmp_path: Path) -> None:
+    logits_NC, labels = made_up(100)
+    examples = examples_of(logits_NC, labels)
+    model = model_of(tmp_path)
+    model.score(["0 1"])  # before: not this run's
+    cost = judge_model(model, examples).cost
+    assert (cost["texts"], cost["tokens_per_text"], cost["truncated"]) == (100, 1.0, 0)
+    assert cost["ms_per_text"] == pytest.approx(10 * cost["seconds"])
+    answers = judge_policy(router_of(tmp_path), examples)
+    unsure = (np.abs(logits_NC[:, 1].round(4)) < np.log(4)).mean()
+    members = answers.cost["members"]
+    assert members["fast"]["asked"] == 1.0
+    assert members["slow"]["asked"] == pytest.approx(unsure)
+    assert 0 < sum(member["seconds"] for member in members.values()) < answers.seconds
+
+
+def test_a_batch_that_is_halved_to_find_a_failure_counts_its_texts_once(tmp_path: Path) -> None:
+    model = model_of(tmp_path)
+    model.score(["0 1", "BROKEN", "0 2"])
+    assert model.work.texts == 3
+    assert model.work == replace(model.work, tokens=2, truncated=0)

@@ -6,10 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from guardkit.calibrate import expected_calibration_error
-from guardkit.metrics import Flags, Ranking, Smooth, bootstrap, mean_of
+from guardkit.metrics import (
+    FPR_GRID_K,
+    RECALL_GRID_K,
+    Flags,
+    PerLabel,
+    Ranking,
+    Reliability,
+    Smooth,
+    bands,
+    bootstrap,
+    mean_curves,
+    mean_of,
+    rates,
+)
 
 N = 500
 
@@ -170,3 +185,87 @@ def test_intervals_repeat_with_the_seed_and_skip_undefined_resamples() -> None:
     assert first["roc_auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     none = bootstrap(Ranking(y_N > 1, score_N), list("abcd"), resamples=5, seed=0)
     assert none["roc_auc"] == {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("kind", ["ones", "counts"])
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+def test_curves_agree_with_scikit_learn(ties: bool, kind: str) -> None:
+    y_N, p_NC = made_up(2, seed=11, ties=ties)
+    w_N, score_N = weights(kind), p_NC[:, 1]
+    got = Ranking(y_N == 1, score_N).curves(w_N)
+    fpr, tpr, _ = sk.roc_curve(y_N, score_N, sample_weight=w_N, drop_intermediate=False)
+    expected = [tpr[fpr <= rate].max() for rate in FPR_GRID_K]
+    assert got["roc"] == pytest.approx(np.array(expected))
+    precision, recall, _ = sk.precision_recall_curve(y_N, score_N, sample_weight=w_N)
+    # recall falls with the threshold: the last that still reaches r has the highest threshold
+    expected = [precision[np.flatnonzero(recall >= r - 1e-12)[-1]] for r in RECALL_GRID_K]
+    assert got["pr"] == pytest.approx(np.array(expected))
+
+
+def test_the_curve_and_the_recalls_at_a_rate_are_one_thing() -> None:
+    y_N, p_NC = made_up(2, seed=12)
+    ranking = Ranking(y_N == 1, p_NC[:, 1])
+    roc = dict(zip(FPR_GRID_K.tolist(), ranking.curves(np.ones(N))["roc"], strict=True))
+    assert roc[0.01] == ranking(np.ones(N))["recall_at_fpr_1%"]
+    assert roc[0.001] == ranking(np.ones(N))["recall_at_fpr_0.1%"]
+
+
+def test_curves_of_several_labels_are_averaged_as_their_numbers_are() -> None:
+    y_N, p_NC = made_up(3, seed=13)
+    several = [Ranking(y_N == c, p_NC[:, c]) for c in range(3)]
+    curves = mean_curves(several)(np.ones(N))
+    at = mean_of(several)(np.ones(N))["recall_at_fpr_1%"]
+    assert curves["roc"][FPR_GRID_K.tolist().index(0.01)] == pytest.approx(at)
+    # a label that no text has draws no curve, and spoils none
+    absent = Ranking(np.zeros(N, bool), p_NC[:, 0])
+    assert mean_curves([*several, absent])(np.ones(N))["roc"] == pytest.approx(curves["roc"])
+    assert np.isnan(mean_curves([absent])(np.ones(N))["roc"]).all()
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+def test_reliability_agrees_with_scikit_learn(ties: bool) -> None:
+    y_N, p_NC = made_up(2, seed=14, ties=ties)
+    p_N = p_NC[:, 1].astype(np.float64)
+    measure = Reliability(y_N == 1, p_N, bins=8)
+    observed, mean = calibration_curve(y_N, p_N, n_bins=8, strategy="quantile")
+    assert measure(np.ones(N))["observed"] == pytest.approx(observed)
+    assert measure.mean_K == pytest.approx(mean)
+    assert measure.count_K.sum() == N
+
+
+@pytest.mark.parametrize("kind", ["ones", "counts"])
+def test_every_label_agrees_with_scikit_learn(kind: str) -> None:
+    y_N, p_NC = made_up(4, seed=15)
+    predicted_N, w_N = p_NC.argmax(axis=1), weights(kind)
+    measure = PerLabel(y_N, predicted_N, 4)
+    expected = sk.confusion_matrix(y_N, predicted_N, sample_weight=w_N)
+    assert (measure.confusion(w_N) == expected).all()
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        y_N, predicted_N, sample_weight=w_N
+    )
+    got = measure(w_N)
+    assert got["precision"] == pytest.approx(precision)
+    assert got["recall"] == pytest.approx(recall)
+    assert got["f1"] == pytest.approx(f1)
+
+
+def test_a_band_is_the_interval_of_every_point() -> None:
+    y_N, p_NC = made_up(2, seed=16)
+    ranking, groups = Ranking(y_N == 1, p_NC[:, 1]), [f"g{i // 5}" for i in range(N)]
+    band = bands(ranking.curves, groups, resamples=60, seed=3)["roc"]
+    alone = bootstrap(ranking, groups, resamples=60, seed=3)["recall_at_fpr_1%"]
+    k = FPR_GRID_K.tolist().index(0.01)
+    assert {end: values[k] for end, values in band.items()} == alone
+
+
+def test_rates_of_nothing_and_of_everything_have_an_exact_interval() -> None:
+    positive, flagged = np.arange(30) < 10, np.arange(30) < 10
+    groups = [f"g{i // 2}" for i in range(30)]  # 5 groups of positives, 10 of negatives
+    got = rates(positive, flagged, groups, resamples=50, seed=0)
+    none = binomtest(0, 10).proportion_ci(method="exact")
+    every = binomtest(5, 5).proportion_ci(method="exact")
+    assert got["fpr"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(none.high)}
+    assert got["recall"] == {"value": 1.0, "low": pytest.approx(every.low), "high": 1.0}
+    partly = rates(positive, np.arange(30) < 8, groups, resamples=50, seed=0)["recall"]
+    drawn = bootstrap(Flags(positive, np.arange(30) < 8), groups, resamples=50, seed=0)["recall"]
+    assert partly == drawn

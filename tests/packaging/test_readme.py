@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 POLICIES = (ROOT / "docs" / "policies.md").read_text("utf-8")
 CALIBRATION = (ROOT / "docs" / "calibration.md").read_text("utf-8")
+EVALUATION = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 # Folders of ours: what starts with one of them in README is a path.
 FOLDERS = ("benchmarks", "docs", "examples", "plugins", "policies", "tests", r"\.ci")
@@ -37,7 +38,7 @@ def code_spans() -> list[str]:
 
 
 def command_lines(program: str) -> list[str]:
-    shown = blocks("sh") + blocks("sh", POLICIES) + blocks("sh", CALIBRATION)
+    shown = [b for page in (README, POLICIES, CALIBRATION, EVALUATION) for b in blocks("sh", page)]
     lines = [line for block in shown for line in block.splitlines()]
     return [line for line in [*lines, *code_spans()] if line.startswith(f"{program} ")]
 

@@ -87,6 +87,11 @@ def test_the_wheel_holds_the_policies(names: set[str]) -> None:
     assert {f"guardkit/policies/{name}" for name in policies} <= names
 
 
+def test_the_wheel_holds_what_the_report_is_made_of(names: set[str]) -> None:
+    templates = {path.name for path in (ROOT / "guardkit" / "templates").iterdir()}
+    assert {f"guardkit/templates/{name}" for name in templates} <= names
+
+
 def test_the_wheel_holds_every_file_of_the_bundled_models(names: set[str]) -> None:
     for family in installed_plugins().families.values():
         if family.builtin is None or not family.builtin.is_dir():
