@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ from guardkit.models import Model
 from guardkit.router import PolicyRouter
 from guardkit.types import SEVERITY, Action, Decision, Progress, Row
 
-#: Rows judged together. A constant: batches are a function of the input alone.
+#: Rows of a stream judged together. A constant: batches are a function of the input alone.
 CHUNK_ROWS = 256
 
 Record = dict[str, Any]
@@ -30,13 +30,14 @@ Judge = Callable[[Sequence[Row]], list[Record]]
 #: Fields of the output, which --keep must not overwrite.
 _RESERVED = {"id", "action", "categories", "error", "truncated", "route", "policy", "shadow"}
 _RESERVED |= {"probabilities", "model"}
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True)
 class Summary:
     """What a run did. ``unreadable`` rows had no text; ``undecided`` ones had a text that could
     not be judged; ``differing`` ones a shadow policy would have treated otherwise (None: there
-    was none)."""
+    was none). ``times``: seconds by kind of work, all workers together."""
 
     rows: int = 0
     texts: int = 0
@@ -45,6 +46,7 @@ class Summary:
     differing: int | None = None
     actions: Counter[Action] = field(default_factory=Counter)
     seconds: float = 0.0
+    times: dict[str, float] = field(default_factory=dict)
 
     @property
     def texts_per_s(self) -> float:
@@ -54,30 +56,58 @@ class Summary:
         """Whether any text got ``action`` or a more severe one."""
         return any(self.actions[a] for a in SEVERITY[SEVERITY.index(action) :])
 
+    def facts(self) -> dict[str, Any]:
+        """Return the counts and times, for JSON."""
+        return {**asdict(self), "actions": dict(self.actions)}
+
+    def add(self, facts: Mapping[str, Any]) -> None:
+        """Add the ``facts`` of another part of the run."""
+        for name in ("rows", "texts", "unreadable", "undecided"):
+            setattr(self, name, getattr(self, name) + facts[name])
+        if facts["differing"] is not None:
+            self.differing = (self.differing or 0) + facts["differing"]
+        self.actions.update(facts["actions"])
+        for name, seconds in facts["times"].items():
+            self.times[name] = self.times.get(name, 0.0) + seconds
+
 
 def classify(
     rows: Iterable[Row], judge: Judge, out: Path | None, *, progress: Progress | None = None
 ) -> Summary:
-    """Judge ``rows`` and write a JSON line for each to ``out``, or to standard output if None.
+    """Judge ``rows`` as they come and write a JSON line for each to ``out``, or to standard output
+    if None; ``guardkit.engine`` does it in parts that can be resumed.
 
     The file appears under its name only when it is whole. Raises OutputError where it cannot be
     written, and BrokenPipeError where the reader of standard output has gone.
     """
     summary = Summary()
     started = time.perf_counter()
-    encode = msgspec.json.Encoder().encode
     remaining = iter(rows)
     with _Output(out) as output:
         while chunk := list(islice(remaining, CHUNK_ROWS)):
-            lines = []
-            for row, record in zip(chunk, judge(chunk), strict=True):
-                lines.append(encode({**record, **row.kept}) + b"\n")
-                _count(summary, row, record)
-            output.write(b"".join(lines))
+            body, part = judged(chunk, judge)
+            summary.add(part.facts())
+            output.write(body)
             summary.seconds = time.perf_counter() - started
             if progress:
                 progress("classify", summary.rows, 0, f"{summary.texts_per_s:,.0f} texts/s")
     return summary
+
+
+def judged(rows: Sequence[Row], judge: Judge) -> tuple[bytes, Summary]:
+    """Return the JSON lines of rows judged together, and what they came to."""
+    summary = Summary()
+    lines = []
+    for row, record in zip(rows, judge(rows), strict=True):
+        lines.append(_encode({**record, **row.kept} if row.kept else record))
+        _count(summary, row, record)
+    lines.append(b"")
+    return b"\n".join(lines), summary
+
+
+def unjudged(rows: Sequence[Row], why: str) -> list[Row]:
+    """Return the rows with nothing to judge and ``why`` as the error of each."""
+    return [replace(row, texts=(), error=row.error or why) for row in rows]
 
 
 def policy_judge(router: PolicyRouter) -> Judge:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +21,7 @@ import typer
 from guardkit import __version__
 from guardkit.cli_models import models_app
 from guardkit.cli_policy import policy_app
-from guardkit.errors import GuardkitError, TrainingInterrupted, UsageError
+from guardkit.errors import GuardkitError, Interrupted, UsageError
 from guardkit.options import (
     EXIT_MATCHED,
     EXIT_PIPE,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GuardkitError as error:
         if os.environ.get("GUARDKIT_TRACEBACK") == "1":
             traceback.print_exc()
-        prefix = "" if isinstance(error, TrainingInterrupted) else "error: "
+        prefix = "" if isinstance(error, Interrupted) else "error: "
         print(f"{prefix}{error}", file=sys.stderr)
         return error.exit_code
     except Exception:  # a bug, ours or a plugin's: show all of it
@@ -153,7 +153,8 @@ def classify(
         typer.Argument(
             metavar="FILE",
             help="JSON lines (text, prompt or messages; id if any), .csv, .parquet or .txt, each "
-            "also as .gz or .zst; - reads JSON lines from standard input.",
+            "also as .gz or .zst; a folder or a pattern of such files; - reads JSON lines from "
+            "standard input.",
         ),
     ],
     policy: PolicyOption = None,
@@ -176,18 +177,25 @@ def classify(
         Literal["flag", "abstain", "block"] | None,
         typer.Option(help="Exit with 1 if any text gets this action, or a more severe one."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same command.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work; needs --out.")
+    ] = 1,
     device: DeviceOption = "auto",
     backend: BackendOption = "torch",
 ) -> None:
     """Decide every line of FILE: one JSON line out for each line in, in order.
 
     Without --policy the bundled one decides. With --model every label's probability is given
-    and nothing is flagged.
+    and nothing is flagged. With --out the work is saved as it is done: a run that was stopped or
+    killed goes on with --resume, and ends in the same bytes.
     """
     from guardkit import batch, console
-    from guardkit.models import load_model
+    from guardkit.engine import Job, classify_into
     from guardkit.router import load_policy
-    from guardkit.rows import read_rows
+    from guardkit.shards import Input
 
     if policy and model:
         raise UsageError("give --policy or --model, not both")
@@ -195,25 +203,45 @@ def classify(
         raise UsageError("--shadow stands beside a policy, not beside --model")
     if model and fail_on:
         raise UsageError("--fail-on needs a policy: a model alone flags nothing")
-    if out and out.resolve() == Path(file).resolve():
+    batch.check_kept(keep or [])
+    paths = Input(file).paths
+    if out and out.resolve() in [Path(path).resolve() for path in paths]:
         raise UsageError(f"--out {out}: is the input itself")
-    fields = keep or []
-    batch.check_kept(fields)
+    job = Job(
+        policy=None if policy is None else str(policy),
+        shadow=None if shadow is None else str(shadow),
+        model=model,
+        device=device,
+        backend=backend,
+        keep=tuple(keep or ()),
+        named=len(paths) > 1,
+    )
+    saved = out is not None and (not out.exists() or out.is_file())  # no pipe, no /dev/null
+    if not saved and (resume or workers > 1):
+        raise UsageError("--resume and --workers need --out FILE: they save their work")
+    if model is None:
+        console.note_unproven(load_policy(policy))
+    set_aside: Mapping[str, str] = {}
     try:
-        with read_rows(file, keep=fields) as rows:
-            if model:
-                judge = batch.model_judge(load_model(model, device=device, backend=backend))
+        with console.terminal_progress(beside_output=out is None) as progress:
+            if saved:
+                assert out is not None
+                with console.stoppable():
+                    outcome = classify_into(
+                        out, file, job, resume=resume, workers=workers, progress=progress
+                    )
+                summary, set_aside = outcome.summary, outcome.set_aside
             else:
-                router = load_policy(policy, shadow=shadow, device=device, backend=backend)
-                console.note_unproven(router)
-                judge = batch.policy_judge(router)
-            with console.terminal_progress(beside_output=out is None) as progress:
-                summary = batch.classify(rows, judge, out, progress=progress)
+                summary = batch.classify(job.rows(file), job.judge(), out, progress=progress)
     except BrokenPipeError:
         # the interpreter would complain when it flushes what nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_PIPE) from None
     print(console.summary_line(summary, out), file=sys.stderr)
+    for name, reason in set_aside.items():
+        print(f"set aside, its lines are errors: {name}: {reason}", file=sys.stderr)
+    if set_aside:
+        print("the same command with --resume tries them again", file=sys.stderr)
     if summary.unreadable or summary.undecided:
         raise typer.Exit(EXIT_TROUBLE)
     if fail_on and summary.reached(fail_on):

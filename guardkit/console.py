@@ -24,7 +24,7 @@ from rich.text import Text
 from guardkit.artefact import ArtefactConfig
 from guardkit.batch import Summary
 from guardkit.certify import Certified
-from guardkit.errors import TrainingInterrupted
+from guardkit.errors import RunInterrupted, TrainingInterrupted
 from guardkit.plugins import Plugins
 from guardkit.recalibrate import Recalibrated
 from guardkit.router import CaseResult, PolicyRouter
@@ -117,6 +117,22 @@ def interruptible(progress: Progress) -> Iterator[Progress]:
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stoppable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Make SIGINT and SIGTERM end a classification at once: what is done is saved already."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise RunInterrupted(f"stopped by {name}; the same command with --resume goes on from here")
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

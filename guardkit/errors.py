@@ -95,7 +95,15 @@ class OutputError(RunError):
     """Results could not be written."""
 
 
-class TrainingInterrupted(GuardkitError):
-    """The user stopped training. A checkpoint was saved; ``--resume`` goes on."""
+class Interrupted(GuardkitError):
+    """The user stopped the work; what is done is kept, and ``--resume`` goes on."""
 
     exit_code = 130
+
+
+class TrainingInterrupted(Interrupted):
+    """Training was stopped. A checkpoint was saved."""
+
+
+class RunInterrupted(Interrupted):
+    """A classification was stopped. Its finished shards were saved."""

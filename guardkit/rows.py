@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import sys
 import zlib
@@ -30,6 +31,7 @@ from guardkit.types import Row
 MAX_LINE_BYTES = 64 * 2**20
 #: Where a row's texts are, in order of preference.
 TEXT_FIELDS = ("text", "prompt", "messages")
+_LINES = (".jsonl", ".ndjson", "", ".txt")
 EXPECTED = 'expected an object such as {"id": 1, "text": "..."}, or with "prompt" or "messages"'
 
 
@@ -67,7 +69,7 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
     path = Path(path)
     name, compression = _uncompressed_name(path)
     suffix = Path(name).suffix.lower()
-    if suffix in (".jsonl", ".ndjson", "", ".txt"):
+    if suffix in _LINES:
         stream = _open(path, compression)
         fields_of = _text_fields if suffix == ".txt" else _json_fields
         return Rows(_line_rows(stream, fields_of, keep), stream.close)
@@ -118,15 +120,15 @@ def _row(
     fields_of: Callable[[Any], Mapping[str, Any]],
     keep: Sequence[str],
 ) -> Row:
-    identity: Any = number
+    identity, own = number, False
     kept: Mapping[str, Any] = {}
     try:
         fields = fields_of(item)
-        identity = fields.get("id", number)
+        identity, own = fields.get("id", number), "id" in fields
         kept = {name: fields[name] for name in keep if name in fields}
-        return Row(number, identity, _texts(fields), None, kept)
+        return Row(number, identity, _texts(fields), None, kept, own)
     except _Unreadable as why:
-        return Row(number, identity, (), f"{unit} {number}: {why}", kept)
+        return Row(number, identity, (), f"{unit} {number}: {why}", kept, own)
 
 
 def _texts(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -151,12 +153,33 @@ def _typed(value: Any, decoder: msgspec.json.Decoder[Any]) -> Any:
     return msgspec.convert(value, decoder.type)
 
 
+def lines_of(path: Path) -> bool:
+    """Whether ``path`` is a plain file of lines, which can be cut at any line end."""
+    name, compression = _uncompressed_name(path)
+    return compression is None and Path(name).suffix.lower() in _LINES and path.is_file()
+
+
+def read_lines(
+    path: Path, start: int, first: int, count: int, *, keep: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Yield ``count`` rows of a file of lines from byte ``start``, where line ``first`` begins.
+
+    Together such pieces give the rows of ``read_rows``. Raises InputFileError where the file
+    cannot be opened.
+    """
+    fields_of = _text_fields if path.suffix.lower() == ".txt" else _json_fields
+    with _open(path, None) as stream:
+        stream.seek(start)
+        yield from itertools.islice(_line_rows(stream, fields_of, keep, first), count)
+
+
 def _line_rows(
     stream: BinaryIO,
     fields_of: Callable[[bytes], Mapping[str, Any]],
     keep: Sequence[str],
+    first: int = 1,
 ) -> Iterator[Row]:
-    number = 0
+    number = first - 1
     while True:
         number += 1
         try:

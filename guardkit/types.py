@@ -113,6 +113,7 @@ class Row:
     texts: tuple[str, ...] = ()
     error: str | None = None
     kept: Mapping[str, Any] = field(default_factory=dict)  # fields named by --keep
+    own_id: bool = False  # the line gave the id itself
 
 
 @dataclass(frozen=True, slots=True)

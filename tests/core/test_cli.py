@@ -80,7 +80,13 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     write_model(tmp_path / "bundled" / "injection")
     write_model(tmp_path / "model")
     found = plugins_of(family, broken={"torn": "ImportError: No module named 'torn'"})
-    for module in ("models", "router", "train", "plugins"):  # its source last: read at import
+    for module in (
+        "models",
+        "router",
+        "engine",
+        "train",
+        "plugins",
+    ):  # its source last: read at import
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: found)
     monkeypatch.chdir(tmp_path)
     Path("policy.yaml").write_text(POLICY)

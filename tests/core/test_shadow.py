@@ -160,7 +160,7 @@ def test_the_output_holds_the_shadow_and_the_summary_counts_what_would_differ(
 @pytest.fixture
 def installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in the desk's folder, its family installed, both policies written."""
-    for module in ("models", "router"):
+    for module in ("models", "router", "engine"):
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: desk.plugins)
     monkeypatch.chdir(desk.folder)
     desk.router()

@@ -1,0 +1,278 @@
+"""A run's state on disk: a manifest, and one part for each shard that is done.
+
+    OUT.parts/manifest.json     what is read, by what, and with which settings
+    OUT.parts/part-00000012     the shard's output lines, and a footer with their count and checksum
+
+A part appears under its name by one rename, after its bytes are on disk, and the folder's entry
+with it: what is there is whole, what is not there is done again. The state grows with the
+shards, not with the rows. Once all parts are there they become the output, again by one rename.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from guardkit.errors import OutputError, UsageError
+
+MANIFEST = "manifest.json"
+_LOCK = "lock"
+_PART = "part-{:08d}"
+_TEMPORARY = ".writing-"
+#: The footer is the part's last line, no longer than this.
+_FOOTER_BYTES = 8192
+_COPY_BYTES = 2**20
+
+
+class InputFile(BaseModel):
+    """One file of the input, as it was when the run began."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    size: int = Field(description="bytes; -1 where it cannot be known before it is read")
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a run's output depends on, and nothing else: two runs with equal manifests write the
+    same bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    inputs: list[InputFile]
+    settings: dict[str, Any] = Field(description="hashes of policy and models, options, versions")
+    offsets: list[list[int]] = Field(
+        description="of each file of lines, where its shards begin, in bytes; empty of others"
+    )
+
+    def differences(self, now: Manifest) -> list[str]:
+        """Return what is not as it was, in words: the files first."""
+        found = []
+        if [f.name for f in self.inputs] != [f.name for f in now.inputs]:
+            found.append(f"the input is {_names(now)}; it was {_names(self)}")
+        else:
+            for old, new in zip(self.inputs, now.inputs, strict=True):
+                if old != new:
+                    found.append(f"{new.name} has changed: {_content(new)}; it had {_content(old)}")
+        for key in self.settings | now.settings:
+            before, after = self.settings.get(key), now.settings.get(key)
+            if before != after:
+                found.append(f"{key} is {_shown(after)}; it was {_shown(before)}")
+        return found
+
+
+class Parts:
+    """The folder of a run's state, open for this process alone (``locked``)."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.parts")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; UsageError where another run does."""
+        with reporting(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            lock = (self.folder / _LOCK).open("wb")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"{self.folder}: another run is writing {self.out.name}; let it end, or choose "
+                    "another --out"
+                ) from error
+            yield
+        finally:
+            lock.close()
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest that an interrupted run left, None where there is none."""
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            return Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UsageError(
+                f"{path}: not a manifest of this version; finish with the version that wrote it, "
+                "or remove the folder and start anew"
+            ) from error
+
+    def begin(self, manifest: Manifest) -> None:
+        """Write the manifest: from here on the run can be resumed."""
+        with reporting(self.folder):
+            write_durably(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    def done(self) -> set[int]:
+        """Return which shards have their part; what a crash left half-written is removed."""
+        found = set()
+        with reporting(self.folder):
+            for entry in os.scandir(self.folder):
+                if entry.name.startswith(_TEMPORARY):
+                    Path(entry.path).unlink(missing_ok=True)
+                elif entry.name.startswith("part-"):
+                    found.add(int(entry.name.removeprefix("part-")))
+        return found
+
+    def write(self, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
+        """Store what shard ``index`` came to: its lines, and ``facts`` about them (small)."""
+        with reporting(self.folder):
+            write_part(self.folder, index, body, facts)
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return the facts that were stored with a part."""
+        path = self.folder / _PART.format(index)
+        with reporting(path):
+            facts: dict[str, Any] = _footer(path)[0]["facts"]
+            return facts
+
+    def remove(self, index: int) -> None:
+        """Forget a shard: it will be done again."""
+        with reporting(self.folder):
+            (self.folder / _PART.format(index)).unlink(missing_ok=True)
+
+    def merge(self, shards: int) -> None:
+        """Make the output of all the parts, in order, every checksum verified on the way."""
+        temporary = self.folder / f"{_TEMPORARY}merged"
+        with reporting(self.out):
+            with temporary.open("wb") as output:
+                for index in range(shards):
+                    self._copy(index, output)
+                output.flush()
+                os.fsync(output.fileno())
+            _umask_mode(temporary)
+            os.replace(temporary, self.out)
+            sync_folder(self.out.parent)
+
+    def clear(self) -> None:
+        """Remove the state of a run that is finished."""
+        # the manifest last: a folder with one can be resumed
+        for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == MANIFEST):
+            entry.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _copy(self, index: int, output: BinaryIO) -> None:
+        path = self.folder / _PART.format(index)
+        footer, size = _footer(path)
+        digest = hashlib.sha256()
+        with path.open("rb") as part:
+            left = size
+            while left and (block := part.read(min(left, _COPY_BYTES))):
+                digest.update(block)
+                output.write(block)
+                left -= len(block)
+        if digest.hexdigest() != footer["sha256"] or footer["shard"] != index:
+            path.unlink()
+            raise OutputError(
+                f"{path}: damaged on disk, and removed; the same command with --resume does its "
+                "lines again"
+            )
+
+
+def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
+    """Write a part so that it is there whole or not at all, whatever happens meanwhile."""
+    footer = {
+        "shard": index,
+        "lines": body.count(b"\n"),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "facts": dict(facts),
+    }
+    encoded = msgspec.json.encode(footer) + b"\n"
+    assert len(encoded) <= _FOOTER_BYTES, "facts are small"
+    write_durably(folder / _PART.format(index), body, encoded)
+
+
+def write_durably(path: Path, *blocks: bytes) -> None:
+    """Write a file under another name, flush it to disk, rename it, and flush its folder."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk: a rename is durable only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Turn what the operating system says into an OutputError that names the file, and what is
+    left where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        free = ""
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            left = shutil.disk_usage(path if path.exists() else path.parent).free
+            free = f" ({left:,} bytes are free there)"
+        raise OutputError(
+            f"{name}: cannot be written: {error.strerror}{free}; what is done is kept, and the "
+            "same command with --resume goes on"
+        ) from error
+
+
+def _footer(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a part's footer, and how many bytes stand before it."""
+    with path.open("rb") as part:
+        end = part.seek(0, os.SEEK_END)
+        part.seek(max(0, end - _FOOTER_BYTES))
+        tail = part.read()
+    line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        footer: dict[str, Any] = msgspec.json.decode(line)
+        if not {"shard", "lines", "sha256", "facts"} <= footer.keys():
+            raise msgspec.DecodeError("no footer")
+    except (msgspec.DecodeError, AttributeError) as error:
+        path.unlink()
+        raise OutputError(
+            f"{path}: damaged on disk, and removed; the same command with --resume does its lines "
+            "again"
+        ) from error
+    return footer, end - len(line) - 1
+
+
+def _umask_mode(path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def _names(manifest: Manifest) -> str:
+    names = [file.name for file in manifest.inputs]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _content(file: InputFile) -> str:
+    size = f"{file.size:,} bytes, " if file.size >= 0 else ""
+    return f"{size}SHA-256 {file.sha256[:12]}"
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
