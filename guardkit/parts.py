@@ -126,11 +126,6 @@ class Parts:
                     found.add(int(entry.name.removeprefix("part-")))
         return found
 
-    def write(self, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
-        """Store what shard ``index`` came to: its lines, and ``facts`` about them (small)."""
-        with reporting(self.folder):
-            write_part(self.folder, index, body, facts)
-
     def facts(self, index: int) -> dict[str, Any]:
         """Return the facts that were stored with a part."""
         path = self.folder / _PART.format(index)
