@@ -26,7 +26,7 @@ from guardkit.novelty import bound_problem
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy import FLAG_FORMS, KIND_TAG, KINDS, Policy, compile_pattern, kind_of
 from guardkit.types import Action
-from guardkit.yamlfile import REFUSED, Document, Place, dotted, read_yaml
+from guardkit.yamlfile import MAX_BYTES, REFUSED, Document, Place, dotted, read_yaml
 
 #: Where a member's model is: f(plugin, model) -> folder. Raises GuardkitError.
 FindModel = Callable[[str, str], Path]
@@ -47,7 +47,8 @@ def read_policy(
     certificate that fits.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:  # one byte too many tells; a file of any size costs no more
+            content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name no file can have
         reason = getattr(error, "strerror", None) or str(error)
         raise PolicyError(str(path), [Problem(0, "", f"cannot be read: {reason}")]) from error

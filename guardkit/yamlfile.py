@@ -70,8 +70,7 @@ class Document:
 def read_yaml(content: bytes) -> Document:
     """Read one document; mistakes are returned in it, never raised."""
     if len(content) > MAX_BYTES:
-        size = f"{len(content):,} bytes; at most {MAX_BYTES:,} are read"
-        return _unreadable(1, f"the file has {size}")
+        return _unreadable(1, f"the file has more than {MAX_BYTES:,} bytes, the most that is read")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

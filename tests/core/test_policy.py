@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -641,6 +643,39 @@ def test_a_damaged_record_of_novelty_is_reported_on_its_line(
     )
     with pytest.raises(PolicyError, match=r":26: .*novelty\.json: not a record of novelty"):
         check(desk, text)
+
+
+HOSTILE = {
+    "50 MB": b"a" * (50 << 20),
+    "aliases that multiply": b"a: &a [x, x]\n" + b"".join(
+        b"%c: &%c [*%c, *%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 121)
+    ),
+    "code in a tag": b"version: !!python/object/apply:os.system [true]\n",
+    "depth": b"[" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*BROKEN, *HOSTILE])
+def test_a_broken_file_is_refused_in_under_100_ms_and_50_mb(
+    desk: tuple[Path, Plugins, FakeFamily], name: str
+) -> None:
+    folder, plugins, _ = desk
+    path = folder / "policy.yaml"
+    path.write_bytes(HOSTILE.get(name) or GOOD.replace(*BROKEN[name][:2], 1).encode())
+    seconds = []
+    for _ in range(3):  # the machine may be busy: the best of three
+        started = time.process_time()
+        with pytest.raises(PolicyError):
+            check_policy(path, plugins)
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.1
+    tracemalloc.start()
+    try:
+        with pytest.raises(PolicyError):
+            check_policy(path, plugins)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_mistake_in_a_file_is_reported_at_once(
