@@ -238,6 +238,8 @@ def classify(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_PIPE) from None
     print(console.summary_line(summary, out), file=sys.stderr)
+    if (times := console.times_line(summary)) is not None:
+        print(times, file=sys.stderr)
     for name, reason in set_aside.items():
         print(f"set aside, its lines are errors: {name}: {reason}", file=sys.stderr)
     if set_aside:

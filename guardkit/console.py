@@ -33,6 +33,7 @@ from guardkit.types import SEVERITY, Evidence, Progress
 from guardkit.verdicts import unproven
 
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
+LONG_RUN_S = 10.0  # from here on it is worth a line where the time went
 STRONGEST_TOKENS = 12
 LOG_WIDTH = 120  # a file or a pipe has no width of its own
 
@@ -156,6 +157,15 @@ def note_unproven(router: PolicyRouter) -> None:
     """Say on standard error which of a policy's cascades have not been shown to pay."""
     for line in unproven(router.policy, router.folders):
         print(f"note: {line}", file=sys.stderr)
+
+
+def times_line(summary: Summary) -> str | None:
+    """Return where the time of a long run went, all workers together; None for a short one."""
+    total = sum(summary.times.values())
+    if total < LONG_RUN_S:
+        return None
+    shares = (f"{name} {seconds / total:.0%}" for name, seconds in summary.times.items())
+    return f"of {total:,.0f} s of work: {', '.join(shares)}"
 
 
 def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> None:

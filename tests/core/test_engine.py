@@ -243,3 +243,13 @@ def test_the_command_resumes_and_refuses_without_an_output_file(
     assert "--out" in capsys.readouterr().err
     assert main([*args, "--out", "out.jsonl", "--resume"]) == 3  # it has lines it cannot judge
     assert "50 lines" in capsys.readouterr().err
+
+
+def test_a_long_run_says_where_its_time_went() -> None:
+    from guardkit.console import times_line
+
+    summary = classify_into(Path("out.jsonl"), write_input(20), JOB).summary
+    assert set(summary.times) == {"read", "judge", "write"}
+    assert times_line(summary) is None
+    summary.times = {"read": 1.0, "judge": 18.0, "write": 1.0}
+    assert times_line(summary) == "of 20 s of work: read 5%, judge 90%, write 5%"
