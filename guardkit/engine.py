@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from guardkit import __version__, artefact
 from guardkit.batch import Judge, Summary, judged, model_judge, policy_judge, unjudged
 from guardkit.errors import GuardkitError, UsageError
@@ -336,7 +338,9 @@ def _threads() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
 def _fingerprint(shard: Shard) -> str:
     digest = hashlib.sha256()
     for row in shard.rows or ():
-        digest.update(f"{row.line}\0{len(row.texts)}\0{row.error}\0".encode())
+        # what the row's output depends on; an id or a kept field may be JSON as it was written
+        rest = [row.id, row.kept, row.error, len(row.texts)]
+        digest.update(msgspec.json.encode(rest) + b"\0")
         for text in row.texts:
             data = text.encode("utf-8", "surrogatepass")
             digest.update(f"{len(data)}\0".encode() + data)

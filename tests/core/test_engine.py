@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,3 +255,23 @@ def test_a_long_run_says_where_its_time_went() -> None:
     assert times_line(summary) is None
     summary.times = {"read": 1.0, "judge": 18.0, "write": 1.0}
     assert times_line(summary) == "of 20 s of work: read 5%, judge 90%, write 5%"
+
+
+def test_standard_input_is_resumed_where_it_is_fed_the_same_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Path(write_input(50)).read_bytes()
+    whole = undisturbed("in.jsonl")
+
+    def feed(content: bytes) -> str:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        return "-"
+
+    interrupted(feed(data), monkeypatch, shards_done=3)
+    with pytest.raises(UsageError, match="not what it was"):
+        classify_into(Path("out.jsonl"), feed(data.replace(b"row 0", b"row O")), JOB, resume=True)
+    with pytest.raises(UsageError, match="not what it was"):
+        classify_into(Path("out.jsonl"), feed(data.replace(b"cake", b"pie")), JOB, resume=True)
+    outcome = classify_into(Path("out.jsonl"), feed(data), JOB, resume=True)
+    assert outcome.resumed == 21
+    assert Path("out.jsonl").read_bytes() == whole
