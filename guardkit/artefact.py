@@ -153,13 +153,13 @@ def publish(folder: Path, out: Path) -> None:
     for path in [*folder.iterdir(), folder]:
         # safetensors writes for its owner alone; a model is read by whoever reads the folder
         path.chmod(path.stat().st_mode | (folder.stat().st_mode & 0o044))
-        _fsync(path)
+        fsync(path)
     old = out.with_name(f".{out.name}.old")
     if out.exists():  # sealed models are replaced whole, never mixed
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     folder.rename(out)
-    _fsync(out.parent)
+    fsync(out.parent)
     shutil.rmtree(old, ignore_errors=True)  # also what a crash between the renames left
 
 
@@ -184,7 +184,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to disk: a rename is durable only then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -130,7 +130,15 @@ def decision_record(decision: Decision) -> Record:
     record: Record = {
         "id": decision.id,
         "action": decision.action,
-        "categories": {name: _category(asdict(c)) for name, c in decision.categories.items()},
+        "categories": {
+            name: {
+                "action": c.action,
+                "score": _rounded(c.score),
+                "threshold": _rounded(c.threshold),
+                "decided_by": c.decided_by,
+            }
+            for name, c in decision.categories.items()
+        },
         "error": decision.error,
         "truncated": decision.truncated,
         "route": [

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from guardkit import artefact
 from guardkit.errors import OutputError, UsageError
 
 MANIFEST = "manifest.json"
@@ -149,7 +150,7 @@ class Parts:
                 os.fsync(output.fileno())
             _umask_mode(temporary)
             os.replace(temporary, self.out)
-            sync_folder(self.out.parent)
+            artefact.fsync(self.out.parent)
 
     def clear(self) -> None:
         """Remove the state of a run that is finished."""
@@ -199,19 +200,10 @@ def write_durably(path: Path, *blocks: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        artefact.fsync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk: a rename is durable only then."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -75,10 +75,6 @@ class Input:
         #: Shards in all, known once ``shards`` has ended.
         self.count = 0
 
-    @property
-    def several(self) -> bool:
-        return len(self.paths) > 1
-
     def scan(self, progress: Progress | None = None) -> list[InputFile]:
         """Read every file once: its hash, and for files of lines where its shards begin."""
         sizes = [0 if p == STDIN else Path(p).stat().st_size for p in self.paths]
