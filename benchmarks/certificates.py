@@ -212,7 +212,7 @@ class Family:
     presets: Mapping[str, Mapping[str, Any]] = {}
 
     def train(self, *_: Any, **__: Any) -> Path:
-        raise NotImplementedError
+        raise NotImplementedError("simulated scores: nothing to train")
 
     def load(self, path: Path, *, device: str, backend: str) -> Reading:
         return Reading(path.name)
