@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.errors import ArtefactError, ConfigError
+from guardkit.readings import Reading
 from guardkit.types import Pooling, Task
 
 CONFIG = "config.json"
@@ -46,6 +47,11 @@ class ArtefactConfig(BaseModel):
     labels: list[str] = Field(min_length=2, description="in the order of the logits")
     neutral: str | None = Field(default=None, description="the label that means: nothing found")
     window_pooling: Pooling = "mean"
+    also_read: list[Reading] = Field(
+        default=[],
+        description="readings of a text that are scored beside it; each label's largest lead "
+        "over the neutral one stands",
+    )
     network: dict[str, Any] = Field(description="what the family needs to rebuild the network")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained")
 
@@ -57,6 +63,8 @@ class ArtefactConfig(BaseModel):
             raise ValueError(f"neutral {self.neutral!r} is not among the labels {self.labels}")
         if self.window_pooling == "max" and self.neutral is None:
             raise ValueError("window_pooling 'max' needs a neutral label")
+        if self.also_read and self.window_pooling != "max":
+            raise ValueError("also_read needs window_pooling 'max': the worst reading stands")
         return self
 
     @property

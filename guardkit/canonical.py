@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
+from string import ascii_letters
 
 _TAGS = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
 #: A flag: the black flag, tags that name the region, and the tag that ends them.
@@ -20,8 +21,10 @@ _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")
 _SELECTOR = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 #: Letters and signs that are not shown, though Unicode does not call them format characters.
 _INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
-_BLANK = {0x2800: " "}  # an empty braille cell
+#: Characters beyond ASCII, with the one before them that their marks may belong to.
+_SPECIAL = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
 _SPACES_KEPT = "\t\n\r"
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"\w+")
 #: Rounds until nothing changes; what one round uncovers is itself hidden rarely, thrice never.
 _ROUNDS = 4
@@ -55,8 +58,8 @@ def _round(text: str) -> str:
     text = _FLAG.sub("\U0001f3f4", text).translate(_TAGS)
     text = _SELECTOR.sub(_carried, text)
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(char for char in text.translate(_BLANK) if not _hidden(char))
-    return _latin(_without_marks(text))
+    text = text.translate(_SHOWN)
+    return _latin(_SPECIAL.sub(_without_marks, text))
 
 
 @cache
@@ -77,17 +80,24 @@ def _carried(run: re.Match[str]) -> str:
     return f" {carried} " if carried.isprintable() else ""
 
 
-def _hidden(char: str) -> bool:
-    if char in _INVISIBLE:
-        return True
-    return unicodedata.category(char) in ("Cf", "Cc") and char not in _SPACES_KEPT
+class _Shown(dict[int, "str | int | None"]):
+    """What becomes of a character: nothing if it is not shown. Filled as characters come."""
+
+    def __missing__(self, code: int) -> str | int | None:
+        char = chr(code)
+        hidden = char in _INVISIBLE or unicodedata.category(char) in ("Cf", "Cc")
+        self[code] = None if hidden and char not in _SPACES_KEPT else code
+        return self[code]
 
 
-def _without_marks(text: str) -> str:
+_SHOWN = _Shown({0x2800: " "})  # an empty braille cell
+
+
+def _without_marks(run: re.Match[str]) -> str:
     """Drop combining marks except where they belong to a letter of another alphabet, as vowel
     signs do."""
     kept, own = [], True
-    for char in unicodedata.normalize("NFD", text):
+    for char in unicodedata.normalize("NFD", run.group()):
         if not unicodedata.combining(char):
             own = not char.isalpha() or _is_latin(char)
         elif own:
@@ -97,8 +107,10 @@ def _without_marks(text: str) -> str:
 
 
 def _latin(text: str) -> str:
-    letters = [char for char in text if char.isalpha()]
-    mostly_latin = 2 * sum(map(_is_latin, letters)) > len(letters)
+    others = [char for char in _BEYOND_ASCII.findall(text) if char.isalpha()]
+    plain_letters = sum(map(text.count, ascii_letters))
+    latin = plain_letters + sum(map(_is_latin, others))
+    mostly_latin = 2 * latin > plain_letters + len(others)
     table = _look_alikes()
 
     def plain(match: re.Match[str]) -> str:

@@ -345,6 +345,7 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     table.add_row("labels", Text(", ".join(config.labels)))
     table.add_row("neutral label", Text(config.neutral or "none"))
     table.add_row("long texts", f"windows, {config.window_pooling} over them")
+    table.add_row("readings", ", ".join(["raw", *config.also_read]))
     table.add_row("size", _size(folder))
     table.add_row("hash", digest)
     _out().print(table)

@@ -21,6 +21,8 @@ from guardkit.calibrate import Calibration, read_calibration
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
 from guardkit.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
 from guardkit.plugins import Plugins, installed_plugins
+from guardkit.readings import readings
+from guardkit.text import pool_windows
 from guardkit.types import (
     BoolArray,
     Classifier,
@@ -114,6 +116,8 @@ class Model:
         """
         begun = time.perf_counter()
         scored = self._score(texts, novelty=novelty)
+        if self.config.also_read:
+            scored = self._with_readings(texts, scored)
         self.work.seconds += time.perf_counter() - begun
         self.work.texts += len(texts)
         self.work.tokens += int(scored.tokens_N.sum())
@@ -138,6 +142,35 @@ class Model:
         half = len(texts) // 2
         parts = (self._score(part, novelty=novelty) for part in (texts[:half], texts[half:]))
         return joined(list(parts))
+
+    def _with_readings(self, texts: Sequence[str], scored: Scored) -> Scored:
+        """Let the worst reading of each text stand: a disguise hides nothing from one of them.
+
+        Novelty and the number of tokens remain the raw text's; a text one of whose readings
+        cannot be scored has failed.
+        """
+        found = [readings(text, self.config.also_read) for text in texts]
+        whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
+        if not whose_R.size:
+            return scored
+        others = self._score([reading for own in found for reading in own], novelty=False)
+        self.work.tokens += int(others.tokens_N.sum())
+        read_N = np.unique(whose_R)
+        logits_NC = scored.logits_NC.copy()
+        logits_NC[read_N] = pool_windows(
+            np.concatenate([scored.logits_NC, others.logits_NC]),
+            np.concatenate([np.arange(len(texts)), whose_R]),
+            len(texts), "max", self.config.neutral_index,
+        )[read_N]  # fmt: skip
+        errors = {int(whose_R[i]): f"another reading of it: {why}"
+                  for i, why in others.errors.items()}  # fmt: skip
+        windows_N, truncated_N = scored.windows_N.copy(), scored.truncated_N.copy()
+        np.add.at(windows_N, whose_R, others.windows_N)
+        np.logical_or.at(truncated_N, whose_R, others.truncated_N)
+        return replace(
+            scored, logits_NC=logits_NC, windows_N=windows_N, truncated_N=truncated_N,
+            errors={**errors, **scored.errors},
+        )  # fmt: skip
 
     def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
         """Return the novelty p-values p_N of texts scored with ``novelty``, NaN where unknown.

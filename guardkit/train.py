@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from guardkit import artefact
+from guardkit import artefact, readings
 from guardkit.calibration_fit import choose_calibration, refuse_one_group
 from guardkit.card import model_card
 from guardkit.data import group_names, load_examples, normalised, split_by_group
@@ -144,6 +144,10 @@ def finish_model(
 
     Without ``calibration`` the model gives no probabilities, so nothing is measured either.
     """
+    config = artefact.read_config(folder)
+    if config.window_pooling == "max":  # what a part of a text decides, another reading may
+        config = config.model_copy(update={"also_read": list(readings.ALL)})
+        artefact.write_json(folder / artefact.CONFIG, config)
     model = load_model(folder, device=device, allow_unverified=True)
     metrics: dict[str, Any] = {"data": data}
     if calibration is not None:

@@ -76,12 +76,13 @@ def write_model(
     bias: Sequence[float] | None = None,
     calibrated: bool = True,
     novelty: Sequence[float] = (),
+    **settings: Any,
 ) -> Path:
     """Write a sealed artefact; by default its calibration changes nothing. ``novelty`` is that of
-    calibration texts, all of one token."""
+    calibration texts, all of one token; ``settings`` are more of config.json."""
     folder.mkdir(parents=True)
     n = len(labels)
-    config = ArtefactConfig(family=family, task=task, labels=list(labels), network={})
+    config = ArtefactConfig(family=family, task=task, labels=list(labels), network={}, **settings)
     write_json(folder / CONFIG, config)
     if calibrated:
         calibration = Calibration(

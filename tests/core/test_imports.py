@@ -22,7 +22,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("text", "canonical", "artefact", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("text", "canonical", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("readings",),
+    ("artefact",),
     ("guarantee", "reliability", "plots", "provenance"),
     ("hookspecs",),
     ("plugins",),
