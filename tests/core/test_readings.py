@@ -25,6 +25,11 @@ ENCODED = {
     "hexadecimal, spaced": ATTACK.encode().hex(" "),
     "hexadecimal, escaped": "".join(f"\\x{b:02x}" for b in ATTACK.encode()),
     "rot13": codecs.encode(ATTACK, "rot13"),
+    "backwards": ATTACK[::-1],
+    "percent signs": "".join(f"%{b:02X}" for b in ATTACK.encode()),
+    "percent signs for spaces": ATTACK.replace(" ", "%20"),
+    "entities": "".join(f"&#{ord(char)};" for char in ATTACK),
+    "emoji between letters": "  ".join("\U0001f600".join(word) for word in ATTACK.split()),
     "letters set apart": "  ".join(" ".join(word) for word in ATTACK.split()),
     "letters set apart by dots": "  ".join(".".join(word) for word in ATTACK.split()),
 }
@@ -58,6 +63,8 @@ def test_a_disguise_within_a_disguise_is_taken_off() -> None:
         "550e8400-e29b-41d4-a716-446655440000",
         "Call 0123456789 or 555 1234 at 10:30, room 4B, for the T5 model.",
         "x = a[0x1f] ^ 0b1011; // 3l33t",
+        "50% of 20% is 10%, and &amp; is an ampersand",
+        "A - B - C, 1, 2, 3, 4, 5, 6: go!",
         "A B C D are the vitamins you need most.",
         "",
     ],
@@ -77,7 +84,10 @@ def test_no_text_is_too_strange(text: str) -> None:
     assert all(isinstance(reading, str) and reading != text for reading in readings(text))
 
 
-@pytest.mark.parametrize("piece", ["QUJD", "41 ", "a ", "a.", "1337 ", "\\x41", "gur ", "A" * 999])
+@pytest.mark.parametrize(
+    "piece",
+    ["QUJD", "41 ", "a ", "a.", "1337 ", "\\x41", "gur ", "A" * 999, "%20", "a%20", "&#65;"],
+)
 def test_the_time_is_linear_in_the_length(piece: str) -> None:
     def seconds(n: int) -> float:
         text = piece * (n // len(piece))
