@@ -24,8 +24,13 @@ _INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0
 #: Characters beyond ASCII, with the one before them that their marks may belong to.
 _SPECIAL = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
 _SPACES_KEPT = "\t\n\r"
+_MARK = re.compile("[\u0300-\u036f]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"\w+")
+#: Cyrillic letters that look like a small Latin capital: used for the letter, and not in the list.
+_SMALL_CAPITALS = {
+    ord(c): latin for c, latin in zip("\u043a\u0442\u043c\u0432\u043d", "ktmbh", strict=True)
+}
 #: Rounds until nothing changes; what one round uncovers is itself hidden rarely, thrice never.
 _ROUNDS = 4
 
@@ -77,7 +82,12 @@ def _carried(run: re.Match[str]) -> str:
         carried = data.decode("utf-8")
     except UnicodeDecodeError:
         return ""
-    return f" {carried} " if carried.isprintable() else ""
+    return "" if any(is_control(char) for char in carried) else f" {carried} "
+
+
+def is_control(char: str) -> bool:
+    """Return whether ``char`` stands in no text: controls, unassigned and private characters."""
+    return unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs") and char not in _SPACES_KEPT
 
 
 class _Shown(dict[int, "str | int | None"]):
@@ -95,7 +105,7 @@ _SHOWN = _Shown({0x2800: " "})  # an empty braille cell
 
 def _without_marks(run: re.Match[str]) -> str:
     """Drop combining marks except where they belong to a letter of another alphabet, as vowel
-    signs do."""
+    signs do, and as the marks that any letter may bear do where both are one character."""
     kept, own = [], True
     for char in unicodedata.normalize("NFD", run.group()):
         if not unicodedata.combining(char):
@@ -103,7 +113,7 @@ def _without_marks(run: re.Match[str]) -> str:
         elif own:
             continue
         kept.append(char)
-    return unicodedata.normalize("NFC", "".join(kept))
+    return _MARK.sub("", unicodedata.normalize("NFC", "".join(kept)))
 
 
 def _latin(text: str) -> str:
@@ -138,9 +148,14 @@ def _look_alikes() -> Mapping[int, str]:
     def letters(others: Sequence[Mapping[str, str]]) -> list[str]:
         return [o["c"] for o in others if re.fullmatch("[A-Za-z]", o["c"])]
 
-    # of some characters the list has several letters, or a digit
-    return {
-        ord(char): plain[0]
+    def best(char: str, plain: Sequence[str]) -> str:
+        """Of several, a capital for a capital; the list has l for all that is a vertical bar."""
+        capital = char.isupper()
+        letter = min(plain, key=lambda letter: letter.isupper() != capital)
+        return "I" if capital and letter == "l" else letter
+
+    return _SMALL_CAPITALS | {
+        ord(char): best(char, plain)
         for char, others in confusables_data.items()
         if len(char) == 1 and char.isalpha() and not char.isascii() and (plain := letters(others))
     }

@@ -12,12 +12,13 @@ import base64
 import binascii
 import codecs
 import html
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 from urllib.parse import unquote
 
-from guardkit.canonical import canonical
+from guardkit.canonical import canonical, is_control
 
 Reading = Literal["canonical", "decoded"]
 ALL: tuple[Reading, ...] = ("canonical", "decoded")
@@ -26,20 +27,31 @@ ALL: tuple[Reading, ...] = ("canonical", "decoded")
 _LEAST_BYTES = 8
 _BASE64 = re.compile(r"(?<![\w+/=-])(?:[\w+/-]{40,}\r?\n)*[\w+/-]{11,}={0,2}(?![\w+/-])", re.ASCII)
 _HEX = re.compile(r"(?<!\w)(?:(?:\\x|0x)?[0-9A-Fa-f]{2}[\s:,-]?){8,}(?!\w)")
-_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){3,}|\w*%20[\w%.,;:!?'-]*", re.ASCII)
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_LEAST_PERCENT = 3
 _ENTITIES = re.compile(r"(?:&#(?:[0-9]{1,7}|x[0-9A-Fa-f]{1,6});){3,}")
 _HEX_NOISE = re.compile(r"\\x|0x|[\s:,-]")
-#: Single letters set apart by one and the same sign; a wider gap ends a word.
-_APART = re.compile(r"(?<!\w)\w([^\w\r\n])\w(?:\1\w)*(?!\w)(?:\s{2,}\w(?:\1\w)*(?!\w))*")
+#: Single characters set apart by one and the same sign; a wider gap ends a word.
+_APART = re.compile(r"(?<!\S)\S([^\w\r\n])\S(?:\1\S)*(?!\S)(?:\s{2,}\S(?:\1\S)*(?!\S))*")
 _LEAST_APART = 6
 _LEET_MARK = re.compile(r"[A-Za-z][013457@$!|]|[013457@$!|][A-Za-z]")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
+_AROUND = "!|.,;:?\"'()[]"
+_LEET_SIGNS = frozenset("013457@$!|")
 #: English words so frequent that hardly a sentence has none.
 _FREQUENT = frozenset(
     ("the", "of", "and", "to", "in", "is", "you", "that", "it", "for", "on", "are", "with", "as",
      "this", "be", "at", "your", "all", "from", "have", "not", "or", "by", "an", "me", "my", "what",
      "how", "can", "do", "if", "will", "so", "we", "out")
 )  # fmt: skip
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+#: Letters in a thousand of English text.
+_PER_MILLE = (
+    82, 15, 28, 43, 127, 22, 20, 61, 70, 1.5, 7.7, 40, 24, 67, 75, 19, 1, 60, 63, 91, 28, 9.8, 24,
+    1.5, 20, 0.7,
+)  # fmt: skip
+_LOG_P = [math.log(n / 1000) for n in _PER_MILLE]
+_LEAST_GAIN, _LEAST_GAIN_A_LETTER = 8.0, 0.4  # nats; rot13 of English loses about 1 a letter
 #: Decoding again what was decoded: base64 within base64, rot13 of leetspeak.
 _ROUNDS = 3
 
@@ -93,10 +105,8 @@ def _readable(span: str, decode: Callable[[str], bytes]) -> str:
         found = data.decode("utf-8")
     except (binascii.Error, ValueError):  # UnicodeDecodeError is one
         return span
-    shown = sum(char.isprintable() or char in "\n\r\t" for char in found)
-    if len(data) < _LEAST_BYTES or shown < len(found) or not any(map(str.isalpha, found)):
-        return span
-    return found
+    text = any(map(str.isalpha, found)) and not any(map(is_control, found))
+    return found if text and len(data) >= _LEAST_BYTES else span
 
 
 def _from_base64(span: str) -> bytes:
@@ -120,39 +130,53 @@ def _joined(text: str) -> str:
 
 
 def _percent(text: str) -> str:
-    return _PERCENT.sub(lambda match: unquote(match.group()), text) if "%" in text else text
+    if len(_PERCENT.findall(text)) < _LEAST_PERCENT:
+        return text
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
 
 
 def _entities(text: str) -> str:
     return _ENTITIES.sub(lambda match: html.unescape(match.group()), text)
 
 
-def _turned(text: str) -> str:
-    now = _english(text)
-    if 8 * now > text.count(" "):  # English as it is
+def _rot13(text: str) -> str:
+    """Decide by the letters: those of rot13 are as unlike English's as can be."""
+    lower = text.lower()
+    counts = [lower.count(letter) for letter in _LETTERS]
+    turned = counts[13:] + counts[:13]
+    gain = sum((new - old) * p for new, old, p in zip(turned, counts, _LOG_P, strict=True))
+    if gain < max(_LEAST_GAIN, _LEAST_GAIN_A_LETTER * sum(counts)):
         return text
-    for turned in (codecs.decode(text, "rot13"), text[::-1]):
-        if _english(turned) > 2 * now + 1:
-            return str(turned)
-    return text
+    return codecs.decode(text, "rot13")
+
+
+def _forwards(text: str) -> str:
+    now, words = _english(text), text.count(" ") + 1
+    if 8 * now > words:  # English as it is
+        return text
+    turned = text[::-1]
+    return turned if _english(turned) > 2 * now + (words > 8) else text
 
 
 def _leet(text: str) -> str:
     def plain(match: re.Match[str]) -> str:
         word: str = match.group()
-        if not _LEET_MARK.search(word):
-            return word
-        inner = word.strip("!|.,;:?")  # an exclamation mark after a word is one
-        return word.replace(inner, inner.translate(_LEET), 1)
+        inner = word.strip(_AROUND)  # an exclamation mark after a word is one
+        if _LEET_MARK.search(inner) or (inner and len(inner) < 3 and _LEET_SIGNS.issuperset(inner)):
+            return word.replace(inner, inner.translate(_LEET), 1)
+        return word
 
     if not _LEET_MARK.search(text):
         return text
     read = re.sub(r"\S+", plain, text)
-    return read if read != text and _english(read) > _english(text) else text
+    return read if _english(read) > _english(text) else text
 
 
 def _english(text: str) -> int:
     return sum(word in _FREQUENT for word in text.lower().split())
 
 
-_UNDO = (_entities, _percent, _hex, _base64, _joined, _leet, _turned)
+_UNDO = (_entities, _percent, _hex, _base64, _joined, _leet, _rot13, _forwards)
