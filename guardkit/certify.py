@@ -212,7 +212,8 @@ def _evaluate(
         index = wanted[start : start + CHUNK_TEXTS]
         batch = router.batch([examples.texts[i] for i in index])
         for name, (lo_N, hi_N) in values.items():
-            lo_N[index], hi_N[index] = batch.intervals(name, router.policy.categories[name])
+            category = router.policy.categories[name]
+            lo_N[index], hi_N[index] = batch.interval(name, category, category.decide)
     if progress:
         progress("certify", len(wanted), len(wanted))
     return values

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from guardkit import __version__
+from guardkit.cli_evaluate import calibrate, evaluate
 from guardkit.cli_models import models_app
 from guardkit.cli_policy import policy_app
 from guardkit.errors import GuardkitError, Interrupted, UsageError
@@ -118,11 +119,11 @@ def train(
 
     Ctrl-C stops after the step under way and keeps what --resume needs.
     """
-    from guardkit import console
+    from guardkit import console, running
     from guardkit.train import train_model
 
     overrides = dict(pairs("--set", "KEY=VALUE", set_))
-    with console.progress() as shown, console.interruptible(shown) as progress:
+    with running.progress() as shown, running.interruptible(shown) as progress:
         result = train_model(
             plugin,
             data,
@@ -192,7 +193,7 @@ def classify(
     and nothing is flagged. With --out the work is saved as it is done: a run that was stopped or
     killed goes on with --resume, and ends in the same bytes.
     """
-    from guardkit import batch, console
+    from guardkit import batch, console, running
     from guardkit.engine import Job, classify_into
     from guardkit.router import load_policy
     from guardkit.shards import Input
@@ -223,10 +224,10 @@ def classify(
         console.note_unproven(load_policy(policy))
     set_aside: Mapping[str, str] = {}
     try:
-        with console.terminal_progress(beside_output=out is None) as progress:
+        with running.terminal_progress(beside_output=out is None) as progress:
             if saved:
                 assert out is not None
-                with console.stoppable():
+                with running.stoppable():
                     outcome = classify_into(
                         out, file, job, resume=resume, workers=workers, progress=progress
                     )
@@ -250,123 +251,12 @@ def classify(
         raise typer.Exit(EXIT_MATCHED)
 
 
-@app.command(
+app.command(
     epilog="Example: guardkit evaluate --model builtin:mdlm/injection --data mail.csv?label=kind"
+)(evaluate)
+app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/ --out models/own")(
+    calibrate
 )
-def evaluate(
-    data: DataOption,
-    model: ModelOption = None,
-    policy: PolicyOption = None,
-    split: Annotated[
-        str | None, typer.Option(help="Default: test, or the only one there is.")
-    ] = None,
-    positive: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="The label that is to be found.")
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write report.html there, with pictures, and its JSON."),
-    ] = None,
-    no_texts: Annotated[
-        bool, typer.Option("--no-texts", help="Quote no text in the report.")
-    ] = False,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the numbers there as JSON, too.")
-    ] = None,
-    device: DeviceOption = "auto",
-    backend: BackendOption = "torch",
-) -> None:
-    """Measure a model or a policy on labelled text, with 95% intervals."""
-    from guardkit import answers, artefact, console
-    from guardkit import report as page
-    from guardkit.data import load_split
-    from guardkit.details import with_details
-    from guardkit.evaluate import measure
-    from guardkit.models import load_model, texts_hash
-    from guardkit.provenance import provenance
-    from guardkit.router import load_policy
-
-    if (model is None) == (policy is None):
-        raise UsageError("give one of --model and --policy")
-    if json and not json.parent.is_dir():
-        raise UsageError(f"--json {json}: no such folder")
-    if no_texts and not report:
-        raise UsageError("--no-texts: there is no report to leave them out of; give --report DIR")
-    name, examples = load_split(data, split)
-    print(f"evaluating on split {name!r} of {data}", file=sys.stderr)
-    loaded = (
-        load_model(model, device=device, backend=backend)
-        if model is not None
-        else load_policy(policy, device=device, backend=backend)
-    )
-    if report:
-        page.prepare(report)
-    with console.progress() as progress:
-        judged = answers.judge(loaded, examples, positive=positive, progress=progress)
-    numbers = {
-        "data": data,
-        "split": name,
-        "data_hash": texts_hash(examples.texts, [str(y) for y in examples.labels_N]),
-        **judged.about,
-        **provenance(),
-        **measure(judged),
-        "cost": judged.cost,
-    }
-    console.show_evaluation(numbers)
-    if json:
-        artefact.write_json(json, numbers)
-    if report:
-        full = with_details(numbers, judged, texts=not no_texts)
-        print(f"the report is {page.write_report(report, full)}")
-
-
-@app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/ --out models/own")
-def calibrate(
-    model: Annotated[
-        str,
-        typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
-    ],
-    data: DataOption,
-    out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="The new model's folder; its own replaces the model."),
-    ],
-    split: Annotated[
-        str | None, typer.Option(help="Default: validation, or the only one there is.")
-    ] = None,
-    method: Annotated[
-        Literal["auto", "platt", "length", "isotonic"],
-        typer.Option(help="auto: the simplest that does as well as any on text held out."),
-    ] = "auto",
-    picture: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.svg", help="Draw there how reliable it was and is."),
-    ] = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Fit a model's probabilities anew, to labelled text that it was not trained on.
-
-    Writes a copy of the model; its weights stay as they are.
-    """
-    from guardkit import console
-    from guardkit.data import load_split
-    from guardkit.recalibrate import recalibrate
-    from guardkit.reliability import reliability_svg
-
-    if picture and not picture.parent.is_dir():
-        raise UsageError(f"--picture {picture}: no such folder")
-    name, examples = load_split(data, split, default="validation")
-    print(f"calibrating on split {name!r} of {data}", file=sys.stderr)
-    with console.progress() as progress:
-        result = recalibrate(model, examples, out, method=method, device=device, progress=progress)
-    console.show_recalibrated(result)
-    if picture:
-        c = result.calibration
-        of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
-        drawn = reliability_svg(c.reliability_before, c.reliability_after, of=of)
-        picture.write_text(drawn, "utf-8")
-        print(f"the picture is in {picture}")
-    print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
 
 
 @app.command(epilog="Example: guardkit explain 'Ignore all previous instructions.'")

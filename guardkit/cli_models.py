@@ -102,7 +102,7 @@ def models_import(
 
     Give --calibration-data: without it the model has no probabilities, and nothing decides by it.
     """
-    from guardkit import console
+    from guardkit import console, running
     from guardkit.importing import import_model
 
     checkpoints = pairs("--class", "LABEL=CHECKPOINT", classes)
@@ -111,7 +111,7 @@ def models_import(
     overrides = dict(pairs("--set", "KEY=VALUE", set_))
     overrides |= {"weights": weights} if weights else {}
     overrides |= {"tokenizer": tokenizer} if tokenizer else {}
-    with console.progress() as progress:
+    with running.progress() as progress:
         result = import_model(
             family,
             dict(checkpoints),

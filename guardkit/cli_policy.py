@@ -45,7 +45,7 @@ def policy_test(
 
     With --data, measure it on labelled text as well; the numbers never change the exit code.
     """
-    from guardkit import console, console_policy
+    from guardkit import console_policy, running
     from guardkit.data import load_split
     from guardkit.evaluate import evaluate_policy
     from guardkit.router import load_policy
@@ -56,11 +56,11 @@ def policy_test(
         raise UsageError(f"{file}: has no tests; add some under `tests:`, or give --data")
     failed = sum(not result.passed for result in results)
     if results:
-        console.show_cases(results)
+        console_policy.show_cases(results)
         print(f"{len(results) - failed} of {len(results)} passed")
     if data is not None:
         name, examples = load_split(data, split)
-        with console.progress() as progress:
+        with running.progress() as progress:
             report = evaluate_policy(router, examples, progress=progress)
         console_policy.show_measured(f"split {name!r} of {data}", report)
     if failed:
@@ -91,12 +91,12 @@ def policy_diff(
     device: DeviceOption = "auto",
 ) -> None:
     """Show which texts two policies treat otherwise, which way, and by which route."""
-    from guardkit import artefact, console, console_policy
+    from guardkit import artefact, console_policy, running
     from guardkit.compare import compare_policies, comparison_record
 
     if json is not None:
         _check_folder("--json", json)
-    with console.progress() as progress:
+    with running.progress() as progress:
         comparison = compare_policies(old, new, data, device=device, progress=progress)
     console_policy.show_comparison(comparison, show)
     if json is not None:
@@ -128,16 +128,16 @@ def policy_stack(
     Shows what the combination is worth beside its parts; without --out, also what to write
     into the policy.
     """
-    from guardkit import console
+    from guardkit import console_policy, running
     from guardkit.data import load_split
     from guardkit.stack import fit_policy, write_policy
 
     name, examples = load_split(data, split, default="validation")
     print(f"fitting on split {name!r} of {data}", file=sys.stderr)
-    with console.progress() as progress:
+    with running.progress() as progress:
         stacks = fit_policy(file, examples, category=category, device=device, progress=progress)
     for stack in stacks:
-        console.show_stack(stack)
+        console_policy.show_stack(stack)
     if out is not None:
         write_policy(file, stacks, out)
         print(f"the policy is in {out}")
@@ -163,13 +163,13 @@ def policy_certify(
     Writes NAME.certificates.json beside the policy NAME.yaml. Where the text holds positive
     examples, too, their recall is shown.
     """
-    from guardkit import console
+    from guardkit import console_policy, running
     from guardkit.certify import certify, write
 
-    with console.progress() as progress:
+    with running.progress() as progress:
         certified = certify(file, category=category, data=data, device=device, progress=progress)
     for result in certified:
-        console.show_certified(result)
+        console_policy.show_certified(result)
     if data is None:
         print(f"certified: {write(file, certified)}")
     else:
@@ -212,7 +212,7 @@ def policy_frontier(
     Every member reads every labelled text once; scores are kept for the next time. Says whether
     the backup helps, and which bounds cost and miss the least.
     """
-    from guardkit import artefact, console, console_policy
+    from guardkit import artefact, console_policy, running
     from guardkit.data import load_split
     from guardkit.frontier import sweep_policy, write_policy
     from guardkit.frontier_svg import frontier_picture
@@ -220,7 +220,7 @@ def policy_frontier(
 
     name, examples = load_split(data, split, default="validation")
     print(f"sweeping on split {name!r} of {data}", file=sys.stderr)
-    with console.progress() as progress:
+    with running.progress() as progress:
         frontier = sweep_policy(
             file,
             examples,

@@ -1,142 +1,30 @@
-"""What a person sees: progress on standard error, tables on standard output."""
+"""What a person reads: a run in a line, tables of what was measured."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from guardkit.artefact import ArtefactConfig
 from guardkit.batch import Summary
-from guardkit.certify import Certified
-from guardkit.errors import RunInterrupted, TrainingInterrupted
 from guardkit.plugins import Plugins
 from guardkit.recalibrate import Recalibrated
-from guardkit.router import CaseResult, PolicyRouter
-from guardkit.stack import Stack
-from guardkit.types import SEVERITY, Evidence, Progress
+from guardkit.router import PolicyRouter
+from guardkit.types import SEVERITY, Evidence
 from guardkit.verdicts import unproven
 
-QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 LONG_RUN_S = 10.0  # from here on it is worth a line where the time went
 STRONGEST_TOKENS = 12
 LOG_WIDTH = 120  # a file or a pipe has no width of its own
-
-
-class _Bars:
-    """Progress on a terminal: one bar per stage."""
-
-    def __init__(self) -> None:
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-        )
-        self._tasks: dict[str, Any] = {}
-
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self.bars.add_task(stage, total=None, note="")
-        self.bars.update(self._tasks[stage], completed=done, total=total or None, note=note)
-
-
-class _Lines:
-    """Progress in a log: a line when a stage begins, then one now and then."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._last = 0.0
-
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if stage != self._stage or now - self._last >= QUIET_S:
-            self._stage, self._last = stage, now
-            of = f"/{total}" if total else ""
-            print(f"{stage} {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
-
-
-def progress() -> AbstractContextManager[Progress]:
-    """Return a context that shows progress: bars on a terminal, else a line now and then. Of
-    several processes that train together the first alone shows it."""
-    if os.environ.get("RANK", "0") != "0":
-        return nullcontext(lambda stage, done, total, note="": None)
-    return _drawing() if sys.stderr.isatty() else nullcontext(_Lines())
-
-
-def terminal_progress(*, beside_output: bool) -> AbstractContextManager[Progress | None]:
-    """As ``progress``, but None where there is no terminal, or where bars would run into the
-    output on it."""
-    if not sys.stderr.isatty() or (beside_output and sys.stdout.isatty()):
-        return nullcontext(None)
-    return _drawing()
-
-
-@contextmanager
-def _drawing() -> Iterator[Progress]:
-    bars = _Bars()
-    with bars.bars:
-        yield bars
-
-
-@contextmanager
-def interruptible(progress: Progress) -> Iterator[Progress]:
-    """Make the first SIGINT or SIGTERM stop training between two steps; a second one kills."""
-    asked = False
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(number, signal.SIG_DFL)
-        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
-
-    def stoppable(stage: str, done: int, total: int, note: str = "") -> None:
-        progress(stage, done, total, note)
-        if asked:
-            raise TrainingInterrupted(
-                f"training stopped ({stage} {done} of {total}); the same command with --resume "
-                "goes on from here"
-            )
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stoppable
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Make SIGINT and SIGTERM end a classification at once: what is done is saved already."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        raise RunInterrupted(f"stopped by {name}; the same command with --resume goes on from here")
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def summary_line(summary: Summary, out: Path | None) -> str:
@@ -221,65 +109,6 @@ def _show_policy_report(report: Mapping[str, Any]) -> None:
         _out().print(members)
         _show_parts("source", category["sources"])
         _show_parts("characters", category["lengths"])
-
-
-def show_cases(results: Sequence[CaseResult]) -> None:
-    """Print how a policy's tests went."""
-    table = Table("", "text", "expected", "got", "error")
-    for result in results:
-        mark = Text("ok", style="green") if result.passed else Text("FAILED", style="bold red")
-        expected, got = (
-            Text(", ".join(f"{name}: {action}" for name, action in actions.items()))
-            for actions in (result.expected, result.got)
-        )
-        shown = _visible(result.text)
-        shown = shown if len(shown) <= 70 else f"{shown[:69]}…"
-        table.add_row(mark, Text(shown), expected, got, Text(result.error or ""))
-    _out().print(table)
-
-
-def show_stack(stack: Stack) -> None:
-    """Print a fitted node: its weights, what it is worth, and what the policy should say."""
-    left_out = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
-    show_metrics(
-        f"{stack.category}: stacked({', '.join(stack.parts)}), {stack.n:,} texts, "
-        f"{stack.positives:,} positive{left_out}",
-        stack.parameters,
-    )
-    show_metrics("log-loss, cross-validated", stack.log_loss)
-    gain = {name: value or 0.0 for name, value in stack.gain.items()}
-    verdict = "" if gain["low"] > 0 else ": not shown to be better"
-    shown = f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}){verdict}"
-    print(f"gain over {stack.best_other!r}, the best of the others: {shown}")
-    print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
-
-
-def show_certified(result: Certified) -> None:
-    """Print a new certificate and what was seen on the way."""
-    found, basis = result.certificate, result.certificate.basis
-    of = ", ".join(f"{name} {count:,}" for name, count in result.labels.items())
-    table = Table(show_header=False)
-    table.add_row("benign texts", Text(f"{found.n:,}{f' ({of})' if of else ''}"))
-    if result.duplicates:
-        table.add_row("near-duplicates, left out", f"{result.duplicates:,}")
-    if result.unlabelled:
-        table.add_row("unlabelled, left out", f"{result.unlabelled:,}")
-    if found.unjudged:
-        counted = "counted as flagged" if basis.on_error == "closed" else "counted as allowed"
-        table.add_row("could not be judged", f"{found.unjudged:,}, {counted}")
-    table.add_row("false positives", f"{found.false_positives:,} of {found.allowed:,} allowed")
-    table.add_row("false-positive rate", f"at most {_percent(found.bound)}")
-    t = found.threshold
-    raised = "" if result.raised_from is None else f", raised from {result.raised_from:.4f}"
-    table.add_row("threshold", f"{t.probability:.6g} (log-odds {t.log_odds:.4f}{raised})")
-    if result.positives:
-        recall = result.flagged_positives / result.positives
-        table.add_row("recall", f"{recall:.1%} of {result.positives:,} positive texts")
-    promise = f"max_fpr {basis.max_fpr:g}, confidence {basis.confidence:g}"
-    _out().print(Text(f"{result.category}: {promise}"))
-    _out().print(table)
-    if raised:
-        print("raised to the `below` of a stage: a text settled there must not pass the threshold")
 
 
 def show_recalibrated(result: Recalibrated) -> None:
@@ -427,10 +256,6 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
 
 
 def _size(folder: Path) -> str:

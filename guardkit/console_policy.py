@@ -1,20 +1,82 @@
-"""What ``guardkit policy`` prints of policies at work: measured, compared, swept."""
+"""What ``guardkit policy`` prints of policies: tested, fitted, certified, compared, swept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from guardkit.certify import Certified
 from guardkit.compare import Comparison, Flip, would_be
-from guardkit.console import _left_out, _out, _visible
+from guardkit.console import _left_out, _out, _visible, show_metrics
 from guardkit.frontier import Frontier
+from guardkit.router import CaseResult
+from guardkit.stack import Stack
 from guardkit.sweep import Interval, Point, Sweep
 from guardkit.types import Decision
 
 TEXT_WIDTH = 80
+
+
+def show_cases(results: Sequence[CaseResult]) -> None:
+    """Print how a policy's tests went."""
+    table = Table("", "text", "expected", "got", "error")
+    for result in results:
+        mark = Text("ok", style="green") if result.passed else Text("FAILED", style="bold red")
+        expected, got = (
+            Text(", ".join(f"{name}: {action}" for name, action in actions.items()))
+            for actions in (result.expected, result.got)
+        )
+        shown = _visible(result.text)
+        shown = shown if len(shown) <= 70 else f"{shown[:69]}…"
+        table.add_row(mark, Text(shown), expected, got, Text(result.error or ""))
+    _out().print(table)
+
+
+def show_stack(stack: Stack) -> None:
+    """Print a fitted node: its weights, what it is worth, and what the policy should say."""
+    left_out = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
+    show_metrics(
+        f"{stack.category}: stacked({', '.join(stack.parts)}), {stack.n:,} texts, "
+        f"{stack.positives:,} positive{left_out}",
+        stack.parameters,
+    )
+    show_metrics("log-loss, cross-validated", stack.log_loss)
+    gain = {name: value or 0.0 for name, value in stack.gain.items()}
+    verdict = "" if gain["low"] > 0 else ": not shown to be better"
+    shown = f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}){verdict}"
+    print(f"gain over {stack.best_other!r}, the best of the others: {shown}")
+    print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
+
+
+def show_certified(result: Certified) -> None:
+    """Print a new certificate and what was seen on the way."""
+    found, basis = result.certificate, result.certificate.basis
+    of = ", ".join(f"{name} {count:,}" for name, count in result.labels.items())
+    table = Table(show_header=False)
+    table.add_row("benign texts", Text(f"{found.n:,}{f' ({of})' if of else ''}"))
+    if result.duplicates:
+        table.add_row("near-duplicates, left out", f"{result.duplicates:,}")
+    if result.unlabelled:
+        table.add_row("unlabelled, left out", f"{result.unlabelled:,}")
+    if found.unjudged:
+        counted = "counted as flagged" if basis.on_error == "closed" else "counted as allowed"
+        table.add_row("could not be judged", f"{found.unjudged:,}, {counted}")
+    table.add_row("false positives", f"{found.false_positives:,} of {found.allowed:,} allowed")
+    table.add_row("false-positive rate", f"at most {_percent(found.bound)}")
+    t = found.threshold
+    raised = "" if result.raised_from is None else f", raised from {result.raised_from:.4f}"
+    table.add_row("threshold", f"{t.probability:.6g} (log-odds {t.log_odds:.4f}{raised})")
+    if result.positives:
+        recall = result.flagged_positives / result.positives
+        table.add_row("recall", f"{recall:.1%} of {result.positives:,} positive texts")
+    promise = f"max_fpr {basis.max_fpr:g}, confidence {basis.confidence:g}"
+    _out().print(Text(f"{result.category}: {promise}"))
+    _out().print(table)
+    if raised:
+        print("raised to the `below` of a stage: a text settled there must not pass the threshold")
 
 
 def show_measured(what: str, report: Mapping[str, Any]) -> None:
@@ -183,3 +245,7 @@ def _with_interval(metric: Mapping[str, float | None]) -> tuple[str, str]:
     if metric["value"] is None:
         return "-", ""
     return f"{metric['value']:.4f}", f"{metric['low']:.4f} to {metric['high']:.4f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -6,16 +6,13 @@ against each model's ``config.json``.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from guardkit import artefact
 from guardkit.artefact import ArtefactConfig
@@ -24,9 +21,10 @@ from guardkit.data import check_spec
 from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, Problem
 from guardkit.novelty import bound_problem
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
-from guardkit.policy import FLAG_FORMS, KIND_TAG, KINDS, Policy, compile_pattern, kind_of
+from guardkit.policy import Policy, compile_pattern, kind_of
+from guardkit.policywords import schema_problems, unknown
 from guardkit.types import Action
-from guardkit.yamlfile import MAX_BYTES, REFUSED, Document, Place, dotted, read_yaml
+from guardkit.yamlfile import MAX_BYTES, REFUSED, Place, dotted, read_yaml
 
 #: Where a member's model is: f(plugin, model) -> folder. Raises GuardkitError.
 FindModel = Callable[[str, str], Path]
@@ -59,7 +57,7 @@ def read_policy(
         try:
             policy = Policy.model_validate(document.data)
         except ValidationError as error:
-            problems += _schema_problems(error, document)
+            problems += schema_problems(error, document)
         check = _Check(plugins, find_model, unfitted=unfitted)
         check.policy(document.data)
         problems += [
@@ -74,63 +72,6 @@ def read_policy(
     if problems:
         raise PolicyError(str(path), problems)
     return policy
-
-
-def _schema_problems(error: ValidationError, document: Document) -> list[Problem]:
-    problems = []
-    for detail in error.errors(include_url=False):
-        if detail["input"] is REFUSED:  # already reported, as what it is
-            continue
-        loc = detail["loc"]
-        place: Place = tuple(p for p in loc if not (isinstance(p, str) and p.startswith(KIND_TAG)))
-        if place and place[-1] == "[key]":  # pydantic's word for "the key itself"
-            place = place[:-1]
-        problems.append(Problem(document.line(place), dotted(place), _message(detail)))
-    return problems
-
-
-def _message(detail: ErrorDetails) -> str:
-    value = _show(detail["input"])
-    match detail["type"]:
-        case "extra_forbidden":
-            return _unknown(detail["loc"][-1], _allowed_keys(detail["loc"][:-1]), "key")
-        case "missing":
-            return "required, but missing"
-        case "string_type":
-            return f"must be text (put it in quotes), got {value}"
-        case "model_type" | "dict_type":
-            return f"must be a mapping (key: value), got {value}"
-        case "string_pattern_mismatch":
-            return f"must be 1 to 64 letters, digits and _ . / -, got {value}"
-        case "node" | "flag_at" if isinstance(detail["input"], dict):
-            return f"{detail['msg']}, got {', '.join(detail['input']) or 'none'}"
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {value}"
-
-
-def _allowed_keys(loc: Sequence[str | int]) -> list[str]:
-    """Return the keys of the mapping at ``loc``, a location as pydantic gives it."""
-    model: Any = Policy
-    for part in loc:
-        if isinstance(part, str) and part.startswith(KIND_TAG):
-            model = {**KINDS, **FLAG_FORMS}[part.removeprefix(KIND_TAG)]
-        elif isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[str(part)].annotation
-            if NoneType in get_args(model):  # Settle | None
-                model = get_args(model)[0]
-        else:  # dict[Name, X] or list[X]
-            model = get_args(model)[-1]
-    return list(model.model_fields)
-
-
-def _unknown(name: Any, known: Sequence[str], what: str) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {close[0]!r}? Known" if close else "; known"
-    return f"unknown {what} {name!r}{hint}: {', '.join(sorted(known)) or 'none'}"
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +121,7 @@ class _Check:
             return
         plugin = self.plugins.plugins.get(name)
         if plugin is None:
-            self._add(place, _unknown(name, list(self.plugins.plugins), "plugin"))
+            self._add(place, unknown(name, list(self.plugins.plugins), "plugin"))
         elif plugin.error is not None:
             self._add(place, f"plugin {name!r} cannot be used: {plugin.error}")
         elif "decided" not in plugin.hooks:
@@ -300,7 +241,7 @@ class _Check:
 
     def _known_member(self, name: str, place: Place) -> None:
         if name not in self.members:
-            self._add(place, _unknown(name, list(self.members), "member"))
+            self._add(place, unknown(name, list(self.members), "member"))
 
     def _escalate(self, name: str, escalate: Any, place: Place, scope: _Scope) -> None:
         if not scope.is_stage:
@@ -341,7 +282,7 @@ class _Check:
         if isinstance(how, str) and how not in known:
             broken = [p.name for p in self.plugins.plugins.values() if p.error is not None]
             note = f" (plugins that could not be loaded: {', '.join(broken)})" if broken else ""
-            self._add((*place, "how"), _unknown(how, known, "combiner") + note)
+            self._add((*place, "how"), unknown(how, known, "combiner") + note)
         weights, quorum = combine.get("weights"), combine.get("quorum")
         if weights is not None and isinstance(how, str) and how not in ("weighted", "stacked"):
             message = f"only `how: weighted` and `stacked` have weights, not {how!r}"
@@ -398,7 +339,7 @@ class _Check:
         self, name: str, action: Any, categories: Mapping[str, Any], place: Place
     ) -> None:
         if name not in categories:
-            self._add(place, _unknown(name, list(categories), "category"))
+            self._add(place, unknown(name, list(categories), "category"))
             return
         match categories[name]:
             case {"action": "flag" | "block" as own} as category if action in get_args(Action):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from guardkit.canonical import canonical
 from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
+from guardkit.memberscores import Scores
 from guardkit.models import Model
 from guardkit.policy import (
     AbstainIf,
@@ -85,7 +86,7 @@ class Batch:
         self.errors: dict[int, str] = {}
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
-        self._scores: dict[Path, _Scores] = {} if beside is None else beside._scores
+        self._scores: dict[Path, Scores] = {} if beside is None else beside._scores
         self._canonical: dict[int, str] = {}
 
     def raw(self, i: int) -> str:
@@ -129,11 +130,6 @@ class Batch:
         ]
         return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
 
-    def intervals(self, name: str, category: Category) -> tuple[_Float64, _Float64]:
-        """Return lo_N and hi_N that ``category``'s tree gives every text, NaN for no opinion."""
-        value = _Tree(self, name, category).evaluate(category.decide, np.arange(len(self.texts)))
-        return value.lo_N, value.hi_N
-
     def _abstaining(self, name: str, abstain_if: AbstainIf, index_N: IntArray) -> IntArray:
         """Return which of the texts are too strange to be allowed: not known to be familiar."""
         p_N, reasons = self.novelty_p(self.model(abstain_if.member), index_N)
@@ -167,45 +163,23 @@ class Batch:
         unknown = np.isnan(p_N).nonzero()[0].tolist()
         return p_N, {i: scores.novelty_reasons[int(index_N[i])] for i in unknown}
 
-    def scores(self, model: Model, index_N: IntArray, *, novelty: bool = False) -> _Scores:
+    def scores(self, model: Model, index_N: IntArray, *, novelty: bool = False) -> Scores:
         """Return ``model``'s scores, those of the texts at ``index_N`` among them.
 
         Each text is scored at most once, however many members, nodes and categories ask.
         """
         if model.path not in self._scores:
-            self._scores[model.path] = _Scores(len(self.texts), len(model.labels))
+            self._scores[model.path] = Scores(len(self.texts), len(model.labels))
         scores = self._scores[model.path]
-        new_N = index_N[~(scores.novelty_done_N if novelty else scores.done_N)[index_N]]
-        if new_N.size:
-            novelty = novelty or model.path in self.novelty_of
-            scored = model.score([self.texts[i] for i in new_N.tolist()], novelty=novelty)
-            scores.logits_NC[new_N] = scored.logits_NC
-            scores.tokens_N[new_N] = scored.tokens_N
-            scores.done_N[new_N] = True
-            scores.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
-            scores.truncated_N[new_N] = scored.truncated_N
-            if novelty:
-                scores.novelty_p_N[new_N] = model.novelty_p_values(scored)
-                scores.novelty_done_N[new_N] = True
-                reasons = scored.novelty_errors.items()
-                scores.novelty_reasons |= {int(new_N[i]): why for i, why in reasons}
+        scores.ask(
+            model,
+            self.texts,
+            index_N,
+            novelty=novelty,
+            novelty_too=model.path in self.novelty_of,
+        )
         self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores
-
-
-class _Scores:
-    """What one model says of the whole batch, as far as it was asked: raw logits, the tokens they
-    were read from, and novelty."""
-
-    def __init__(self, n: int, n_labels: int) -> None:
-        self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
-        self.tokens_N = np.zeros(n, np.int64)
-        self.done_N = np.zeros(n, bool)
-        self.truncated_N = np.zeros(n, bool)
-        self.reasons: dict[int, str] = {}
-        self.novelty_p_N = np.full(n, np.nan)
-        self.novelty_done_N = np.zeros(n, bool)
-        self.novelty_reasons: dict[int, str] = {}
 
 
 @dataclass(frozen=True, slots=True)

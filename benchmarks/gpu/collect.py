@@ -17,7 +17,7 @@ from typing import Any
 import parts
 import typer
 
-from guardkit import console
+from guardkit import running
 from guardkit.train import finish_model, load_parts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def _publish(
     folder: Path, model: Path, imdb: str, card: Path | None, hashes: dict[str, str]
 ) -> None:
     split = load_parts(imdb, None, None)
-    with console.progress() as progress:
+    with running.progress() as progress:
         finish_model(
             folder, model,
             calibration=split.calibration,

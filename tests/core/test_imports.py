@@ -30,9 +30,10 @@ ORDER = (
     ("plugins",),
     ("policy", "calibrate", "combiners", "novelty"),
     ("certificate", "card", "schema", "replay", "calibration_fit"),
+    ("policywords",),
     ("policyfile", "verdicts", "sweep"),
     ("models",),
-    ("scorecache",),
+    ("scorecache", "memberscores"),
     ("tree",),
     ("router",),
     ("answers", "batch", "parts"),
@@ -43,9 +44,9 @@ ORDER = (
     ("importing", "stack", "certify", "recalibrate"),
     ("frontier",),
     ("frontier_svg",),
-    ("console", "options"),
+    ("console", "running", "options"),
     ("console_policy",),
-    ("cli_policy", "cli_models"),
+    ("cli_evaluate", "cli_policy", "cli_models"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -1,0 +1,122 @@
+"""A command at work: its progress on standard error, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from guardkit.errors import RunInterrupted, TrainingInterrupted
+from guardkit.types import Progress
+
+QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
+
+
+class _Bars:
+    """Progress on a terminal: one bar per stage."""
+
+    def __init__(self) -> None:
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self.bars.add_task(stage, total=None, note="")
+        self.bars.update(self._tasks[stage], completed=done, total=total or None, note=note)
+
+
+class _Lines:
+    """Progress in a log: a line when a stage begins, then one now and then."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._last = 0.0
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if stage != self._stage or now - self._last >= QUIET_S:
+            self._stage, self._last = stage, now
+            of = f"/{total}" if total else ""
+            print(f"{stage} {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def progress() -> AbstractContextManager[Progress]:
+    """Return a context that shows progress: bars on a terminal, else a line now and then. Of
+    several processes that train together the first alone shows it."""
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext(lambda stage, done, total, note="": None)
+    return _drawing() if sys.stderr.isatty() else nullcontext(_Lines())
+
+
+def terminal_progress(*, beside_output: bool) -> AbstractContextManager[Progress | None]:
+    """As ``progress``, but None where there is no terminal, or where bars would run into the
+    output on it."""
+    if not sys.stderr.isatty() or (beside_output and sys.stdout.isatty()):
+        return nullcontext(None)
+    return _drawing()
+
+
+@contextmanager
+def _drawing() -> Iterator[Progress]:
+    bars = _Bars()
+    with bars.bars:
+        yield bars
+
+
+@contextmanager
+def interruptible(progress: Progress) -> Iterator[Progress]:
+    """Make the first SIGINT or SIGTERM stop training between two steps; a second one kills."""
+    asked = False
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, signal.SIG_DFL)
+        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+    def stoppable(stage: str, done: int, total: int, note: str = "") -> None:
+        progress(stage, done, total, note)
+        if asked:
+            raise TrainingInterrupted(
+                f"training stopped ({stage} {done} of {total}); the same command with --resume "
+                "goes on from here"
+            )
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stoppable
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Make SIGINT and SIGTERM end a classification at once: what is done is saved already."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise RunInterrupted(f"stopped by {name}; the same command with --resume goes on from here")
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
