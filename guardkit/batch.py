@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict, replace
 
 from guardkit.errors import OutputError, UsageError
 from guardkit.models import Model
 from guardkit.router import PolicyRouter
-from guardkit.types import SEVERITY, Action, Decision, Progress, Row
+from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progress, RouteStep, Row
 
 #: Rows of a stream judged together. A constant: batches are a function of the input alone.
 CHUNK_ROWS = 256
 
-Record = dict[str, Any]
+
+class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
+    """A line of output under a policy: a ``Decision`` as it is written."""
+
+    id: Any
+    action: Action
+    categories: dict[str, CategoryDecision]
+    error: str | None
+    truncated: bool
+    route: list[RouteStep]
+    policy: str
+    shadow: Mapping[str, Any] | UnsetType = UNSET
+
+
+class ModelRecord(msgspec.Struct, frozen=True, gc=False):
+    """A line of output under a model alone: each label's probability, None where there is none."""
+
+    id: Any
+    probabilities: dict[str, float] | None
+    error: str | None
+    truncated: bool
+    model: str
+
+
+Record = DecisionRecord | ModelRecord
 #: One record per row, in order.
-Judge = Callable[[Sequence[Row]], list[Record]]
+Judge = Callable[[Sequence[Row]], Sequence[Record]]
 
 #: Fields of the output, which --keep must not overwrite.
-_RESERVED = {"id", "action", "categories", "error", "truncated", "route", "policy", "shadow"}
-_RESERVED |= {"probabilities", "model"}
-_encode = msgspec.json.Encoder().encode
+_RESERVED = {*DecisionRecord.__struct_fields__, *ModelRecord.__struct_fields__}
+_ENCODER = msgspec.json.Encoder()
+_POWERS_OF_TEN = np.array([float(f"1e{k}") for k in range(23)])  # exact, all of them
 
 
 @dataclass(slots=True)
@@ -58,7 +87,7 @@ class Summary:
 
     def facts(self) -> dict[str, Any]:
         """Return the counts and times, for JSON."""
-        return {**asdict(self), "actions": dict(self.actions)}
+        return {**dataclasses.asdict(self), "actions": dict(self.actions)}
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add the ``facts`` of another part of the run."""
@@ -96,13 +125,13 @@ def classify(
 
 def judged(rows: Sequence[Row], judge: Judge) -> tuple[bytes, Summary]:
     """Return the JSON lines of rows judged together, and what they came to."""
-    summary = Summary()
-    lines = []
-    for row, record in zip(rows, judge(rows), strict=True):
-        lines.append(_encode({**record, **row.kept} if row.kept else record))
-        _count(summary, row, record)
-    lines.append(b"")
-    return b"\n".join(lines), summary
+    records = judge(rows)
+    if any(row.kept for row in rows):
+        lines = [_with_kept(r, row.kept) for row, r in zip(rows, records, strict=True)]
+        body = b"".join(lines)
+    else:
+        body = _ENCODER.encode_lines(records)
+    return body, _counted(rows, records)
 
 
 def unjudged(rows: Sequence[Row], why: str) -> list[Row]:
@@ -112,7 +141,7 @@ def unjudged(rows: Sequence[Row], why: str) -> list[Row]:
 
 def policy_judge(router: PolicyRouter) -> Judge:
     """Return a judge that decides rows under a policy."""
-    return lambda rows: [decision_record(d) for d in router.decide_rows(rows)]
+    return lambda rows: _decision_records(router.decide_rows(rows))
 
 
 def model_judge(model: Model) -> Judge:
@@ -125,37 +154,51 @@ def model_judge(model: Model) -> Judge:
     return lambda rows: _probabilities(model, rows)
 
 
-def decision_record(decision: Decision) -> Record:
+def decision_record(decision: Decision) -> dict[str, Any]:
     """Return a decision as it is written to JSON, probabilities to six significant digits."""
-    record: Record = {
-        "id": decision.id,
-        "action": decision.action,
-        "categories": {
-            name: {
-                "action": c.action,
-                "score": _rounded(c.score),
-                "threshold": _rounded(c.threshold),
-                "decided_by": c.decided_by,
-            }
-            for name, c in decision.categories.items()
-        },
-        "error": decision.error,
-        "truncated": decision.truncated,
-        "route": [
-            {"category": s.category, "member": s.member, "score": _rounded(s.score), "why": s.why}
-            for s in decision.route
-        ],
-        "policy": decision.policy,
-    }
-    if decision.shadow is not None:
-        categories = decision.shadow.get("categories", {})
-        rounded = {name: _category(c) for name, c in categories.items()}
-        record["shadow"] = {**decision.shadow, **({"categories": rounded} if categories else {})}
+    (written,) = _decision_records([decision])
+    record = asdict(written)
+    record["categories"] = {name: asdict(c) for name, c in written.categories.items()}
+    record["route"] = [asdict(step) for step in written.route]
+    if written.shadow is UNSET:
+        del record["shadow"]
     return record
 
 
-def _category(c: Mapping[str, Any]) -> Record:
-    return {**c, "score": _rounded(c["score"]), "threshold": _rounded(c["threshold"])}
+def _decision_records(decisions: Sequence[Decision]) -> list[DecisionRecord]:
+    """Return decisions as they are written, their scores rounded all at once."""
+    scores = iter(_all_rounded([c.score for d in decisions for c in d.categories.values()]))
+    steps = iter(_all_rounded([step.score for d in decisions for step in d.route]))
+    return [
+        DecisionRecord(
+            d.id,
+            d.action,
+            {
+                name: CategoryDecision(c.action, next(scores), _rounded(c.threshold), c.decided_by)
+                for name, c in d.categories.items()
+            },
+            d.error,
+            d.truncated,
+            [RouteStep(s.category, s.member, next(steps), s.why) for s in d.route],
+            d.policy,
+            UNSET if d.shadow is None else _shadow(d.shadow),
+        )
+        for d in decisions
+    ]
+
+
+def _shadow(shadow: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "categories" not in shadow:
+        return shadow
+    categories = {
+        name: {
+            **c,
+            "score": c["score"] and _rounded(c["score"]),
+            "threshold": _rounded(c["threshold"]),
+        }
+        for name, c in shadow["categories"].items()
+    }
+    return {**shadow, "categories": categories}
 
 
 def check_kept(names: Sequence[str]) -> None:
@@ -178,31 +221,29 @@ def _probabilities(model: Model, rows: Sequence[Row]) -> list[Record]:
         if error is None:
             highest_C = p_NC[start:end].max(axis=0)
             given = {x: _rounded(float(p)) for x, p in zip(model.labels, highest_C, strict=True)}
-        records.append(
-            {
-                "id": row.id,
-                "probabilities": given,
-                "error": error,
-                "truncated": bool(scored.truncated_N[start:end].any()),
-                "model": model.hash[:12],
-            }
-        )
+        truncated = bool(scored.truncated_N[start:end].any())
+        records.append(ModelRecord(row.id, given, error, truncated, model.hash[:12]))
     return records
 
 
-def _count(summary: Summary, row: Row, record: Record) -> None:
-    summary.rows += 1
-    summary.texts += len(row.texts)
-    if row.error is not None:
-        summary.unreadable += 1
-    elif record["error"] is not None:
-        summary.undecided += 1
-    if "action" in record:
-        summary.actions[record["action"]] += 1
-    if "policy" in record.get("shadow", {}):
-        summary.differing = (summary.differing or 0) + (
-            record["shadow"]["action"] != record["action"]
-        )
+def _counted(rows: Sequence[Row], records: Sequence[Record]) -> Summary:
+    unreadable = sum(row.error is not None for row in rows)
+    undecided = sum(
+        record.error is not None and row.error is None
+        for row, record in zip(rows, records, strict=True)
+    )
+    summary = Summary(len(rows), sum(len(row.texts) for row in rows), unreadable, undecided)
+    decided = [record for record in records if isinstance(record, DecisionRecord)]
+    summary.actions = Counter(record.action for record in decided)
+    beside = [(r.action, r.shadow) for r in decided if isinstance(r.shadow, Mapping)]
+    differing = [action != s["action"] for action, s in beside if "policy" in s]
+    summary.differing = sum(differing) if differing else None
+    return summary
+
+
+def _with_kept(record: Record, kept: Mapping[str, Any]) -> bytes:
+    line = _ENCODER.encode(record)
+    return b"%b,%b\n" % (line[:-1], _ENCODER.encode(kept)[1:]) if kept else line + b"\n"
 
 
 class _Output:
@@ -254,5 +295,26 @@ class _Output:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+@lru_cache(256)
+def _rounded(value: float) -> float:
+    """Return ``value`` to six significant digits."""
+    return float(f"{value:.6g}")
+
+
+def _all_rounded(values: Sequence[float | None]) -> list[float | None]:
+    """Return ``_rounded`` of all ``values``, None where there is none."""
+    x_N = np.array(values, np.float64)  # None becomes NaN
+    with np.errstate(divide="ignore", invalid="ignore"):
+        digits_N = 5 - np.floor(np.log10(np.abs(x_N)))
+        usual_N = (digits_N >= 0) & (digits_N < len(_POWERS_OF_TEN))
+        power_N = _POWERS_OF_TEN[np.where(usual_N, digits_N, 0).astype(int)]
+        scaled_N = x_N * power_N
+    whole_N = np.rint(scaled_N)
+    # one correctly rounded division gives the double nearest to the decimal; which decimal is
+    # in doubt only where the product's own error could decide a tie
+    usual_N &= np.abs(np.abs(scaled_N - whole_N) - 0.5) > 1e-6
+    rounded: list[float | None] = (whole_N / power_N).tolist()
+    for i in (~usual_N).nonzero()[0].tolist():
+        value = values[i]
+        rounded[i] = None if value is None else _rounded(value)
+    return rounded

@@ -7,12 +7,13 @@ A router holds a checked policy and loads each model when a text first needs it;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict, replace
 
 from guardkit import artefact
 from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError

@@ -19,18 +19,24 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from guardkit.errors import InputFileError
+from guardkit.jsonblock import plain_rows
 from guardkit.types import Row
 
 #: Longer lines are not read into memory; each is one unreadable row.
 MAX_LINE_BYTES = 64 * 2**20
 #: Where a row's texts are, in order of preference.
 TEXT_FIELDS = ("text", "prompt", "messages")
+#: A piece this large is not read whole.
+_BLOCK_BYTES = 8 * 2**20
+#: So few are read one by one where one of them needs a closer look.
+_FEW_LINES = 16
 _LINES = (".jsonl", ".ndjson", "", ".txt")
 EXPECTED = 'expected an object such as {"id": 1, "text": "..."}, or with "prompt" or "messages"'
 
@@ -160,17 +166,37 @@ def lines_of(path: Path) -> bool:
 
 
 def read_lines(
-    path: Path, start: int, first: int, count: int, *, keep: Sequence[str] = ()
+    path: Path, start: int, size: int, first: int, count: int, *, keep: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """Yield ``count`` rows of a file of lines from byte ``start``, where line ``first`` begins.
+    """Yield ``count`` rows of a file of lines: the ``size`` bytes from byte ``start``, where line
+    ``first`` begins.
 
     Together such pieces give the rows of ``read_rows``. Raises InputFileError where the file
     cannot be opened.
     """
-    fields_of = _text_fields if path.suffix.lower() == ".txt" else _json_fields
+    text = path.suffix.lower() == ".txt"
     with _open(path, None) as stream:
         stream.seek(start)
+        if not text and size <= _BLOCK_BYTES:
+            with suppress(*_DAMAGE):  # met again, and told, line by line
+                yield from _block_rows(stream.read(size), first, keep)
+                return
+            stream.seek(start)
+        fields_of = _text_fields if text else _json_fields
         yield from itertools.islice(_line_rows(stream, fields_of, keep, first), count)
+
+
+def _block_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row]:
+    """Return the rows of whole JSON lines: as many at once as need no closer look."""
+    plain = plain_rows(block.removeprefix(_BOM) if first == 1 else block, first, keep)
+    if plain is not None:
+        return plain
+    middle = block.find(b"\n", len(block) // 2) + 1
+    if middle in (0, len(block)) or block.count(b"\n") <= _FEW_LINES:
+        return list(_line_rows(io.BytesIO(block), _json_fields, keep, first))
+    left, right = block[:middle], block[middle:]
+    second = first + left.count(b"\n")
+    return _block_rows(left, first, keep) + _block_rows(right, second, keep)
 
 
 def _line_rows(

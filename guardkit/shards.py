@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from glob import has_magic, iglob
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from guardkit.errors import InputFileError
 from guardkit.parts import InputFile
@@ -30,21 +32,22 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Rows of one file, by where they are (``count`` lines from byte ``start``) or as they were
-    read (``rows``). ``first`` is the first row's number in its file, from 1."""
+    """Rows of one file, by where they are (``count`` lines, ``size`` bytes from byte ``start``) or
+    as they were read (``rows``). ``first`` is the first row's number in its file, from 1."""
 
     index: int
     path: str
     first: int
     count: int
     start: int = 0
+    size: int = 0
     rows: tuple[Row, ...] | None = None
 
     def read(self, keep: Sequence[str], *, with_names: bool) -> list[Row]:
         """Return its rows, ``with_names`` as ``named`` has it."""
         if self.rows is None:
             path = Path(self.path)
-            rows = list(read_lines(path, self.start, self.first, self.count, keep=keep))
+            rows = list(read_lines(path, self.start, self.size, self.first, self.count, keep=keep))
         else:
             rows = list(self.rows)
         if len(rows) != self.count:
@@ -57,10 +60,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Where the shards of one file of lines begin: byte offsets and line numbers."""
+    """Where the shards of one file of lines begin: byte offsets and line numbers; and how many
+    bytes and lines it has."""
 
     starts: npt.NDArray[np.int64]
     firsts: npt.NDArray[np.int64]
+    size: int
     lines: int
 
 
@@ -118,12 +123,14 @@ class Input:
         index = total = 0
         for path in self.paths:
             if cut := self._cuts.get(path):
-                ends = [*cut.firsts.tolist(), cut.lines + 1][1:]
-                for start, first, end in zip(
-                    cut.starts.tolist(), cut.firsts.tolist(), ends, strict=True
-                ):
+                edges = zip(
+                    [*cut.starts.tolist(), cut.size],
+                    [*cut.firsts.tolist(), cut.lines + 1],
+                    strict=True,
+                )
+                for (start, first), (end, following) in pairwise(edges):
                     if index not in done:
-                        yield Shard(index, path, first, end - first, start)
+                        yield Shard(index, path, first, following - first, start, end - start)
                     index += 1
                 total += cut.lines
                 continue
@@ -174,7 +181,8 @@ class _Cutter:
         if self._firsts[-1] > lines:  # nothing follows the last cut (or nothing was there)
             self._starts.pop()
             self._firsts.pop()
-        return _Cut(np.array(self._starts, np.int64), np.array(self._firsts, np.int64), lines)
+        starts, firsts = np.array(self._starts, np.int64), np.array(self._firsts, np.int64)
+        return _Cut(starts, firsts, self._offset, lines)
 
 
 def _streamed(path: str, keep: Sequence[str]) -> Iterator[list[Row]]:

@@ -1,16 +1,18 @@
 """The values that flow, and the two protocols a plugin fulfils.
 
 Shape letters used throughout: N texts, C labels, L tokens, M members, W windows.
-The hot path carries one numpy array per batch; records stand at the edges.
+The hot path carries one numpy array per batch; records stand at the edges. Those that exist once
+per text are msgspec structs, ten times cheaper to make than frozen dataclasses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
@@ -104,20 +106,18 @@ class RawScores:
     evidence: Sequence[Evidence] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One line to classify: its texts (several for ``messages``), or why it has none."""
 
     line: int  # 1-based
     id: Any  # as the line gave it, else the line number
     texts: tuple[str, ...] = ()
     error: str | None = None
-    kept: Mapping[str, Any] = field(default_factory=dict)  # fields named by --keep
+    kept: Mapping[str, Any] = msgspec.field(default_factory=dict)  # fields named by --keep
     own_id: bool = False  # the line gave the id itself
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryDecision:
+class CategoryDecision(msgspec.Struct, frozen=True, gc=False):
     """One category of one text. ``score`` is a calibrated probability, None where nothing
     could judge the text; ``decided_by`` names the member or node that settled it."""
 
@@ -127,8 +127,7 @@ class CategoryDecision:
     decided_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteStep:
+class RouteStep(msgspec.Struct, frozen=True, gc=False):
     """A member that ran for a text: its calibrated probability and what followed."""
 
     category: str
@@ -137,8 +136,7 @@ class RouteStep:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What a policy decided for one text. Verdict and failure are separate fields: a text
     that could not be judged has ``error`` set and never reads as safe by silence."""
 

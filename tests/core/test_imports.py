@@ -22,6 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
+    ("jsonblock",),
     ("text", "canonical", "backends", "rows", "data", "yamlfile", "metrics"),
     ("readings",),
     ("artefact",),

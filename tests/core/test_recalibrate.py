@@ -199,7 +199,7 @@ def test_a_length_aware_map_holds_wherever_the_model_is_asked(tmp_path: Path) ->
 
     assert new.probabilities(texts)[:, 1] == pytest.approx(p_N, abs=1e-5)
     records = model_judge(new)([Row(i, i, (text,)) for i, text in enumerate(texts)])
-    assert [r["probabilities"]["injection"] for r in records] == pytest.approx(p_N, abs=1e-5)
+    assert [r.probabilities["injection"] for r in records] == pytest.approx(p_N, abs=1e-5)
     examples = Examples(texts, np.array([1, 0, 0]), LABELS)
     brier = evaluate_model(new, examples)["metrics"]["brier"]["value"]
     assert brier == pytest.approx(((p_N - examples.labels_N) ** 2).mean(), abs=1e-5)
