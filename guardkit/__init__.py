@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guardkit.errors import GuardkitError as GuardkitError
     from guardkit.errors import TrainingInterrupted as TrainingInterrupted
     from guardkit.hookspecs import hookimpl as hookimpl
+    from guardkit.memory import halved_on_oom as halved_on_oom
     from guardkit.models import load_model as load_model
     from guardkit.policy import Policy as Policy
     from guardkit.router import load_policy as load_policy
@@ -66,6 +67,7 @@ _HOME = {
     "TrainingInterrupted": "errors",
     "choose_pooling": "artefact",
     "fit_calibration": "calibration_fit",
+    "halved_on_oom": "memory",
     "hookimpl": "hookspecs",
     "load_model": "models",
     "load_policy": "router",

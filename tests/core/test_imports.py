@@ -23,7 +23,7 @@ ORDER = (
     ("errors",),
     ("types",),
     ("jsonblock",),
-    ("text", "canonical", "backends", "rows", "data", "yamlfile", "metrics"),
+    ("text", "canonical", "backends", "memory", "rows", "data", "yamlfile", "metrics"),
     ("readings",),
     ("artefact",),
     ("guarantee", "reliability", "plots", "provenance"),

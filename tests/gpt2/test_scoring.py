@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from guardkit_gpt2 import Gpt2Family
+from guardkit_gpt2 import Gpt2Family, scoring
+from guardkit_gpt2.network import Network
 from guardkit_gpt2.scoring import Gpt2Classifier, load
 from safetensors.torch import load_file, save_file
 
@@ -218,3 +220,31 @@ def test_an_artefact_whose_parts_do_not_fit_is_refused(artefact: Path, tmp_path:
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(ArtefactError, match=r"'lms.0.transformer.wpe.weight' is missing"):
         load(folder, device="cpu", backend="torch")
+
+
+@pytest.mark.filterwarnings("ignore:out of memory:RuntimeWarning")
+def test_memory_that_runs_out_at_any_batch_changes_no_label(
+    averaging: Gpt2Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scoring.BATCH_TOKENS, "cpu", 160)
+    run, calls, failing = Network.forward, 0, -1
+
+    def forward(self: Network, tokens_BL: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if failing in (0, calls) and len(tokens_BL) > 1:  # alone it must fit
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, tokens_BL, *args, **kwargs)
+
+    monkeypatch.setattr(Network, "forward", forward)
+    whole = averaging.score(TEXTS).logits_NC
+    batches = calls
+    assert batches > 4
+    halved = 0
+    for failing in range(batches + 1):  # 0: at every batch
+        calls = 0
+        logits_NC = averaging.score(TEXTS).logits_NC
+        halved += calls > batches
+        np.testing.assert_array_equal(logits_NC.argmax(1), whole.argmax(1))
+        np.testing.assert_allclose(logits_NC, whole, atol=1e-3)
+    assert halved > batches / 2

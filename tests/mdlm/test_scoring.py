@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from guardkit_mdlm import inference
 from guardkit_mdlm.estimators import BACKGROUND, Scheme, evaluate, nelbo, unigram_log_probs
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import ENV_MASK_KEY, MdlmClassifier, load, load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training import train
@@ -200,3 +203,32 @@ def test_the_mask_key_moves_generative_scores_only(
 def test_an_unknown_backend_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'torch' or 'onnx'"):
         load(folder, device="cpu", backend="abacus")
+
+
+@pytest.mark.filterwarnings("ignore:out of memory:RuntimeWarning")
+def test_memory_that_runs_out_at_any_batch_changes_no_label(
+    classifier: MdlmClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier._net.float()  # rounded to bfloat16, logits move with their batch
+    monkeypatch.setitem(inference.BATCH_TOKENS, "cpu", 160)
+    run, calls, failing = Denoiser.forward, 0, -1
+
+    def forward(self: Denoiser, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if failing in (0, calls) and len(args[0]) > len(classifier.labels):  # texts, or x labels
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(Denoiser, "forward", forward)
+    whole = classifier.score(TEXTS).logits_NC
+    passes = calls
+    assert passes > 4
+    halved = 0
+    for failing in range(passes + 1):  # 0: at every batch
+        calls = 0
+        logits_NC = classifier.score(TEXTS).logits_NC
+        halved += calls > passes
+        np.testing.assert_array_equal(logits_NC.argmax(1), whole.argmax(1))
+        np.testing.assert_allclose(logits_NC, whole, atol=1e-3)
+    assert halved > passes / 2

@@ -19,6 +19,7 @@ from guardkit import (
     ConfigError,
     Evidence,
     RawScores,
+    halved_on_oom,
     pool_windows,
     read_config,
     windows,
@@ -202,15 +203,19 @@ def score_windows(
     where = next(network.parameters()).device
     logits_WC = np.zeros((len(cut), network.n_labels), np.float32)
     nll_W = np.zeros(len(cut), np.float32)
-    done = 0
-    for group in batches_by_length([len(t) for t in cut.tokens_W], BATCH_TOKENS[where.type]):
-        before_batch(done)
+
+    def read(group: Sequence[int]) -> None:
         reading = network(
             *pad([cut.tokens_W[w] for w in group], start_token, where), language=language
         )
         logits_WC[group] = reading.logits_BC.cpu().numpy()
         if language:
             nll_W[group] = reading.nll_B.cpu().numpy()
+
+    done = 0
+    for group in batches_by_length([len(t) for t in cut.tokens_W], BATCH_TOKENS[where.type]):
+        before_batch(done)
+        halved_on_oom(group, read)
         done += len(group)
     return logits_WC, nll_W
 
@@ -220,9 +225,13 @@ def window_states(network: Network, cut: Windows, start_token: int) -> FloatArra
     """Return each window's mean final states, means_WF."""
     where = next(network.parameters()).device
     means_WF = np.zeros((len(cut), network.state_size), np.float32)
-    for group in batches_by_length([len(t) for t in cut.tokens_W], BATCH_TOKENS[where.type]):
+
+    def read(group: Sequence[int]) -> None:
         means_BF = network.mean_states(*pad([cut.tokens_W[w] for w in group], start_token, where))
         means_WF[group] = means_BF.cpu().numpy()
+
+    for group in batches_by_length([len(t) for t in cut.tokens_W], BATCH_TOKENS[where.type]):
+        halved_on_oom(group, read)
     return means_WF
 
 
@@ -230,10 +239,14 @@ def window_evidence(network: Network, cut: Windows, start_token: int) -> list[Fl
     """Return, for each window, what each of its tokens adds to each logit: values_TC."""
     where = next(network.parameters()).device
     values_WTC = [np.zeros((0, network.n_labels), np.float32)] * len(cut)
-    for group in batches_by_length([len(t) for t in cut.tokens_W], EVIDENCE_TOKENS):
+
+    def explain(group: Sequence[int]) -> None:
         values_BLC = network.evidence(*pad([cut.tokens_W[w] for w in group], start_token, where))
         for row, w in enumerate(group):
             values_WTC[w] = values_BLC[row, 1 : len(cut.tokens_W[w]) + 1].cpu().numpy()
+
+    for group in batches_by_length([len(t) for t in cut.tokens_W], EVIDENCE_TOKENS):
+        halved_on_oom(group, explain)
     return values_WTC
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from guardkit import halved_on_oom
 from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.tokenizer import TokenIds
@@ -27,10 +28,14 @@ def batched(
     *more: np.ndarray,
 ) -> np.ndarray:
     """Return ``run``'s rows, each of ``shape``, in the order of ``pieces``, batch by batch; it is
-    given pieces and the same rows of ``more``."""
+    given pieces and the same rows of ``more``. A batch that memory does not hold is halved."""
     values_W = np.zeros((len(pieces), *shape), np.float32)
-    for rows in _batches(pieces, BATCH_TOKENS[device.type]):
+
+    def fill(rows: Sequence[int]) -> None:
         values_W[rows] = run([pieces[w] for w in rows], *(x_W[rows] for x_W in more))
+
+    for rows in _batches(pieces, BATCH_TOKENS[device.type]):
+        halved_on_oom(rows, fill)
     return values_W
 
 
