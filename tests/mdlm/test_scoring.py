@@ -225,7 +225,7 @@ def test_memory_that_runs_out_at_any_batch_changes_no_label(
     passes = calls
     assert passes > 4
     halved = 0
-    for failing in range(passes + 1):  # 0: at every batch
+    for failing in range(passes + 1):  # noqa: B007 - read by forward; 0: at every batch
         calls = 0
         logits_NC = classifier.score(TEXTS).logits_NC
         halved += calls > passes
