@@ -101,10 +101,11 @@ class Parts:
     def manifest(self) -> Manifest | None:
         """Return the manifest that an interrupted run left, None where there is none."""
         path = self.folder / MANIFEST
-        if not path.is_file():
-            return None
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            with reporting(path, "read"):
+                if not path.is_file():
+                    return None
+                return Manifest.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise UsageError(
                 f"{path}: not a manifest of this version; finish with the version that wrote it, "
@@ -114,6 +115,11 @@ class Parts:
     def begin(self, manifest: Manifest) -> None:
         """Write the manifest: from here on the run can be resumed."""
         with reporting(self.folder):
+            # without a manifest, parts are what a crash left of a run that had ended: not ours
+            for path in self.folder.iterdir():
+                if path.name.startswith("part-"):
+                    path.unlink(missing_ok=True)
+            artefact.fsync(self.folder)
             write_durably(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     def done(self) -> set[int]:
@@ -130,7 +136,7 @@ class Parts:
     def facts(self, index: int) -> dict[str, Any]:
         """Return the facts that were stored with a part."""
         path = self.folder / _PART.format(index)
-        with reporting(path):
+        with reporting(path, "read"):
             facts: dict[str, Any] = _footer(path)[0]["facts"]
             return facts
 
@@ -154,18 +160,24 @@ class Parts:
 
     def clear(self) -> None:
         """Remove the state of a run that is finished."""
-        # the manifest last: a folder with one can be resumed
-        for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == MANIFEST):
-            entry.unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with reporting(self.folder, "removed"):
+            # the manifest last: a folder with one can be resumed
+            for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                entry.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _copy(self, index: int, output: BinaryIO) -> None:
         path = self.folder / _PART.format(index)
-        footer, size = _footer(path)
+        with reporting(path, "read"):
+            footer, left = _footer(path)
+            part = path.open("rb")
         digest = hashlib.sha256()
-        with path.open("rb") as part:
-            left = size
-            while left and (block := part.read(min(left, _COPY_BYTES))):
+        with part:
+            while left:
+                with reporting(path, "read"):
+                    block = part.read(min(left, _COPY_BYTES))
+                if not block:
+                    break
                 digest.update(block)
                 output.write(block)
                 left -= len(block)
@@ -207,9 +219,9 @@ def write_durably(path: Path, *blocks: bytes) -> None:
 
 
 @contextmanager
-def reporting(path: Path) -> Iterator[None]:
+def reporting(path: Path, what: str = "written") -> Iterator[None]:
     """Turn what the operating system says into an OutputError that names the file, and what is
-    left where the disk is full."""
+    left where the disk is full. ``what`` could not be done to it."""
     try:
         yield
     except OSError as error:
@@ -219,7 +231,7 @@ def reporting(path: Path) -> Iterator[None]:
             left = shutil.disk_usage(path if path.exists() else path.parent).free
             free = f" ({left:,} bytes are free there)"
         raise OutputError(
-            f"{name}: cannot be written: {error.strerror}{free}; what is done is kept, and the "
+            f"{name}: cannot be {what}: {error.strerror}{free}; what is done is kept, and the "
             "same command with --resume goes on"
         ) from error
 

@@ -215,7 +215,7 @@ def _line_rows(
             while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
                 rest = stream.readline(MAX_LINE_BYTES + 1)
         except _DAMAGE as error:
-            yield _cut_short("line", number, error)
+            yield _cut_short(stream, "line", number, error)
             return
         if not line:
             return
@@ -327,7 +327,7 @@ def _csv_rows(path: Path, stream: BinaryIO, keep: Sequence[str]) -> Rows:
                 why = f"row {number}: not CSV, near line {reader.line_num}: {error}"
                 yield Row(number, number, error=why)
             except _DAMAGE as error:
-                yield _cut_short("row", number, error)
+                yield _cut_short(stream, "row", number, error)
                 return
             else:
                 yield _row(number, "row", record, fields_of, keep)
@@ -362,7 +362,7 @@ def _parquet_rows(path: Path, compression: str | None, keep: Sequence[str]) -> R
         except _DAMAGE as error:
             while number < file.metadata.num_rows:  # how many there are is known: none is lost
                 number += 1
-                yield _cut_short("row", number, error)
+                yield _cut_short(path, "row", number, error)
 
     return Rows(rows(), file.close)
 
@@ -409,7 +409,15 @@ def _stream(path: Path, compression: str | None) -> io.BufferedReader | gzip.Gzi
     return path.open("rb")
 
 
-def _cut_short(unit: str, number: int, error: Exception) -> Row:
+def _cut_short(source: Any, unit: str, number: int, error: Exception) -> Row:
+    """Return the row that stands for the rest of a damaged file; where it is the disk or the
+    network that fails, there is no such row: it may be read another time."""
+    if isinstance(error, OSError) and error.errno:
+        name = source if isinstance(source, Path) else getattr(source, "name", "the input")
+        raise InputFileError(
+            f"{name}: {unit} {number}: cannot be read: {_why(error)}; where the work is saved "
+            "(--out), the same command with --resume goes on"
+        ) from error
     why = f"{unit} {number}: the file cannot be read from here on: {_why(error)}"
     return Row(number, number, error=why)
 
