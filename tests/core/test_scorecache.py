@@ -11,6 +11,7 @@ from fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardkit.artefact import ArtefactConfig
 from guardkit.models import Model, load_model
 from guardkit.scorecache import Remembered, default_cache, remembering
 from guardkit.types import RawScores
@@ -60,11 +61,8 @@ def family_classifier(family: FakeFamily) -> FakeClassifier:
     return FakeClassifier(family, "m", ("benign", "injection"))
 
 
-class _Config:
-    labels = ("benign", "injection")
-
-
-MODEL_PARTS = (_Config(), None, "0" * 64, Path("m"))
+CONFIG = ArtefactConfig(family="fake", labels=["benign", "injection"], network={})
+MODEL_PARTS = (CONFIG, None, "0" * 64, Path("m"))
 
 
 def test_a_second_run_reads_the_file_and_not_the_texts(tmp_path: Path) -> None:
