@@ -10,16 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import numpy as np
-from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, replace
 
+from guardkit.digits import six_digits
 from guardkit.errors import OutputError, UsageError
 from guardkit.models import Model
 from guardkit.router import PolicyRouter
@@ -27,19 +25,6 @@ from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progres
 
 #: Rows of a stream judged together. A constant: batches are a function of the input alone.
 CHUNK_ROWS = 256
-
-
-class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
-    """A line of output under a policy: a ``Decision`` as it is written."""
-
-    id: Any
-    action: Action
-    categories: dict[str, CategoryDecision]
-    error: str | None
-    truncated: bool
-    route: list[RouteStep]
-    policy: str
-    shadow: Mapping[str, Any] | UnsetType = UNSET
 
 
 class ModelRecord(msgspec.Struct, frozen=True, gc=False):
@@ -52,14 +37,13 @@ class ModelRecord(msgspec.Struct, frozen=True, gc=False):
     model: str
 
 
-Record = DecisionRecord | ModelRecord
+Record = Decision | ModelRecord
 #: One record per row, in order.
 Judge = Callable[[Sequence[Row]], Sequence[Record]]
 
 #: Fields of the output, which --keep must not overwrite.
-_RESERVED = {*DecisionRecord.__struct_fields__, *ModelRecord.__struct_fields__}
+_RESERVED = {*Decision.__struct_fields__, *ModelRecord.__struct_fields__}
 _ENCODER = msgspec.json.Encoder()
-_POWERS_OF_TEN = np.array([float(f"1e{k}") for k in range(23)])  # exact, all of them
 
 
 @dataclass(slots=True)
@@ -141,7 +125,13 @@ def unjudged(rows: Sequence[Row], why: str) -> list[Row]:
 
 def policy_judge(router: PolicyRouter) -> Judge:
     """Return a judge that decides rows under a policy."""
-    return lambda rows: _decision_records(router.decide_rows(rows))
+
+    def judge(rows: Sequence[Row]) -> Sequence[Record]:
+        if all(len(row.texts) == 1 and row.error is None for row in rows) and not router.heard:
+            return router.decide_rows(rows, rounded=True)  # nobody looks at the digits left out
+        return [_rounded(decision) for decision in router.decide_rows(rows)]
+
+    return judge
 
 
 def model_judge(model: Model) -> Judge:
@@ -156,49 +146,36 @@ def model_judge(model: Model) -> Judge:
 
 def decision_record(decision: Decision) -> dict[str, Any]:
     """Return a decision as it is written to JSON, probabilities to six significant digits."""
-    (written,) = _decision_records([decision])
+    written = _rounded(decision)
     record = asdict(written)
     record["categories"] = {name: asdict(c) for name, c in written.categories.items()}
     record["route"] = [asdict(step) for step in written.route]
-    if written.shadow is UNSET:
+    if written.shadow is None:
         del record["shadow"]
     return record
 
 
-def _decision_records(decisions: Sequence[Decision]) -> list[DecisionRecord]:
-    """Return decisions as they are written, their scores rounded all at once."""
-    scores = iter(_all_rounded([c.score for d in decisions for c in d.categories.values()]))
-    steps = iter(_all_rounded([step.score for d in decisions for step in d.route]))
-    return [
-        DecisionRecord(
-            d.id,
-            d.action,
-            {
-                name: CategoryDecision(c.action, next(scores), _rounded(c.threshold), c.decided_by)
-                for name, c in d.categories.items()
-            },
-            d.error,
-            d.truncated,
-            [RouteStep(s.category, s.member, next(steps), s.why) for s in d.route],
-            d.policy,
-            UNSET if d.shadow is None else _shadow(d.shadow),
-        )
-        for d in decisions
-    ]
-
-
-def _shadow(shadow: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "categories" not in shadow:
-        return shadow
+def _rounded(decision: Decision) -> Decision:
+    """Return ``decision`` with every score and threshold to six significant digits."""
     categories = {
-        name: {
-            **c,
-            "score": c["score"] and _rounded(c["score"]),
-            "threshold": _rounded(c["threshold"]),
-        }
-        for name, c in shadow["categories"].items()
+        name: CategoryDecision(
+            c.action, _six_digits(c.score), six_digits(c.threshold), c.decided_by
+        )
+        for name, c in decision.categories.items()
     }
-    return {**shadow, "categories": categories}
+    route = [RouteStep(s.category, s.member, _six_digits(s.score), s.why) for s in decision.route]
+    shadow = decision.shadow
+    if shadow is not None and "categories" in shadow:
+        beside = {
+            name: {**c, "score": _six_digits(c["score"]), "threshold": six_digits(c["threshold"])}
+            for name, c in shadow["categories"].items()
+        }
+        shadow = {**shadow, "categories": beside}
+    return replace(decision, categories=categories, route=route, shadow=shadow)
+
+
+def _six_digits(score: float | None) -> float | None:
+    return None if score is None else six_digits(score)
 
 
 def check_kept(names: Sequence[str]) -> None:
@@ -220,23 +197,23 @@ def _probabilities(model: Model, rows: Sequence[Row]) -> list[Record]:
         given = None
         if error is None:
             highest_C = p_NC[start:end].max(axis=0)
-            given = {x: _rounded(float(p)) for x, p in zip(model.labels, highest_C, strict=True)}
+            given = {x: six_digits(float(p)) for x, p in zip(model.labels, highest_C, strict=True)}
         truncated = bool(scored.truncated_N[start:end].any())
         records.append(ModelRecord(row.id, given, error, truncated, model.hash[:12]))
     return records
 
 
 def _counted(rows: Sequence[Row], records: Sequence[Record]) -> Summary:
-    unreadable = sum(row.error is not None for row in rows)
+    unreadable = sum([row.error is not None for row in rows])
     undecided = sum(
         record.error is not None and row.error is None
         for row, record in zip(rows, records, strict=True)
     )
     summary = Summary(len(rows), sum(len(row.texts) for row in rows), unreadable, undecided)
-    decided = [record for record in records if isinstance(record, DecisionRecord)]
-    summary.actions = Counter(record.action for record in decided)
-    beside = [(r.action, r.shadow) for r in decided if isinstance(r.shadow, Mapping)]
-    differing = [action != s["action"] for action, s in beside if "policy" in s]
+    decided = [record for record in records if isinstance(record, Decision)]
+    summary.actions = Counter([decision.action for decision in decided])
+    beside = [(d.action, d.shadow) for d in decided if d.shadow is not None]
+    differing = [action != shadow["action"] for action, shadow in beside if "policy" in shadow]
     summary.differing = sum(differing) if differing else None
     return summary
 
@@ -293,28 +270,3 @@ class _Output:
             raise
         except OSError as error:
             raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
-
-
-@lru_cache(256)
-def _rounded(value: float) -> float:
-    """Return ``value`` to six significant digits."""
-    return float(f"{value:.6g}")
-
-
-def _all_rounded(values: Sequence[float | None]) -> list[float | None]:
-    """Return ``_rounded`` of all ``values``, None where there is none."""
-    x_N = np.array(values, np.float64)  # None becomes NaN
-    with np.errstate(divide="ignore", invalid="ignore"):
-        digits_N = 5 - np.floor(np.log10(np.abs(x_N)))
-        usual_N = (digits_N >= 0) & (digits_N < len(_POWERS_OF_TEN))
-        power_N = _POWERS_OF_TEN[np.where(usual_N, digits_N, 0).astype(int)]
-        scaled_N = x_N * power_N
-    whole_N = np.rint(scaled_N)
-    # one correctly rounded division gives the double nearest to the decimal; which decimal is
-    # in doubt only where the product's own error could decide a tie
-    usual_N &= np.abs(np.abs(scaled_N - whole_N) - 0.5) > 1e-6
-    rounded: list[float | None] = (whole_N / power_N).tolist()
-    for i in (~usual_N).nonzero()[0].tolist():
-        value = values[i]
-        rounded[i] = None if value is None else _rounded(value)
-    return rounded

@@ -156,9 +156,9 @@ class _Sharing(PolicyRouter):
         return {x for folder in self.folders.values() for x in artefact.read_config(folder).labels}
 
     def _decided(
-        self, texts: Sequence[str], ids: Sequence[Any]
+        self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
     ) -> tuple[list[Decision], list[Decision]]:
-        return (self._decide(self.batch(texts), ids) if texts else []), []
+        return (self._decide(self.batch(texts, rounded=rounded), ids) if texts else []), []
 
 
 def _open(data: str) -> Rows:

@@ -78,15 +78,24 @@ class Plugins:
         Installed does not mean enabled: without a name, no plugin sees a text. PluginError where
         a named plugin is broken: an audit that cannot run must not pass unseen.
         """
-        enabled = set(policy.plugins) | (self.allowed or frozenset())
+        enabled = self._enabled(policy)
         for plugin in self.plugins.values():
             if plugin.name in enabled and plugin.error is not None:
                 raise PluginError(
                     f"plugin {plugin.name!r} is enabled but cannot be used: {plugin.error}"
                 )
+        self._decided(enabled)(texts=texts, decisions=decisions, policy=policy)
+
+    def heard(self, policy: Policy) -> bool:
+        """Return whether a plugin is told what ``policy`` decides."""
+        return bool(self._decided(self._enabled(policy)).get_hookimpls())
+
+    def _enabled(self, policy: Policy) -> set[str]:
+        return set(policy.plugins) | (self.allowed or frozenset())
+
+    def _decided(self, enabled: set[str]) -> pluggy.HookCaller:
         others = [p for name, p in self.manager.list_name_plugin() if name not in enabled]
-        caller = self.manager.subset_hook_caller("decided", remove_plugins=others)
-        caller(texts=texts, decisions=decisions, policy=policy)
+        return self.manager.subset_hook_caller("decided", remove_plugins=others)
 
 
 @cache

@@ -128,11 +128,20 @@ class PolicyRouter:
                 raise ClassifierError(message) from error
         return self._models[folder]
 
-    def batch(self, texts: Sequence[str], *, beside: Batch | None = None) -> Batch:
+    @property
+    def heard(self) -> bool:
+        """Whether a plugin is told what is decided."""
+        return self._plugins.heard(self.policy)
+
+    def batch(
+        self, texts: Sequence[str], *, beside: Batch | None = None, rounded: bool = False
+    ) -> Batch:
         """Return a batch to judge by this policy's categories, or by one of them; with ``beside``,
         another policy's batch of the same texts, a model that both ask scores each text once."""
         novelty_of = {self.folders[member] for member in self.policy.novelty_members}
-        return Batch(texts, self.model, self._plugins.combiners, novelty_of, beside=beside)
+        return Batch(
+            texts, self.model, self._plugins.combiners, novelty_of, beside=beside, rounded=rounded
+        )
 
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         """Return one decision per text, in order; ids default to the texts' positions from 0.
@@ -149,15 +158,16 @@ class PolicyRouter:
             raise ValueError(f"{len(ids)} ids for {len(texts)} texts")
         return self._decided(texts, ids)[0]
 
-    def decide_rows(self, rows: Sequence[Row]) -> list[Decision]:
+    def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
         """Return one decision per row, in order.
 
         Of a row with several texts every category takes its worst; a row without a text gets
-        what each category's ``on_error`` says.
+        what each category's ``on_error`` says. ``rounded`` gives scores and thresholds to six
+        digits, as they are written; every row must have one text.
         """
         texts = [text for row in rows if row.error is None for text in row.texts]
         ids = [row.id for row in rows if row.error is None for _ in row.texts]
-        live, shadows = self._decided(texts, ids)
+        live, shadows = self._decided(texts, ids, rounded=rounded)
         result = self._of_rows(rows, live)
         if self._shadow is None:
             return result
@@ -181,13 +191,13 @@ class PolicyRouter:
         return results
 
     def _decided(
-        self, texts: Sequence[str], ids: Sequence[Any]
+        self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
     ) -> tuple[list[Decision], list[Decision]]:
         """Return the decisions and, where a policy stands in the shadow, that policy's; the
         plugins that the live policy names have been told."""
         if not texts:
             return [], []
-        batch = self.batch(texts)
+        batch = self.batch(texts, rounded=rounded)
         live, shadows = self._decide(batch, ids), []
         if self._shadow is not None:
             shadows = self._shadow._decide_unheard(batch, ids)
@@ -202,7 +212,8 @@ class PolicyRouter:
     def _decide_unheard(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
         """Decide in the shadow of another policy: what goes wrong here must not reach it."""
         try:
-            return self._decide(self.batch(batch.texts, beside=batch), ids)
+            beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
+            return self._decide(beside, ids)
         except Exception as error:  # recorded in every decision; never swallowed
             reason = f"{type(error).__name__}: {error}"
             return [self._unjudged(id, reason) for id in ids]
@@ -239,6 +250,8 @@ class PolicyRouter:
 
     def _of_rows(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Decision]:
         """Return a decision for each row; ``decisions`` are those of the readable rows' texts."""
+        if len(decisions) == len(rows) and all(len(row.texts) == 1 for row in rows):
+            return list(decisions)
         of_texts, result = iter(decisions), []
         for row in rows:
             own = [next(of_texts) for _ in row.texts] if row.error is None else []

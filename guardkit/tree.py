@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from guardkit.canonical import canonical
 from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
+from guardkit.digits import six_digits, six_digits_N
 from guardkit.memberscores import Scores
 from guardkit.models import Model
 from guardkit.policy import (
@@ -68,6 +69,7 @@ class Batch:
     ``errors`` says by position what could not be judged, ``routes`` which nodes gave every text
     a value, children before parents, and what followed. ``novelty_of`` names the models whose
     novelty somebody will ask for: they give it with their scores, and read no text twice.
+    ``rounded``: what is told of scores and thresholds has six digits; nothing is decided by it.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Batch:
         novelty_of: Container[Path] = (),
         *,
         beside: Batch | None = None,
+        rounded: bool = False,
     ) -> None:
         self.texts = texts
+        self.rounded = rounded
         self.model = model
         self.combiners = combiners
         self.novelty_of = novelty_of
@@ -114,7 +118,7 @@ class Batch:
             self.errors[i] = f"{self.errors[i]}; {why}" if i in self.errors else why
 
         # the bound that decided is the score: lo where flagged, hi where clear
-        scores = _probabilities(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
+        scores = self.told(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
         # None: by_N is -1, no node had an opinion
         names = [*tree.labels, ON_ERROR, ABSTAIN_IF, None]
         by_N = np.where(undecided_N, len(tree.labels), value.by_N)
@@ -124,11 +128,21 @@ class Batch:
         if category.abstain_if is not None and allowed_N.any():
             abstains = self._abstaining(name, category.abstain_if, allowed_N.nonzero()[0])
             action_N[abstains], by_N[abstains] = 3, len(tree.labels) + 1
+        p = six_digits(threshold.probability) if self.rounded else threshold.probability
         decisions = [
-            CategoryDecision(actions[action], score, threshold.probability, names[by])
+            CategoryDecision(actions[action], score, p, names[by])
             for action, score, by in zip(action_N.tolist(), scores, by_N.tolist(), strict=True)
         ]
         return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
+
+    def told(self, log_odds_N: _Float64, known_N: BoolArray) -> list[float | None]:
+        """Return probabilities, None where not known or NaN."""
+        known_N = known_N & ~np.isnan(log_odds_N)
+        p_N = np.exp(-np.logaddexp(0.0, -np.where(known_N, log_odds_N, 0.0)))
+        scores: list[float | None] = (six_digits_N(p_N) if self.rounded else p_N).tolist()
+        for i in (~known_N).nonzero()[0].tolist():
+            scores[i] = None
+        return scores
 
     def _abstaining(self, name: str, abstain_if: AbstainIf, index_N: IntArray) -> IntArray:
         """Return which of the texts are too strange to be allowed: not known to be familiar."""
@@ -228,7 +242,7 @@ class _Tree:
         """Add ``node`` to the route of every text it has an opinion on."""
         for i in value.failed_N.nonzero()[0].tolist():
             whys[i] = f"failed: {value.reasons[i]}" if i in value.reasons else _BY_PARTS
-        scores = _probabilities(value.lo_N, value.lo_N == value.hi_N)
+        scores = self.batch.told(value.lo_N, value.lo_N == value.hi_N)
         name, routes, silent_N = label(node), self.batch.routes, value.silent_N.tolist()
         for i, silent, score, why in zip(index_N.tolist(), silent_N, scores, whys, strict=True):
             if not silent:
@@ -402,14 +416,3 @@ def _settle(stage: AnyNode, value: _Value, *, is_last: bool) -> tuple[BoolArray,
     partial_N = ~low_N & ~high_N & (value.lo_N < value.hi_N)
     code_N = np.where(low_N, 1, np.where(high_N, 2, np.where(partial_N, 3, 0)))
     return low_N | high_N, words[code_N].tolist()
-
-
-def _probabilities(log_odds_N: _Float64, known_N: BoolArray) -> list[float | None]:
-    """Return probabilities, None where not known or NaN."""
-    known_N = known_N & ~np.isnan(log_odds_N)
-    p_N: list[float | None] = np.exp(
-        -np.logaddexp(0.0, -np.where(known_N, log_odds_N, 0.0))
-    ).tolist()
-    for i in (~known_N).nonzero()[0].tolist():
-        p_N[i] = None
-    return p_N

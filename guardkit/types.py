@@ -136,9 +136,10 @@ class RouteStep(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a policy decided for one text. Verdict and failure are separate fields: a text
-    that could not be judged has ``error`` set and never reads as safe by silence."""
+    that could not be judged has ``error`` set and never reads as safe by silence. Without a
+    ``shadow`` its JSON has none."""
 
     id: Any
     action: Action

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_models import FakeFamily, plugins_of, write_model
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from guardkit import batch
 from guardkit.batch import CHUNK_ROWS, classify, decision_record, model_judge, policy_judge
@@ -301,19 +299,6 @@ def test_probabilities_are_rounded_to_six_digits(tmp_path: Path) -> None:
         expected = 1 / (1 + np.exp(-np.float64(x)))
         assert line["probabilities"]["injection"] == pytest.approx(expected, rel=1e-5)
         assert len(repr(line["probabilities"]["injection"]).strip("0.").split("e")[0]) <= 7
-
-
-@given(st.lists(st.none() | st.floats(0, 1) | st.floats(allow_nan=False)))
-@example([0.9999995, 0.00012345650, 0.1, 0.09999999999999999, 1e-17, 1e-18, 5e-324, 0.0, 1.0])
-@example([0.1234565, 0.12345650000000001, 0.12345649999999999, 2.5e-7, 1234567.5, -0.5, 1e308])
-def test_scores_rounded_together_are_those_rounded_one_by_one(values: list[float | None]) -> None:
-    alone = [None if value is None else float(f"{value:.6g}") for value in values]
-    categories = {
-        str(i): CategoryDecision("allow", value, 0.5, None) for i, value in enumerate(values)
-    }
-    decision = Decision(1, "allow", categories, None, False, [], "h")
-    together = [c["score"] for c in decision_record(decision)["categories"].values()]
-    assert list(map(repr, together)) == list(map(repr, alone))
 
 
 @pytest.mark.parametrize("name", ["id", "action", "error", "probabilities", "model", "shadow"])

@@ -22,7 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("jsonblock",),
+    ("jsonblock", "digits"),
     ("text", "canonical", "backends", "memory", "rows", "data", "yamlfile", "metrics"),
     ("readings",),
     ("artefact",),
