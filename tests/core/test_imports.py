@@ -24,7 +24,7 @@ ORDER = (
     ("types",),
     ("jsonblock", "digits"),
     ("text", "canonical", "backends", "memory", "rows", "data", "yamlfile", "metrics"),
-    ("readings",),
+    ("readings", "overdefence"),
     ("artefact",),
     ("guarantee", "reliability", "plots", "provenance"),
     ("hookspecs",),
