@@ -184,6 +184,13 @@ def classify(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the work; needs --out.")
     ] = 1,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="ray: the workers run on the Ray cluster that RAY_ADDRESS names, or on one made "
+            "here; all its machines must share the files. Needs --out."
+        ),
+    ] = "local",
     device: DeviceOption = "auto",
     backend: BackendOption = "torch",
 ) -> None:
@@ -218,8 +225,8 @@ def classify(
         named=len(paths) > 1,
     )
     saved = out is not None and (not out.exists() or out.is_file())  # no pipe, no /dev/null
-    if not saved and (resume or workers > 1):
-        raise UsageError("--resume and --workers need --out FILE: they save their work")
+    if not saved and (resume or workers > 1 or engine != "local"):
+        raise UsageError("--resume, --workers and --engine ray need --out FILE: they save work")
     if model is None:
         console.note_unproven(load_policy(policy))
     set_aside: Mapping[str, str] = {}
@@ -229,7 +236,13 @@ def classify(
                 assert out is not None
                 with running.stoppable():
                     outcome = classify_into(
-                        out, file, job, resume=resume, workers=workers, progress=progress
+                        out,
+                        file,
+                        job,
+                        resume=resume,
+                        workers=workers,
+                        engine=engine,
+                        progress=progress,
                     )
                 summary, set_aside = outcome.summary, outcome.set_aside
             else:

@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -39,6 +39,7 @@ from guardkit.types import Progress, Row
 ATTEMPTS = 3
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
+Engine = Literal["local", "ray"]
 Facts = dict[str, Any]
 
 
@@ -126,6 +127,7 @@ def classify_into(
     *,
     resume: bool = False,
     workers: int = 1,
+    engine: Engine = "local",
     progress: Progress | None = None,
 ) -> Outcome:
     """Judge every row of ``source`` and write a JSON line for each to ``out``, in order.
@@ -133,8 +135,13 @@ def classify_into(
     ``out`` appears when all of it is there. Until then the work stands in ``OUT.parts``; with
     ``resume`` an interrupted run goes on from there. Raises UsageError where there is such a
     folder and ``resume`` was not asked for, or where input, policy, model or settings are not
-    what they were; RunError and OutputError as ``guardkit.batch.classify`` does.
+    what they were; RunError and OutputError as ``guardkit.batch.classify`` does. ``engine`` says
+    where the workers are: processes of this machine, or a Ray cluster's.
     """
+    if engine == "ray":
+        from guardkit.ray_workers import require_ray
+
+        require_ray()
     out = out.resolve()  # a link stays a link, to the new file
     parts, rows_of = Parts(out), Input(source)
     with parts.locked():
@@ -153,7 +160,7 @@ def classify_into(
                 f"{parts.folder}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
                 "or remove the folder to start anew"
             )
-        outcome = _run(parts, rows_of, job, workers, progress)
+        outcome = _run(parts, rows_of, job, (engine, workers), progress)
         parts.merge(rows_of.count)
         if not outcome.set_aside:
             parts.clear()
@@ -164,7 +171,7 @@ def _run(
     parts: Parts,
     rows_of: Input,
     job: Job,
-    workers: int,
+    placing: tuple[Engine, int],
     progress: Progress | None,
 ) -> Outcome:
     started = time.perf_counter()
@@ -199,7 +206,12 @@ def _run(
 
     shards = rows_of.shards(job.keep, done, again)
     worker = Worker(job, parts.folder)
-    if workers > 1:
+    engine, workers = placing
+    if engine == "ray":
+        from guardkit.ray_workers import run_on_ray
+
+        run_on_ray(shards, worker, workers, finished)
+    elif workers > 1:
         from guardkit.workers import run_in_processes
 
         run_in_processes(shards, worker, workers, finished)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -200,6 +201,14 @@ def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) 
     encoded = msgspec.json.encode(footer) + b"\n"
     assert len(encoded) <= _FOOTER_BYTES, "facts are small"
     write_durably(folder / _PART.format(index), body, encoded)
+
+
+def probe(folder: Path) -> str:
+    """Leave an empty file, and return its name: who finds it means the same folder. ``done``
+    removes it where nobody does."""
+    name = f"{_TEMPORARY}probe-{uuid4().hex}"
+    (folder / name).touch()
+    return name
 
 
 def write_durably(path: Path, *blocks: bytes) -> None:

@@ -2,6 +2,7 @@
 
 A worker that dies takes no shard with it: what it had is given to another, alone, so that a
 shard which kills its worker every time is found out and no neighbour suffers for it.
+``guardkit.ray_workers`` has the same pool on a Ray cluster.
 """
 
 from __future__ import annotations
@@ -9,94 +10,93 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from guardkit.engine import Attempts, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 from guardkit.shards import Shard
 
 #: Shards a worker has at once: one under way, one being read.
-_DEPTH = 2
+DEPTH = 2
 _GRACE_S = 2.0
 #: Libraries that start as many threads as there are cores, each by its own variable.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+
+#: ("done", shard, facts), ("failed", shard, reason) or ("stop", exit code, message).
+Answer = tuple[str, int, Any]
 
 
-@dataclass
-class _Process:
-    process: BaseProcess
-    link: Connection
-    shards: deque[Shard] = field(default_factory=deque)
+class WorkerGone(Exception):
+    """A worker died; the message says how."""
 
 
-def run_in_processes(
-    shards: Iterator[Shard],
-    worker: Worker,
-    n: int,
-    finished: Callable[[Shard, Facts], None],
-) -> None:
-    """Do the shards on ``n`` processes that share the machine's cores."""
-    pool = _Pool(worker, n)
-    try:
-        pool.run(shards, finished)
-    finally:
-        pool.stop()
+class Remote(ABC):
+    """A worker elsewhere, and the ``shards`` it has: one under way, the rest after it."""
+
+    def __init__(self) -> None:
+        self.shards: deque[Shard] = deque()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes shards already."""
+        return True
+
+    @abstractmethod
+    def give(self, shard: Shard) -> None:
+        """Send a shard; that the worker died is heard of by ``answer``."""
+
+    @abstractmethod
+    def answer(self) -> Answer:
+        """Return what it has to say. Raises WorkerGone."""
 
 
-class _Pool:
+R = TypeVar("R", bound=Remote)
+
+
+class Pool(ABC, Generic[R]):
+    """Gives shards to ``n`` workers, and does again what they fail at."""
+
     def __init__(self, worker: Worker, n: int) -> None:
-        self._worker, self._n = worker, n
+        self.worker, self.n = worker, n
         self._attempts = Attempts()
         self._again: deque[Shard] = deque()
         self._deaths = 0  # of workers that had not finished anything
-        self._workers = [self._start() for _ in range(n)]
+        self.workers = [self.start() for _ in range(n)]
+
+    @abstractmethod
+    def start(self) -> R:
+        """Start a worker."""
+
+    @abstractmethod
+    def heard(self) -> Sequence[R]:
+        """Wait until workers have something to say, or became ready; return the former."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all workers."""
 
     def run(self, shards: Iterator[Shard], finished: Callable[[Shard, Facts], None]) -> None:
         more = True
         while True:
-            for worker in self._workers:
-                more = self._feed(worker, shards, more)
-            busy = [worker for worker in self._workers if worker.shards]
+            for worker in self.workers:
+                if worker.ready:
+                    more = self._feed(worker, shards, more)
+            busy = [worker for worker in self.workers if worker.shards]
             if not busy and not self._again and not more:
                 return
-            ends = {worker.link: worker for worker in self._workers}
-            for link in wait([*ends]):
-                self._hear(ends[link], finished)  # type: ignore[index]
+            for worker in self.heard():
+                self._hear(worker, finished)
 
-    def stop(self) -> None:
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(_GRACE_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.link.close()
-
-    def _start(self) -> _Process:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        threads = str(max(1, (os.cpu_count() or 1) // self._n))
-        added = {name: threads for name in _THREADS if name not in os.environ}
-        os.environ |= added  # a child starts with what is set now
-        try:
-            process = context.Process(target=_work, args=(theirs, self._worker), daemon=True)
-            process.start()
-        finally:
-            for name in added:
-                del os.environ[name]
-        theirs.close()
-        return _Process(process, ours)
-
-    def _feed(self, worker: _Process, shards: Iterator[Shard], more: bool) -> bool:
+    def _feed(self, worker: R, shards: Iterator[Shard], more: bool) -> bool:
         """Give ``worker`` what it can take; return whether ``shards`` may have more."""
         alone = any(s.index in self._attempts.reasons for s in worker.shards)
-        while len(worker.shards) < _DEPTH and not alone:
+        while len(worker.shards) < DEPTH and not alone:
             if self._again:
                 if worker.shards:
                     break  # what failed before is done alone
@@ -107,17 +107,14 @@ class _Pool:
                     return False
                 shard = following
             worker.shards.append(shard)
-            try:
-                worker.link.send(shard)
-            except OSError:  # it died; heard of below
-                break
+            worker.give(shard)
         return more
 
-    def _hear(self, worker: _Process, finished: Callable[[Shard, Facts], None]) -> None:
+    def _hear(self, worker: R, finished: Callable[[Shard, Facts], None]) -> None:
         try:
-            kind, index, what = worker.link.recv()
-        except (EOFError, OSError):
-            self._bury(worker, finished)
+            kind, index, what = worker.answer()
+        except WorkerGone as gone:
+            self._bury(worker, str(gone), finished)
             return
         if kind == "stop":
             ended = GuardkitError(what)
@@ -131,17 +128,13 @@ class _Pool:
         else:
             self._fail(shard, what, finished)
 
-    def _bury(self, worker: _Process, finished: Callable[[Shard, Facts], None]) -> None:
+    def _bury(self, worker: R, how: str, finished: Callable[[Shard, Facts], None]) -> None:
         """Start a worker in the place of one that died; its shards are done again."""
-        worker.process.join()
-        code = worker.process.exitcode or 0
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._deaths += 1
-        if not worker.shards and self._deaths > 3 * self._n:
+        if not worker.shards and self._deaths > 3 * self.n:
             raise RunError(f"workers cannot start: the last ended with {how}")
         under_way, *waiting = worker.shards or [None]
-        worker.link.close()
-        self._workers[self._workers.index(worker)] = self._start()
+        self.workers[self.workers.index(worker)] = self.start()
         self._again.extend(shard for shard in waiting if shard is not None)
         if under_way is not None:
             self._fail(under_way, f"its worker ended with {how}", finished)
@@ -150,7 +143,73 @@ class _Pool:
         if self._attempts.failed(shard, reason):
             self._again.append(shard)
         else:
-            finished(shard, self._worker.set_aside(shard, reason))
+            finished(shard, self.worker.set_aside(shard, reason))
+
+
+def run_in_processes(
+    shards: Iterator[Shard],
+    worker: Worker,
+    n: int,
+    finished: Callable[[Shard, Facts], None],
+) -> None:
+    """Do the shards on ``n`` processes that share the machine's cores."""
+    pool = _Processes(worker, n)
+    try:
+        pool.run(shards, finished)
+    finally:
+        pool.stop()
+
+
+class _Process(Remote):
+    def __init__(self, process: BaseProcess, link: Connection) -> None:
+        super().__init__()
+        self.process, self.link = process, link
+
+    def give(self, shard: Shard) -> None:
+        with suppress(OSError):  # it died
+            self.link.send(shard)
+
+    def answer(self) -> Answer:
+        try:
+            answer: Answer = self.link.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            self.link.close()
+            code = self.process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise WorkerGone(how) from None
+        return answer
+
+
+class _Processes(Pool[_Process]):
+    def start(self) -> _Process:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        threads = str(max(1, (os.cpu_count() or 1) // self.n))
+        added = {name: threads for name in THREADS if name not in os.environ}
+        os.environ |= added  # a child starts with what is set now
+        try:
+            process = context.Process(target=_work, args=(theirs, self.worker), daemon=True)
+            process.start()
+        finally:
+            for name in added:
+                del os.environ[name]
+        theirs.close()
+        return _Process(process, ours)
+
+    def heard(self) -> Sequence[_Process]:
+        ends = {worker.link: worker for worker in self.workers}
+        return [ends[link] for link in wait([*ends])]  # type: ignore[index]
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.process.terminate()
+        for worker in self.workers:
+            worker.process.join(_GRACE_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.link.close()
 
 
 def _work(link: Connection, worker: Worker) -> None:

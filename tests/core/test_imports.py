@@ -41,6 +41,7 @@ ORDER = (
     ("evaluate", "shards"),
     ("details", "report", "engine"),
     ("train", "compare", "workers"),
+    ("ray_workers",),
     ("overlap",),
     ("importing", "stack", "certify", "recalibrate"),
     ("frontier",),
@@ -51,7 +52,7 @@ ORDER = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-HEAVY = ("torch", "transformers", "datasets", "onnxruntime", "scipy", "pyarrow", "sklearn")
+HEAVY = ("torch", "transformers", "datasets", "onnxruntime", "scipy", "pyarrow", "sklearn", "ray")
 
 
 def at_module_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
