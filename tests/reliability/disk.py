@@ -26,7 +26,7 @@ class _File:
 
 @dataclass
 class Disk:
-    """Follows the calls of a run (``see`` is a ``faults.Before``); ``crash`` after any of them."""
+    """Follows the calls of one run, each shown to ``see``; ``crash`` after any of them."""
 
     root: Path
     #: Names on the disk for certain, and the changes to names that came since, in order.

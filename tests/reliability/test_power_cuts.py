@@ -98,8 +98,8 @@ def test_what_is_left_of_an_ended_run_is_no_part_of_another(desk: Path) -> None:
         chance.choice(ended[-8:]).crash(chance, desk / "cut")
         os.chdir(desk / "cut")
         Path("out.jsonl.parts", "manifest.json").unlink(missing_ok=True)
-        other = Path("in.jsonl").read_text().replace("number", "other")
-        Path("in.jsonl").write_text(other)
+        other = Path("in.jsonl").read_text().splitlines(keepends=True)
+        Path("in.jsonl").write_text("".join(other[::-1]))
         assert main(ARGUMENTS) == 0
         got = Path("out.jsonl").read_bytes()
         shutil.rmtree("out.jsonl.parts", ignore_errors=True)
