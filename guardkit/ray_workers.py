@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from guardkit.engine import Facts, Worker, run_here
@@ -30,6 +31,9 @@ from guardkit.workers import DEPTH, THREADS, Answer, Pool, Remote, WorkerGone
 ENV_ADDRESS = "RAY_ADDRESS"
 #: A worker that has not come by then is worth a word.
 PATIENCE_S = 30.0
+#: How long a signal may wait.
+_TICK_S = 0.5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def require_ray() -> None:
@@ -80,7 +84,10 @@ def _connected(n: int) -> Iterator[None]:
                 **room,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise RunError(f"Ray at {ENV_ADDRESS}={address}: {_first_line(error)}") from error
+            raise RunError(
+                f"Ray at {ENV_ADDRESS}={address}: {_first_line(error)}; a cluster that asks for a "
+                "token needs RAY_AUTH_MODE=token here, too"
+            ) from error
     try:
         yield
     finally:
@@ -90,14 +97,31 @@ def _connected(n: int) -> Iterator[None]:
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep our handlers: Ray sets its own."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
         with suppress(ValueError):  # not the main thread, where nobody can have changed them
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let a signal wait until Ray has returned: where it raises inside of Ray's own Python, Ray
+    takes it for a broken message, and goes on."""
+    if current_thread() is not main_thread():  # where no handler runs
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def cpus_each(nodes: Sequence[float], n: int) -> int:
@@ -126,14 +150,16 @@ class _Actor(Remote):
         return self.is_ready
 
     def give(self, shard: Shard) -> None:
-        self.asked.add(self.handle.do.remote(shard))
+        with _signals_later():
+            self.asked.add(self.handle.do.remote(shard))
 
     def answer(self) -> Answer:
         import ray
 
         self.asked.discard(self.heard)
         try:
-            answer: Answer = ray.get(self.heard)
+            with _signals_later():
+                answer: Answer = ray.get(self.heard)
         except ray.exceptions.RayTaskError as error:  # it raised what it should not
             raise WorkerGone(f"{type(error.cause).__name__}: {_first_line(error.cause)}") from error
         except ray.exceptions.RayError as error:
@@ -150,15 +176,15 @@ class _Actors(Pool[_Actor]):
         share = cpus_each(cpus, n)
         if not share:
             raise UsageError(
-                f"--workers {n}: the Ray cluster has {sum(cpus):.0f} CPUs on {len(cluster)} "
-                "machines; each worker takes at least one"
+                f"--workers {n}: the Ray cluster has no room for them; each takes a CPU, and its "
+                f"machines have {', '.join(f'{c:.0f}' for c in cpus)}"
             )
         options: dict[str, Any] = {"num_cpus": share}
         if worker.job.device == "cuda" or (worker.job.device == "auto" and sum(gpus)):
             options["num_gpus"] = min(1.0, sum(gpus) / n) or 1
         self._share = share
         self._actor = ray.remote(max_concurrency=DEPTH, **options)(_RayWorker)
-        self._told = False
+        self._begun, self._told = time.monotonic(), False
         ours = {name: value for name, value in os.environ.items() if name.startswith("GUARDKIT_")}
         self._environment = {name: os.environ.get(name, str(share)) for name in THREADS} | ours
         self._settings = worker.job.settings()
@@ -172,17 +198,11 @@ class _Actors(Pool[_Actor]):
         import ray
 
         owners = {ref: actor for actor in self.workers for ref in actor.asked}
-        waiting = all(not actor.ready for actor in self.workers) and not self._told
-        found, _ = ray.wait([*owners], timeout=PATIENCE_S if waiting else None)
-        if not found:
-            self._told = True
-            warnings.warn(
-                f"no Ray worker has started in {PATIENCE_S:.0f} s: the cluster has no "
-                f"{self._share} CPUs free, or cannot start Python; still waiting",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return []
+        found: list[Any] = []
+        while not found:
+            with _signals_later():
+                found, _ = ray.wait([*owners], timeout=_TICK_S)
+            self._waited()
         (ref,) = found
         actor = owners[ref]
         actor.heard = ref
@@ -196,7 +216,8 @@ class _Actors(Pool[_Actor]):
         import ray
 
         try:
-            kind, _, what = ray.get(actor.heard)
+            with _signals_later():
+                kind, _, what = ray.get(actor.heard)
         except ray.exceptions.RayError:
             return False
         if kind != "ready":
@@ -212,6 +233,19 @@ class _Actors(Pool[_Actor]):
         actor.asked.discard(actor.heard)
         actor.is_ready = True
         return True
+
+    def _waited(self) -> None:
+        """Say so, once, where no worker has come for long."""
+        late = time.monotonic() - self._begun > PATIENCE_S
+        if not late or self._told or any(actor.ready for actor in self.workers):
+            return
+        self._told = True
+        warnings.warn(
+            f"no Ray worker has started in {PATIENCE_S:.0f} s: the cluster has no {self._share} "
+            "CPUs free, or cannot start Python; still waiting",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def stop(self) -> None:
         import ray

@@ -1,0 +1,109 @@
+"""One worker against two, and two of this machine against two on Ray, side by side.
+
+    python benchmarks/scale.py model       # -> benchmarks/results/scale.json
+    python benchmarks/scale.py patterns    # the same file
+    python benchmarks/tables.py            # -> docs/results/engine.md
+
+`model`: texts of 20 to 512 tokens through a bundled model of plugin mdlm, one thread a worker;
+`patterns`: short lines through a policy without a model. Ray's cluster stands before the clock
+starts; the start of workers, here and there, is in the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+import torch
+import typer
+from pipeline import make_texts
+from provenance import ROOT, commit, machine
+
+from guardkit import load_model
+from guardkit.engine import Engine, Job, classify_into
+
+RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
+MODEL = "builtin:mdlm/injection"
+POLICY = """
+version: 1
+name: patterns
+categories:
+  odd: {positive: [odd], decide: {pattern: {re2: "[13579]$"}}, flag_at: {probability: 0.5}, action: flag}
+"""  # noqa: E501
+WAYS: dict[str, tuple[Engine, int]] = {
+    "1 worker": ("local", 1), "2 workers": ("local", 2), "2 workers on Ray": ("ray", 2),
+}  # fmt: skip
+Record = dict[str, Any]
+
+
+class Kind(StrEnum):
+    model = "model"
+    patterns = "patterns"
+
+
+def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> None:
+    """Measure KIND of work, ways in turn, and store the figures beside the other kind's."""
+    rows = rows or {Kind.model: 4000, Kind.patterns: 200_000}[kind]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    with TemporaryDirectory() as work:
+        folder = Path(work)
+        source, job = prepare(kind, folder, rows)
+        bytes_of = set()
+        for _ in range(repeats):
+            for way, (engine, workers) in WAYS.items():
+                output = folder / "out.jsonl"
+                began = time.perf_counter()
+                classify_into(output, str(source), job, workers=workers, engine=engine)
+                seconds[way].append(time.perf_counter() - began)
+                bytes_of.add(output.read_bytes())
+                print(way, round(seconds[way][-1], 2), flush=True)
+        assert len(bytes_of) == 1, "where the workers are must not change a byte"
+    ray.shutdown()
+    one, two, there = (seconds[way] for way in WAYS)
+    record = json.loads(out.read_text("utf-8")) if out.is_file() else {}
+    record[kind.value] = {
+        "script": "benchmarks/scale.py",
+        "commit": commit(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "ray": ray.__version__},
+        "rows": rows,
+        "seconds": seconds,
+        "rows_per_s": {way: rows / statistics.median(own) for way, own in seconds.items()},
+        "speed_up": statistics.median(a / b for a, b in zip(one, two, strict=True)),
+        "ray_of_local": statistics.median(b / c for b, c in zip(two, there, strict=True)),
+    }  # fmt: skip
+    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(f"written: {out}; {record[kind.value]['speed_up']:.2f} x by two workers, Ray reaches "
+          f"{record[kind.value]['ray_of_local']:.2f} of them")  # fmt: skip
+
+
+def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, Job]:
+    from guardkit_mdlm.tokenizer import read_tokenizer
+
+    source = folder / "in.jsonl"
+    if kind is Kind.model:
+        texts = make_texts(read_tokenizer(load_model(MODEL, device="cpu").path), rows, 0)
+        job = Job(model=MODEL, device="cpu")
+    else:
+        texts = [f"text number {i}" for i in range(rows)]
+        (folder / "policy.yaml").write_text(POLICY, "utf-8")
+        job = Job(policy=str(folder / "policy.yaml"))
+    lines = (json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts))
+    source.write_text("".join(lines), "utf-8")
+    return source, job
+
+
+if __name__ == "__main__":
+    typer.run(main)
