@@ -230,6 +230,7 @@ def classify(
     if model is None:
         console.note_unproven(load_policy(policy))
     set_aside: Mapping[str, str] = {}
+    resumed = 0
     try:
         with running.terminal_progress(beside_output=out is None) as progress:
             if saved:
@@ -245,13 +246,14 @@ def classify(
                         progress=progress,
                     )
                 summary, set_aside = outcome.summary, outcome.set_aside
+                resumed = outcome.resumed
             else:
                 summary = batch.classify(job.rows(file), job.judge(), out, progress=progress)
     except BrokenPipeError:
         # the interpreter would complain when it flushes what nobody reads
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_PIPE) from None
-    print(console.summary_line(summary, out), file=sys.stderr)
+    print(console.summary_line(summary, out, resumed=resumed), file=sys.stderr)
     if (times := console.times_line(summary)) is not None:
         print(times, file=sys.stderr)
     for name, reason in set_aside.items():

@@ -27,16 +27,18 @@ STRONGEST_TOKENS = 12
 LOG_WIDTH = 120  # a file or a pipe has no width of its own
 
 
-def summary_line(summary: Summary, out: Path | None) -> str:
-    """Return one line on what a classify run did."""
+def summary_line(summary: Summary, out: Path | None, *, resumed: int = 0) -> str:
+    """Return one line on what a classify run did; ``resumed`` lines another had done before."""
     actions = [f"{summary.actions[a]:,} {a}" for a in SEVERITY if summary.actions[a]]
     troubles = {"unreadable": summary.unreadable, "could not be judged": summary.undecided}
     parts = [*actions, *(f"{n:,} {what}" for what, n in troubles.items() if n)]
     if summary.differing is not None:
         parts.append(f"{summary.differing:,} would differ under the shadow policy")
-    speed = (
-        f"{summary.rows:,} lines in {summary.seconds:.1f} s ({summary.texts_per_s:,.0f} texts/s)"
-    )
+    rate = f"{summary.texts_per_s:,.0f} texts/s"
+    if resumed:
+        fresh = (summary.rows - resumed) / summary.seconds if summary.seconds else 0.0
+        rate = f"{resumed:,} were done before; {fresh:,.0f} lines/s"
+    speed = f"{summary.rows:,} lines in {summary.seconds:.1f} s ({rate})"
     where = f" -> {out}" if out else ""
     return f"{speed}{': ' if parts else ''}{', '.join(parts)}{where}"
 

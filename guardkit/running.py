@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -56,6 +57,30 @@ class _Lines:
             print(f"{stage} {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
+class _LongRun:
+    """A log of a run that may be short, and then leaves no line: how far it is, how long yet."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._begun = self._last = time.monotonic()
+        self._first = 0  # done when the stage began, by a run before it
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._begun, self._first = stage, now, done
+        if now - self._last < QUIET_S:
+            return
+        self._last = now
+        words = [f"{stage} {done:,}"]
+        if total:
+            words = [f"{stage} {done:,} of {total:,} ({done / total:.0%})"]
+            if fresh := done - self._first:
+                seconds = (now - self._begun) * (total - done) / fresh
+                words.append(f"{timedelta(seconds=round(seconds))} left")
+        print(", ".join([*words, note]).removesuffix(", "), file=sys.stderr, flush=True)
+
+
 def progress() -> AbstractContextManager[Progress]:
     """Return a context that shows progress: bars on a terminal, else a line now and then. Of
     several processes that train together the first alone shows it."""
@@ -65,11 +90,11 @@ def progress() -> AbstractContextManager[Progress]:
 
 
 def terminal_progress(*, beside_output: bool) -> AbstractContextManager[Progress | None]:
-    """As ``progress``, but None where there is no terminal, or where bars would run into the
-    output on it."""
-    if not sys.stderr.isatty() or (beside_output and sys.stdout.isatty()):
-        return nullcontext(None)
-    return _drawing()
+    """As ``progress``, but nothing where bars would run into the output on a terminal, and no
+    line in a log before a run has lasted."""
+    if not sys.stderr.isatty():
+        return nullcontext(_LongRun())
+    return nullcontext(None) if beside_output and sys.stdout.isatty() else _drawing()
 
 
 @contextmanager

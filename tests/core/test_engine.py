@@ -275,3 +275,33 @@ def test_standard_input_is_resumed_where_it_is_fed_the_same_again(
     outcome = classify_into(Path("out.jsonl"), feed(data), JOB, resume=True)
     assert outcome.resumed == 21
     assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_a_resumed_run_counts_its_speed_by_what_it_did_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_input(50)
+    interrupted(source, monkeypatch)
+    args = ["classify", source, "--policy", "policy.yaml", "--out", "out.jsonl", "--resume"]
+    main(args)
+    assert "s (14 were done before; " in capsys.readouterr().err
+
+
+def test_a_log_tells_how_far_a_long_run_is_and_says_nothing_of_a_short_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from guardkit import console
+
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    with console.terminal_progress(beside_output=False) as progress:
+        assert progress is not None
+        progress("classify", 4000, 10_000, "")  # an interrupted run's
+        assert capsys.readouterr().err == ""
+        now += 60
+        progress("classify", 6000, 10_000, "33 lines/s, 2 errors")
+        line = "classify 6,000 of 10,000 (60%), 0:02:00 left, 33 lines/s, 2 errors\n"
+        assert capsys.readouterr().err == line
+        progress("classify", 7000, 10_000, "")
+        assert capsys.readouterr().err == ""
