@@ -84,19 +84,21 @@ class Pool(ABC, Generic[R]):
     def run(self, shards: Iterator[Shard], finished: Callable[[Shard, Facts], None]) -> None:
         more = True
         while True:
-            for worker in self.workers:
-                if worker.ready:
-                    more = self._feed(worker, shards, more)
+            for depth in range(1, DEPTH + 1):  # nobody gets a second one before all have a first
+                for worker in self.workers:
+                    if worker.ready:
+                        more = self._feed(worker, shards, more, depth)
             busy = [worker for worker in self.workers if worker.shards]
             if not busy and not self._again and not more:
                 return
             for worker in self.heard():
                 self._hear(worker, finished)
 
-    def _feed(self, worker: R, shards: Iterator[Shard], more: bool) -> bool:
-        """Give ``worker`` what it can take; return whether ``shards`` may have more."""
+    def _feed(self, worker: R, shards: Iterator[Shard], more: bool, depth: int) -> bool:
+        """Give ``worker`` what it can take, ``depth`` in all; return whether ``shards`` may have
+        more."""
         alone = any(s.index in self._attempts.reasons for s in worker.shards)
-        while len(worker.shards) < DEPTH and not alone:
+        while len(worker.shards) < depth and not alone:
             if self._again:
                 if worker.shards:
                     break  # what failed before is done alone
