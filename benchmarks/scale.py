@@ -21,16 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ray
-import torch
 import typer
-from pipeline import make_texts
-from provenance import ROOT, commit, machine
 
-from guardkit import load_model
 from guardkit.engine import Engine, Job, classify_into
 
-RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
+RESULTS = Path(__file__).parent / "results" / "scale.json"
 MODEL = "builtin:mdlm/injection"
 POLICY = """
 version: 1
@@ -51,7 +46,12 @@ class Kind(StrEnum):
 
 def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> None:
     """Measure KIND of work, ways in turn, and store the figures beside the other kind's."""
-    rows = rows or {Kind.model: 4000, Kind.patterns: 200_000}[kind]
+    # not above: every worker of this machine imports this file, and would wait for these
+    import ray
+    import torch
+    from provenance import commit, machine
+
+    rows = rows or {Kind.model: 8000, Kind.patterns: 200_000}[kind]
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -90,10 +90,13 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
 
 
 def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, Job]:
-    from guardkit_mdlm.tokenizer import read_tokenizer
-
     source = folder / "in.jsonl"
     if kind is Kind.model:
+        from guardkit_mdlm.tokenizer import read_tokenizer
+        from pipeline import make_texts
+
+        from guardkit import load_model
+
         texts = make_texts(read_tokenizer(load_model(MODEL, device="cpu").path), rows, 0)
         job = Job(model=MODEL, device="cpu")
     else:
