@@ -191,6 +191,16 @@ def classify(
             "here; all its machines must share the files. Needs --out."
         ),
     ] = "local",
+    shard_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="Kill a worker process that needs longer for one shard (2,000 lines at most) and "
+            "try the shard again, three times in all; then its lines are errors and it is named. "
+            "Default: 3600; with one worker, no limit. Not with --engine ray.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     backend: BackendOption = "torch",
 ) -> None:
@@ -227,6 +237,8 @@ def classify(
     saved = out is not None and (not out.exists() or out.is_file())  # no pipe, no /dev/null
     if not saved and (resume or workers > 1 or engine != "local"):
         raise UsageError("--resume, --workers and --engine ray need --out FILE: they save work")
+    if shard_timeout and (not saved or engine != "local"):
+        raise UsageError("--shard-timeout needs --out FILE, and processes of this machine")
     if model is None:
         console.note_unproven(load_policy(policy))
     set_aside: Mapping[str, str] = {}
@@ -243,6 +255,7 @@ def classify(
                         resume=resume,
                         workers=workers,
                         engine=engine,
+                        shard_timeout_s=shard_timeout,
                         progress=progress,
                     )
                 summary, set_aside = outcome.summary, outcome.set_aside

@@ -37,6 +37,8 @@ from guardkit.types import Progress, Row
 
 #: Times a shard is tried before it is set aside.
 ATTEMPTS = 3
+#: A worker process that needs longer for one shard is taken to hang.
+SHARD_TIMEOUT_S = 3600.0
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 Engine = Literal["local", "ray"]
@@ -128,6 +130,7 @@ def classify_into(
     resume: bool = False,
     workers: int = 1,
     engine: Engine = "local",
+    shard_timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Judge every row of ``source`` and write a JSON line for each to ``out``, in order.
@@ -136,7 +139,9 @@ def classify_into(
     ``resume`` an interrupted run goes on from there. Raises UsageError where there is such a
     folder and ``resume`` was not asked for, or where input, policy, model or settings are not
     what they were; RunError and OutputError as ``guardkit.batch.classify`` does. ``engine`` says
-    where the workers are: processes of this machine, or a Ray cluster's.
+    where the workers are: processes of this machine, or a Ray cluster's. A local process that
+    needs more than ``shard_timeout_s`` for a shard is killed, and the shard has failed; where a
+    limit is given, a single worker is a process, too.
     """
     if engine == "ray":
         from guardkit.ray_workers import require_ray
@@ -160,7 +165,7 @@ def classify_into(
                 f"{parts.folder}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
                 "or remove the folder to start anew"
             )
-        outcome = _run(parts, rows_of, job, (engine, workers), progress)
+        outcome = _run(parts, rows_of, job, (engine, workers, shard_timeout_s), progress)
         parts.merge(rows_of.count)
         if not outcome.set_aside:
             parts.clear()
@@ -171,7 +176,7 @@ def _run(
     parts: Parts,
     rows_of: Input,
     job: Job,
-    placing: tuple[Engine, int],
+    placing: tuple[Engine, int, float | None],
     progress: Progress | None,
 ) -> Outcome:
     started = time.perf_counter()
@@ -206,15 +211,15 @@ def _run(
 
     shards = rows_of.shards(job.keep, done, again)
     worker = Worker(job, parts.folder)
-    engine, workers = placing
+    engine, workers, timeout_s = placing
     if engine == "ray":
         from guardkit.ray_workers import run_on_ray
 
         run_on_ray(shards, worker, workers, finished)
-    elif workers > 1:
+    elif workers > 1 or timeout_s is not None:
         from guardkit.workers import run_in_processes
 
-        run_in_processes(shards, worker, workers, finished)
+        run_in_processes(shards, worker, workers, finished, timeout_s or SHARD_TIMEOUT_S)
     else:
         run_here(shards, worker, finished)
     outcome.summary.seconds = time.perf_counter() - started
@@ -222,11 +227,15 @@ def _run(
 
 
 class Worker:
-    """Turns shards into parts. Travels to other processes before its first shard."""
+    """Turns shards into parts, in this process or in others that it is sent to."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
         self._judge: Judge | None = None
+
+    def __reduce__(self) -> tuple[type[Worker], tuple[Job, Path]]:
+        """Travel without what was loaded, also once it is."""
+        return Worker, (self.job, self.folder)
 
     def read(self, shard: Shard) -> tuple[list[Any], float]:
         """Return a shard's rows, and the seconds that took."""

@@ -129,10 +129,12 @@ class Model:
         if not texts:
             return _nothing(n_labels, novelty=novelty)
         try:
-            raw = self.classifier.score(texts, **({"novelty": True} if novelty else {}))
+            # a copy: what a plugin does to its list, it does to no neighbour
+            raw = self.classifier.score(list(texts), **({"novelty": True} if novelty else {}))
             scored = _checked(raw, len(texts), n_labels)
             return self._with_novelty(scored, raw.novelty_N) if novelty else scored
-        except Exception as error:  # recorded per text below; never swallowed
+        # recorded per text below; never swallowed. A plugin that exits must not end the run as done
+        except (Exception, SystemExit) as error:
             if len(texts) == 1:
                 reason = f"{type(error).__name__}: {error}"
                 if not novelty:
@@ -341,7 +343,7 @@ def texts_hash(texts: Sequence[str], labels: Sequence[str] = ()) -> str:
 
 def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:
     """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score."""
-    logits_NC = np.asarray(raw.logits_NC, np.float32)
+    logits_NC = np.array(raw.logits_NC, np.float32)  # a copy: a plugin may use its arrays again
     if logits_NC.shape != (n, n_labels):
         raise ClassifierError(f"logits of shape {logits_NC.shape}, expected {(n, n_labels)}")
     for name in ("tokens_N", "windows_N", "truncated_N"):
@@ -349,14 +351,12 @@ def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:
             raise ClassifierError(f"{name} of shape {shape}, expected {(n,)}")
     bad_N = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
     errors = {int(i): "the classifier returned a value that is not finite" for i in bad_N}
-    if errors:
-        logits_NC = logits_NC.copy()
-        logits_NC[bad_N] = np.nan
+    logits_NC[bad_N] = np.nan
     return Scored(
         logits_NC,
-        np.asarray(raw.tokens_N, np.int64),
-        np.asarray(raw.windows_N, np.int64),
-        np.asarray(raw.truncated_N, bool),
+        np.array(raw.tokens_N, np.int64),
+        np.array(raw.windows_N, np.int64),
+        np.array(raw.truncated_N, bool),
         errors,
     )
 

@@ -84,7 +84,9 @@ class Plugins:
                 raise PluginError(
                     f"plugin {plugin.name!r} is enabled but cannot be used: {plugin.error}"
                 )
-        self._decided(enabled)(texts=texts, decisions=decisions, policy=policy)
+        # copies: a plugin that takes some out takes none from the output
+        tell = self._decided(enabled)
+        tell(texts=list(texts), decisions=list(decisions), policy=policy)
 
     def heard(self, policy: Policy) -> bool:
         """Return whether a plugin is told what ``policy`` decides."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from rich.progress import Progress as Bars
 from guardkit.errors import RunInterrupted, TrainingInterrupted
 from guardkit.types import Progress
 
+DRAIN_S = 4.0  # what cannot be interrupted may go on for so long after a signal
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
@@ -131,17 +133,43 @@ def interruptible(progress: Progress) -> Iterator[Progress]:
             signal.signal(number, handler)
 
 
+class _Stop(KeyboardInterrupt):
+    """A signal came. Not an Exception: a plugin that survives those must not survive this."""
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Make SIGINT and SIGTERM end a classification at once: what is done is saved already."""
+    """Make SIGINT and SIGTERM end a classification at once: what is done is saved already.
+
+    Where the process is busy with what cannot be interrupted, it is ended after DRAIN_S.
+    """
+    said = "stopped by {}; the same command with --resume goes on from here"
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        raise RunInterrupted(f"stopped by {name}; the same command with --resume goes on from here")
+        for each in before:  # a second one kills
+            signal.signal(each, signal.SIG_DFL)
+        raise _Stop(signal.Signals(number).name)
 
+    def end_in_time(pipe: int) -> None:
+        # told by the interpreter as the signal comes, which may be long before ``stop`` is called
+        while numbers := os.read(pipe, 1):
+            if numbers[0] in before:
+                time.sleep(DRAIN_S)
+                print(said.format(signal.Signals(numbers[0]).name), file=sys.stderr, flush=True)
+                os._exit(RunInterrupted.exit_code)
+        os.close(pipe)
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    threading.Thread(target=end_in_time, args=(reader,), daemon=True).start()
+    awake = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except _Stop as signalled:
+        raise RunInterrupted(said.format(signalled)) from None
     finally:
+        signal.set_wakeup_fd(awake)
+        os.close(writer)
         for number, handler in before.items():
             signal.signal(number, handler)

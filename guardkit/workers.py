@@ -1,7 +1,8 @@
 """Shards on several processes of this machine: each reads, judges and writes its own.
 
 A worker that dies takes no shard with it: what it had is given to another, alone, so that a
-shard which kills its worker every time is found out and no neighbour suffers for it.
+shard which kills its worker every time is found out and no neighbour suffers for it. One that
+does not answer is killed, and counts as dead.
 ``guardkit.ray_workers`` has the same pool on a Ray cluster.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +21,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from guardkit.engine import Attempts, Facts, Worker, run_here
+from guardkit.engine import SHARD_TIMEOUT_S, Attempts, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 from guardkit.shards import Shard
 
 #: Shards a worker has at once: one under way, one being read.
 DEPTH = 2
 _GRACE_S = 2.0
+#: A process may take this long to start on a busy machine, whatever a shard may take.
+_START_S = 60.0
 #: Libraries that start as many threads as there are cores, each by its own variable.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -153,9 +158,11 @@ def run_in_processes(
     worker: Worker,
     n: int,
     finished: Callable[[Shard, Facts], None],
+    timeout_s: float = SHARD_TIMEOUT_S,
 ) -> None:
-    """Do the shards on ``n`` processes that share the machine's cores."""
-    pool = _Processes(worker, n)
+    """Do the shards on ``n`` processes that share the machine's cores; one that needs more than
+    ``timeout_s`` for a shard is killed."""
+    pool = _Processes(worker, n, timeout_s)
     try:
         pool.run(shards, finished)
     finally:
@@ -163,11 +170,19 @@ def run_in_processes(
 
 
 class _Process(Remote):
-    def __init__(self, process: BaseProcess, link: Connection) -> None:
+    def __init__(self, process: BaseProcess, link: Connection, timeout_s: float) -> None:
         super().__init__()
         self.process, self.link = process, link
+        self._timeout_s, self._ready, self._killed = timeout_s, False, ""
+        self._limit(max(timeout_s, _START_S))
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
 
     def give(self, shard: Shard) -> None:
+        if len(self.shards) == 1:  # it had none
+            self._limit(self._timeout_s)
         with suppress(OSError):  # it died
             self.link.send(shard)
 
@@ -179,11 +194,44 @@ class _Process(Remote):
             self.link.close()
             code = self.process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise WorkerGone(how) from None
+            raise WorkerGone(self._killed or how) from None
+        self._limit(self._timeout_s)
         return answer
+
+    def greeted(self) -> bool:
+        """Whether what it says is only that it has started."""
+        if self._ready:
+            return False
+        try:
+            self.link.recv()
+        except (EOFError, OSError):
+            return False  # it died: ``answer`` says how
+        self._ready = True
+        return True
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is overdue; it never is where it has nothing to do."""
+        busy = self.shards or not self._ready
+        return self._due - time.monotonic() if busy and not self._killed else float("inf")
+
+    def kill(self) -> None:
+        """End it for want of an answer."""
+        self._killed = (
+            f"no answer for {self._limit_s:,.0f} s; if it is slow and not hung, raise "
+            "--shard-timeout"
+        )
+        self.process.kill()
+
+    def _limit(self, seconds: float) -> None:
+        self._limit_s, self._due = seconds, time.monotonic() + seconds
 
 
 class _Processes(Pool[_Process]):
+    def __init__(self, worker: Worker, n: int, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        super().__init__(worker, n)
+
     def start(self) -> _Process:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -197,11 +245,16 @@ class _Processes(Pool[_Process]):
             for name in added:
                 del os.environ[name]
         theirs.close()
-        return _Process(process, ours)
+        return _Process(process, ours, self._timeout_s)
 
     def heard(self) -> Sequence[_Process]:
         ends = {worker.link: worker for worker in self.workers}
-        return [ends[link] for link in wait([*ends])]  # type: ignore[index]
+        left_s = max(0.0, min(worker.left_s for worker in self.workers))
+        found = wait([*ends], None if left_s == float("inf") else left_s)
+        for worker in self.workers:
+            if worker.link not in found and worker.left_s <= 0:
+                worker.kill()  # its link ends, and that is heard
+        return [w for link in found if not (w := ends[link]).greeted()]  # type: ignore[index]
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -217,6 +270,7 @@ class _Processes(Pool[_Process]):
 def _work(link: Connection, worker: Worker) -> None:
     """Be a worker: take shards until there are none, or nobody to take them from."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def shards() -> Iterator[Shard]:
         while True:
@@ -232,6 +286,7 @@ def _work(link: Connection, worker: Worker) -> None:
         except OSError:  # the parent is gone: so are we
             os._exit(1)
 
+    tell("ready", 0, None)
     try:
         run_here(
             shards(),
@@ -241,3 +296,11 @@ def _work(link: Connection, worker: Worker) -> None:
         )
     except GuardkitError as error:  # wrong for the whole run
         tell("stop", error.exit_code, str(error))
+
+
+def _end_with_parent() -> None:
+    """End at once when the parent is gone, however: what hangs would never find out."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
