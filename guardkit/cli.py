@@ -223,8 +223,7 @@ def classify(
         raise UsageError("--fail-on needs a policy: a model alone flags nothing")
     batch.check_kept(keep or [])
     paths = Input(file).paths
-    if out and out.resolve() in [Path(path).resolve() for path in paths]:
-        raise UsageError(f"--out {out}: is the input itself")
+    saved = out is not None and _can_be_saved(out, paths)
     job = Job(
         policy=None if policy is None else str(policy),
         shadow=None if shadow is None else str(shadow),
@@ -234,7 +233,6 @@ def classify(
         keep=tuple(keep or ()),
         named=len(paths) > 1,
     )
-    saved = out is not None and (not out.exists() or out.is_file())  # no pipe, no /dev/null
     if not saved and (resume or workers > 1 or engine != "local"):
         raise UsageError("--resume, --workers and --engine ray need --out FILE: they save work")
     if shard_timeout and (not saved or engine != "local"):
@@ -326,6 +324,18 @@ def plugins_list() -> None:
     from guardkit.plugins import installed_plugins
 
     console.show_plugins(installed_plugins())
+
+
+def _can_be_saved(out: Path, inputs: Sequence[str]) -> bool:
+    """Whether there can be parts beside ``out``: not where it is a pipe or /dev/null. UsageError
+    where it cannot be written at all."""
+    try:
+        if out.resolve() in [Path(path).resolve() for path in inputs]:
+            raise UsageError(f"--out {out}: is the input itself")
+        return not out.exists() or out.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name no file can have, links in a ring
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"--out {out}: cannot be written: {why}") from error
 
 
 def _first_member(device: str) -> Model:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 #: Stands in every text: no log may hold it.
@@ -38,12 +40,13 @@ class Running:
         folder: Path,
         out: str,
         *more: str,
+        source: str = "in.jsonl",
         shard_rows: int = 0,
         within: Callable[[Path], None] | None = None,
     ) -> None:
         self.folder, self.out = folder, out
         self.log = folder / f"{out}.log"
-        arguments = ["classify", "in.jsonl", "--policy", "policy.yaml", "--out", out, *more]
+        arguments = ["classify", source, "--policy", "policy.yaml", "--out", out, *more]
         self.process = _context().Process(
             target=_classify, args=(folder, arguments, self.log, shard_rows, within)
         )
@@ -59,7 +62,8 @@ class Running:
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self.process.pid, number)
 
     def end(self, timeout_s: float = 120) -> int:
         """Wait for the end and return the exit code; what was planted is nowhere in the log."""
@@ -70,6 +74,10 @@ class Running:
 
     def finish(self) -> None:
         assert self.end() == 0, self.said()
+
+    def peak_bytes(self) -> int:
+        """Return the most memory it had, the interpreter and guardkit itself included."""
+        return int(Path(f"{self.log}.peak").read_text())
 
     def said(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
@@ -103,6 +111,8 @@ def _classify(
     if within is not None:
         within(folder)
     code = main(arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path(f"{log}.peak").write_text(str(peak * 1024))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
