@@ -41,11 +41,12 @@ class Running:
         out: str,
         *more: str,
         source: str = "in.jsonl",
+        log: Path | None = None,
         shard_rows: int = 0,
         within: Callable[[Path], None] | None = None,
     ) -> None:
         self.folder, self.out = folder, out
-        self.log = folder / f"{out}.log"
+        self.log = log or folder / f"{out}.log"
         arguments = ["classify", source, "--policy", "policy.yaml", "--out", out, *more]
         self.process = _context().Process(
             target=_classify, args=(folder, arguments, self.log, shard_rows, within)
@@ -68,7 +69,11 @@ class Running:
     def end(self, timeout_s: float = 120) -> int:
         """Wait for the end and return the exit code; what was planted is nowhere in the log."""
         self.process.join(timeout_s)
-        assert self.process.exitcode is not None, f"still running\n{self.said()}"
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"still running after {timeout_s} s\n{self.said()}")
+        assert self.process.exitcode is not None
         assert PLANTED not in self.said()
         return self.process.exitcode
 
