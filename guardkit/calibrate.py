@@ -29,7 +29,7 @@ class LengthScale(BaseModel):
     Lengths count as the nearest one that was seen, ``shortest`` to ``longest``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     exponent: float = Field(allow_inf_nan=False)
     unit_tokens: float = Field(gt=0, allow_inf_nan=False)
@@ -46,7 +46,7 @@ class LengthScale(BaseModel):
 class Steps(BaseModel):
     """A rising function of the second label's log-odds, linear between its points."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     log_odds: list[float] = Field(min_length=1)
     probability: list[float] = Field(min_length=1)
@@ -64,7 +64,7 @@ class Steps(BaseModel):
 class Candidate(BaseModel):
     """A kind of map that was tried: cross-fitted log-loss, in nats."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     log_loss: float
     excess: float = Field(description="over the best candidate's")
@@ -82,7 +82,7 @@ class CalibrationMap(BaseModel):
     tokens_N are those of ``RawScores``, which ``length`` reads. Rows that are NaN stay NaN.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal[1, 2] = Field(
         default=2, description="1: platt alone, measured where it was fitted"

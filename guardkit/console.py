@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -170,6 +169,8 @@ def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
 
 def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> None:
     """Print what a model says of itself: its config in short, then its card."""
+    from rich.markdown import Markdown  # here: it brings every lexer, 40 ms
+
     table = Table(show_header=False)
     table.add_row("folder", Text(str(folder)))
     table.add_row("plugin", config.family)

@@ -21,7 +21,10 @@ _Float64 = npt.NDArray[np.float64]
 _Bool = npt.NDArray[np.bool_]
 
 #: Where curves are read off: false-positive rates even and logarithmic, recalls even.
-FPR_GRID_K = np.unique(np.append(np.linspace(0, 1, 101), np.geomspace(0.001, 1, 61)).round(6))
+#: (Not by np.unique, which would load numpy.ma at every start.)
+FPR_GRID_K = np.array(
+    sorted({*np.linspace(0, 1, 101).round(6), *np.geomspace(0.001, 1, 61).round(6)})
+)
 RECALL_GRID_K = np.linspace(0.01, 1, 100).round(6)
 
 #: f(weight_N) -> name -> value

@@ -45,7 +45,7 @@ class Novelty(BaseModel):
     """``novelty.json``: the novelty of n calibration texts of all labels, shortest first, one of
     each group of near-duplicates (several would be no independent draws)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal[1] = 1
     tokens: list[_Tokens] = Field(min_length=1, description="each text's length, ascending")

@@ -40,7 +40,7 @@ def _message(detail: ErrorDetails) -> str:
             return f"must be text (put it in quotes), got {value}"
         case "model_type" | "dict_type":
             return f"must be a mapping (key: value), got {value}"
-        case "string_pattern_mismatch":
+        case "string_pattern_mismatch" | "string_too_long" if detail["loc"][-1] == "[key]":
             return f"must be 1 to 64 letters, digits and _ . / -, got {value}"
         case "node" | "flag_at" if isinstance(detail["input"], dict):
             return f"{detail['msg']}, got {', '.join(detail['input']) or 'none'}"
@@ -54,6 +54,7 @@ def _allowed_keys(loc: Sequence[str | int]) -> list[str]:
         if isinstance(part, str) and part.startswith(KIND_TAG):
             model = {**KINDS, **FLAG_FORMS}[part.removeprefix(KIND_TAG)]
         elif isinstance(model, type) and issubclass(model, BaseModel):
+            model.model_rebuild()  # until now the types of its fields may be mere names
             model = model.model_fields[str(part)].annotation
             if NoneType in get_args(model):  # Settle | None
                 model = get_args(model)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ _Z95 = 1.959964
 class Bin(BaseModel):
     """Texts given much the same probability."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     n: int = Field(ge=1)
     mean: float = Field(ge=0, le=1, description="of the probabilities they were given")

@@ -20,7 +20,7 @@ from guardkit.policy import CascadeNode, Category, MemberNode, Policy, walk
 class Verdict(BaseModel):
     """What was measured of one category's cascade: recall gained over its first member alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     hash: str  # of the category, see category_hash
     helps: bool
@@ -35,7 +35,7 @@ class Verdict(BaseModel):
 class Verdicts(BaseModel):
     """The file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal[1] = 1
     categories: dict[str, Verdict]

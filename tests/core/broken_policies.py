@@ -254,6 +254,19 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
             (28, "tests[0].expect.injection", "unknown category 'injection'"),
         ],
     ),
+    "a name of 65 letters": (
+        "  injection:\n",
+        f"  {'i' * 65}:\n",
+        [
+            (9, f"categories.{'i' * 65}", "must be 1 to 64 letters"),
+            (28, "tests[0].expect.injection", "unknown category 'injection'"),
+        ],
+    ),
+    "a title of 201 letters": (
+        "name: test",
+        f"name: {'t' * 201}",
+        [(2, "name", "at most 200 characters")],
+    ),
     "a node of no kind": (
         "- member: backup",
         "- memer: backup",

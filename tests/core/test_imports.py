@@ -159,6 +159,28 @@ def test_starting_up_loads_no_heavy_library(code: str) -> None:
     assert loaded_by(code).isdisjoint(HEAVY)
 
 
+def test_a_policy_of_patterns_classifies_without_a_heavy_library(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nname: words\ncategories:\n  secret:\n    decide: {pattern: {re2: AKIA}}\n"
+        "    flag_at: {probability: 0.5}\n    action: flag\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"text": "the key is AKIA"}\n' * 10)
+    args = ["classify", tmp_path / "in.jsonl", "--policy", tmp_path / "policy.yaml",
+            "--out", tmp_path / "out.jsonl"]  # fmt: skip
+    loaded = loaded_by(f"from guardkit.cli import main; assert main({[*map(str, args)]}) == 0")
+    assert loaded.isdisjoint(HEAVY)
+    assert '"flag"' in (tmp_path / "out.jsonl").read_text()
+
+
+def test_checking_a_policy_loads_no_heavy_library() -> None:
+    args = ["policy", "check", str(ROOT / "policies" / "default.yaml")]
+    code = (
+        "import contextlib, sys; from guardkit.cli import main\n"
+        f"with contextlib.redirect_stdout(sys.stderr): assert main({args}) == 0"
+    )
+    assert loaded_by(code).isdisjoint(HEAVY)
+
+
 def test_the_checks_above_see_what_they_should() -> None:
     tree = ast.parse(
         "import torch\n"

@@ -13,7 +13,7 @@ SCRATCH = "scratch"
 class Gpt2Options(BaseModel):
     """Options of ``guardkit train --plugin gpt2``; ``--set NAME=VALUE`` sets one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     # what is learnt
     init: str = Field(
@@ -144,7 +144,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class NetworkSpec(BaseModel):
     """``network`` in an artefact's ``config.json``: what rebuilds the network and reads text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     rule: Literal["head", "likelihood"]
     n_labels: int = Field(ge=2)

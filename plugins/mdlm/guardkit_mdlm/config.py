@@ -19,7 +19,7 @@ PAIRED = ("complementary", "half_pairs")
 class ScoringConfig(BaseModel):
     """How a network reads and scores texts, however it came to be."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     window_tokens: int = Field(
         128, ge=8, description="tokens read at once; longer texts are windowed"
