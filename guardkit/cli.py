@@ -212,7 +212,6 @@ def classify(
     """
     from guardkit import batch, console, running
     from guardkit.engine import Job, classify_into
-    from guardkit.router import load_policy
     from guardkit.shards import Input
 
     if policy and model:
@@ -238,7 +237,7 @@ def classify(
     if shard_timeout and (not saved or engine != "local"):
         raise UsageError("--shard-timeout needs --out FILE, and processes of this machine")
     if model is None:
-        console.note_unproven(load_policy(policy))
+        console.note_unproven(job.router)
     set_aside: Mapping[str, str] = {}
     resumed = 0
     try:

@@ -10,6 +10,7 @@ errors, never verdicts.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import platform
@@ -18,7 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +32,7 @@ from guardkit.errors import GuardkitError, UsageError
 from guardkit.models import find_model, load_model
 from guardkit.parts import Manifest, Parts
 from guardkit.plugins import installed_plugins
-from guardkit.router import load_policy
+from guardkit.router import PolicyRouter, load_policy
 from guardkit.rows import read_rows
 from guardkit.shards import SHARD_BYTES, SHARD_ROWS, STDIN, Input, Shard, named
 from guardkit.types import Progress, Row
@@ -39,10 +41,14 @@ from guardkit.types import Progress, Row
 ATTEMPTS = 3
 #: A worker process that needs longer for one shard is taken to hang.
 SHARD_TIMEOUT_S = 3600.0
+#: New objects between two searches for garbage: several shards' worth.
+_OBJECTS = 100_000
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 Engine = Literal["local", "ray"]
 Facts = dict[str, Any]
+#: do(shards, finished): every shard becomes a part, and its facts are told.
+Do = Callable[[Iterator[Shard], Callable[[Shard, Facts], None]], None]
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,18 @@ class Job:
         """Load what is needed, models at their first use."""
         if self.model is not None:
             return model_judge(load_model(self.model, device=self.device, backend=self.backend))
-        router = load_policy(
+        return policy_judge(self.router)
+
+    @cached_property
+    def router(self) -> PolicyRouter:
+        """Return the policy's router: its file is read and checked once in each process."""
+        return load_policy(
             self.policy, shadow=self.shadow, device=self.device, backend=self.backend
         )
-        return policy_judge(router)
+
+    def __getstate__(self) -> Facts:
+        """Leave the router behind: a process that is sent this reads the policy for itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def rows(self, source: str) -> Iterator[Row]:
         """Yield the rows of ``source`` one after the other, for a run that saves nothing."""
@@ -81,9 +95,8 @@ class Job:
             )
             found["model"] = artefact.verify(folder)
         else:
-            for name, path in (("policy", self.policy), ("shadow policy", self.shadow)):
-                if name == "policy" or path is not None:
-                    router = load_policy(path)
+            for name, router in (("policy", self.router), ("shadow policy", self.router.shadow)):
+                if router is not None:
                     found[name] = router.hash
                     for member, digest in router.model_hashes().items():
                         found[f"{name}'s model {member!r}"] = digest
@@ -149,7 +162,8 @@ def classify_into(
         require_ray()
     out = out.resolve()  # a link stays a link, to the new file
     parts, rows_of = Parts(out), Input(source)
-    with parts.locked():
+    worker = Worker(job, parts.folder)
+    with parts.locked(), _placed(worker, engine, workers, shard_timeout_s) as do:
         before = parts.manifest()
         if before and not resume:
             raise UsageError(
@@ -165,7 +179,7 @@ def classify_into(
                 f"{parts.folder}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
                 "or remove the folder to start anew"
             )
-        outcome = _run(parts, rows_of, job, (engine, workers, shard_timeout_s), progress)
+        outcome = _run(parts, rows_of, job, do, progress)
         parts.merge(rows_of.count)
         if not outcome.set_aside:
             parts.clear()
@@ -176,7 +190,7 @@ def _run(
     parts: Parts,
     rows_of: Input,
     job: Job,
-    placing: tuple[Engine, int, float | None],
+    do: Do,
     progress: Progress | None,
 ) -> Outcome:
     started = time.perf_counter()
@@ -209,21 +223,25 @@ def _run(
                 f"again, or remove {parts.folder} to start anew"
             )
 
-    shards = rows_of.shards(job.keep, done, again)
-    worker = Worker(job, parts.folder)
-    engine, workers, timeout_s = placing
+    do(rows_of.shards(job.keep, done, again), finished)
+    outcome.summary.seconds = time.perf_counter() - started
+    return outcome
+
+
+@contextmanager
+def _placed(worker: Worker, engine: Engine, n: int, timeout_s: float | None) -> Iterator[Do]:
+    """Yield what does shards: this process, or ``n`` others, which start up meanwhile."""
     if engine == "ray":
         from guardkit.ray_workers import run_on_ray
 
-        run_on_ray(shards, worker, workers, finished)
-    elif workers > 1 or timeout_s is not None:
-        from guardkit.workers import run_in_processes
+        yield lambda shards, finished: run_on_ray(shards, worker, n, finished)
+    elif n > 1 or timeout_s is not None:
+        from guardkit.workers import processes
 
-        run_in_processes(shards, worker, workers, finished, timeout_s or SHARD_TIMEOUT_S)
+        with processes(worker, n, timeout_s or SHARD_TIMEOUT_S) as do:
+            yield do
     else:
-        run_here(shards, worker, finished)
-    outcome.summary.seconds = time.perf_counter() - started
-    return outcome
+        yield lambda shards, finished: run_here(shards, worker, finished)
 
 
 class Worker:
@@ -317,7 +335,7 @@ def run_here(
                 settle()
         return reading.result()
 
-    with _threads() as (reader, writer):
+    with _rare_collections(), _threads() as (reader, writer):
         reading = reader.submit(fetch)
         while (next_one := fetched()) is not None:
             reading = reader.submit(fetch)
@@ -344,6 +362,17 @@ def run_here(
                 written = writer.submit(worker.write, shard, body, summary, times)
                 break
         settle()
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles rarely: rows and decisions make none, and are many."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

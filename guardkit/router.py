@@ -105,6 +105,11 @@ class PolicyRouter:
         self._shadow._models = self._models
 
     @property
+    def shadow(self) -> PolicyRouter | None:
+        """The router of the policy in its shadow, if there is one."""
+        return self._shadow
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the policy; decisions carry its first 12 digits."""
         return self.policy.hash

@@ -16,12 +16,12 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from guardkit.engine import SHARD_TIMEOUT_S, Attempts, Facts, Worker, run_here
+from guardkit.engine import Attempts, Do, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 from guardkit.shards import Shard
 
@@ -87,6 +87,7 @@ class Pool(ABC, Generic[R]):
         """End all workers."""
 
     def run(self, shards: Iterator[Shard], finished: Callable[[Shard, Facts], None]) -> None:
+        """Do the shards."""
         more = True
         while True:
             for depth in range(1, DEPTH + 1):  # nobody gets a second one before all have a first
@@ -153,18 +154,13 @@ class Pool(ABC, Generic[R]):
             finished(shard, self.worker.set_aside(shard, reason))
 
 
-def run_in_processes(
-    shards: Iterator[Shard],
-    worker: Worker,
-    n: int,
-    finished: Callable[[Shard, Facts], None],
-    timeout_s: float = SHARD_TIMEOUT_S,
-) -> None:
-    """Do the shards on ``n`` processes that share the machine's cores; one that needs more than
-    ``timeout_s`` for a shard is killed."""
+@contextmanager
+def processes(worker: Worker, n: int, timeout_s: float) -> Iterator[Do]:
+    """Start ``n`` processes that share the machine's cores, and yield what does shards on them; one
+    that needs more than ``timeout_s`` for a shard is killed."""
     pool = _Processes(worker, n, timeout_s)
     try:
-        pool.run(shards, finished)
+        yield pool.run
     finally:
         pool.stop()
 

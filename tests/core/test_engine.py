@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,8 +143,8 @@ def test_what_changed_meanwhile_is_named_and_nothing_is_resumed(
     source = write_input(50)
     interrupted(source, monkeypatch)
     change()
-    with pytest.raises(UsageError, match=named):
-        classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    with pytest.raises(UsageError, match=named):  # a new process: the policy is read again
+        classify_into(Path("out.jsonl"), source, replace(JOB), resume=True)
 
 
 def write_model_again() -> None:
@@ -290,12 +291,12 @@ def test_a_resumed_run_counts_its_speed_by_what_it_did_itself(
 def test_a_log_tells_how_far_a_long_run_is_and_says_nothing_of_a_short_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from guardkit import console
+    from guardkit import running
 
     now = 100.0
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    with console.terminal_progress(beside_output=False) as progress:
+    with running.terminal_progress(beside_output=False) as progress:
         assert progress is not None
         progress("classify", 4000, 10_000, "")  # an interrupted run's
         assert capsys.readouterr().err == ""

@@ -34,7 +34,7 @@ LINES: dict[str, tuple[bytes, str | None]] = {
     "utf-32 le": (ENCODED.encode("utf-32-le"), "not"),
     "utf-32 be": (ENCODED.encode("utf-32-be"), "not"),
     "utf-32 with mark": (ENCODED.encode("utf-32"), "not UTF-8"),
-    "utf-7": (line("na+AO8-ve 3".encode()), None),  # ASCII is UTF-8, and means itself
+    "utf-7": (line(b"na+AO8-ve 3"), None),  # ASCII is UTF-8, and means itself
     "latin-1": (line("naïve 3".encode("latin-1")), "not UTF-8: byte 0xef"),
     "cp1252": (line("“q” 3".encode("cp1252")), "not UTF-8: byte 0x93"),
     "shift-jis": (line("日本 3".encode("shift-jis")), "not UTF-8"),

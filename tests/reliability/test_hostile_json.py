@@ -20,8 +20,8 @@ FILES = sorted(hostile("jsontestsuite").glob("*.json"))
 LINES = [path for path in FILES if b"\n" not in path.read_bytes()]
 GOOD = f'{{"text": "{PLANTED} 1", "id": "good"}}'.encode()
 #: What the standard leaves open and we read: numbers beyond what a double holds, which are
-#: echoed as written and never used, and 500 levels. The rest (half surrogates, bytes that are not UTF-8, depth)
-#: are errors.
+#: echoed as written and never used, and 500 levels. The rest (half surrogates, bytes that are not
+#: UTF-8, depth) are errors.
 READ = {
     "i_number_double_huge_neg_exp", "i_number_huge_exp", "i_number_neg_int_huge_exp",
     "i_number_pos_double_huge_exp", "i_number_real_neg_overflow", "i_number_real_pos_overflow",
