@@ -57,15 +57,15 @@ HEAVY = ("torch", "transformers", "datasets", "onnxruntime", "scipy", "pyarrow",
 
 def at_module_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
     """Yield the imports that run when the module is imported."""
-    pending: list[ast.stmt] = list(tree.body)
+    pending: list[ast.AST] = [*tree.body]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             pending += node.orelse
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            pending += [child for child in ast.walk(node) if isinstance(child, ast.stmt)][1:]
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):  # a class's either
+            pending += ast.iter_child_nodes(node)
 
 
 def anywhere(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
