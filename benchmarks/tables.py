@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import engine_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -362,72 +363,6 @@ ESTIMATOR_TITLES = (
 )  # fmt: skip
 
 
-def pipeline(record: Record) -> str:
-    """classify and the bare network, texts a second, and where the former's time went."""
-    speed, times = record["texts_per_s"], record["times"]
-    total = statistics.median(record["seconds"]["classify"])
-    shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in times.items())
-    return (
-        "| bare forward passes, texts/s | classify, texts/s | share reached | lowest and highest "
-        "repeat | of classify's time | tokens computed per real one |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-        f"| {speed['forward']:.0f} | {speed['classify']:.0f} | {record['ratio']:.3f} "
-        f"| {_spread(record['seconds'], 'forward', 'classify')} | {shares} "
-        f"| {record['computed_per_real_token']:.3f} |"
-    )
-
-
-def pipeline_conditions(record: Record) -> str:
-    texts = record["texts"]
-    return (
-        f"Model `{record['model']['name']}`; {texts['n']:,} texts, lognormal lengths of "
-        f"{texts['shortest']} to {texts['longest']} tokens (median {texts['median']}), "
-        f"{record['windows']:,} windows in {record['batches']} batches; "
-        f"{len(record['seconds']['classify'])} repeats in turn, medians. `{record['script']}` at "
-        f"commit {record['commit'][:10]}, {record['machine']}, torch "
-        f"{record['versions']['torch']}; stored in `benchmarks/results/pipeline.json`."
-    )
-
-
-def scale(record: Record) -> str:
-    """A row a kind of work, a column a way to do it."""
-    ways = list(next(iter(record.values()))["rows_per_s"])
-    lines = [
-        "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 | repeats "
-        "| Ray : local | repeats |",
-        "| --- |" + " --- |" * (len(ways) + 4),
-    ]
-    for kind, one in record.items():
-        cells = [f"{one['rows_per_s'][way]:,.0f}" for way in ways]
-        cells += [f"{one['speed_up']:.2f}", _spread(one["seconds"], ways[0], ways[1])]
-        cells += [f"{one['ray_of_local']:.2f}", _spread(one["seconds"], ways[1], ways[2])]
-        lines.append(f"| {SCALE_WORK[kind]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def scale_conditions(record: Record) -> str:
-    lines = [
-        f"{SCALE_WORK[kind]}: {one['rows']:,} lines, {len(one['seconds']['1 worker'])} repeats in "
-        f"turn, medians, at commit {one['commit'][:10]}"
-        for kind, one in record.items()
-    ]
-    one = next(iter(record.values()))
-    return (
-        f"{'; '.join(lines)}. `{one['script']}`, {one['machine']} a worker, torch "
-        f"{one['versions']['torch']}, Ray {one['versions']['ray']}; stored in "
-        "`benchmarks/results/scale.json`."
-    )
-
-
-def _spread(seconds: Record, slow: str, fast: str) -> str:
-    """Return the least and the largest ratio among the repeats."""
-    ratios = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
-    return f"{min(ratios):.2f} to {max(ratios):.2f}"
-
-
-SCALE_WORK = {"model": "a model, one thread a worker", "patterns": "a policy without a model"}
-
-
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "bundled": ("bundled_models.json", bundled),
     "nbsvm": ("imdb.json", nbsvm),
@@ -443,11 +378,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "novelty": ("novelty.json", novelty),
     "novelty_used": ("novelty.json", novelty_used),
     "novelty_conditions": ("novelty.json", novelty_conditions),
-    "pipeline": ("pipeline.json", pipeline),
-    "pipeline_conditions": ("pipeline.json", pipeline_conditions),
-    "scale": ("scale.json", scale),
-    "scale_conditions": ("scale.json", scale_conditions),
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
+    **engine_tables.TABLES,
 }
 
 if __name__ == "__main__":

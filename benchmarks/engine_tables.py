@@ -1,0 +1,129 @@
+"""Tables of docs/results/engine.md, from what the engine's benchmarks stored."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def pipeline(record: Record) -> str:
+    """classify and the bare network, texts a second, and where the former's time went."""
+    speed, times = record["texts_per_s"], record["times"]
+    total = statistics.median(record["seconds"]["classify"])
+    shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in times.items())
+    return (
+        "| bare forward passes, texts/s | classify, texts/s | share reached | lowest and highest "
+        "repeat | of classify's time | tokens computed per real one |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        f"| {speed['forward']:.0f} | {speed['classify']:.0f} | {record['ratio']:.3f} "
+        f"| {_spread(record['seconds'], 'forward', 'classify')} | {shares} "
+        f"| {record['computed_per_real_token']:.3f} |"
+    )
+
+
+def pipeline_conditions(record: Record) -> str:
+    texts = record["texts"]
+    return (
+        f"Model `{record['model']['name']}`; {texts['n']:,} texts, lognormal lengths of "
+        f"{texts['shortest']} to {texts['longest']} tokens (median {texts['median']}), "
+        f"{record['windows']:,} windows in {record['batches']} batches; "
+        f"{len(record['seconds']['classify'])} repeats in turn, medians. `{record['script']}` at "
+        f"commit {record['commit'][:10]}, {record['machine']}, torch "
+        f"{record['versions']['torch']}; stored in `benchmarks/results/pipeline.json`."
+    )
+
+
+def scale(record: Record) -> str:
+    """A row a kind of work, a column a way to do it."""
+    ways = list(next(iter(record.values()))["rows_per_s"])
+    lines = [
+        "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 | repeats "
+        "| Ray : local | repeats |",
+        "| --- |" + " --- |" * (len(ways) + 4),
+    ]
+    for kind, one in record.items():
+        cells = [f"{one['rows_per_s'][way]:,.0f}" for way in ways]
+        cells += [f"{one['speed_up']:.2f}", _spread(one["seconds"], ways[0], ways[1])]
+        cells += [f"{one['ray_of_local']:.2f}", _spread(one["seconds"], ways[1], ways[2])]
+        lines.append(f"| {SCALE_WORK[kind]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def scale_conditions(record: Record) -> str:
+    lines = [
+        f"{SCALE_WORK[kind]}: {one['rows']:,} lines, {len(one['seconds']['1 worker'])} repeats in "
+        f"turn, medians, at commit {one['commit'][:10]}"
+        for kind, one in record.items()
+    ]
+    one = next(iter(record.values()))
+    return (
+        f"{'; '.join(lines)}. `{one['script']}`, {one['machine']} a worker, torch "
+        f"{one['versions']['torch']}, Ray {one['versions']['ray']}; stored in "
+        "`benchmarks/results/scale.json`."
+    )
+
+
+def _spread(seconds: Record, slow: str, fast: str) -> str:
+    """Return the least and the largest ratio among the repeats."""
+    ratios = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def io_null(record: Record) -> str:
+    """A row an input, a column a contender."""
+    names = ["guardkit, 1 workers", "guardkit, 2 workers", "datasets", "series"]
+    lines = [
+        "| lines | bytes a line, in and out | guardkit, 1 worker | guardkit, 2 workers "
+        "| `datasets`, 2 processes | the floor of one core | guardkit : datasets | 2 workers : 1 |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for kind in ("long", "short"):
+        one = record["results"][kind]
+        speed = [f"{one['rows'][name]['lines_per_s']:,.0f}" for name in names]
+        lines.append(
+            f"| {kind} | {one['line_bytes']:.0f}, {one['output_line_bytes']:.0f} "
+            f"| {' | '.join(speed)} "
+            f"| {one['times_datasets']:.1f} | {one['times_one_worker']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def io_null_memory(record: Record) -> str:
+    """Peak memory, a row a number of workers."""
+    rows = record["results"]["memory"]["rows"]
+    counts = list(next(iter(rows.values())))
+    lines = [
+        "| workers | " + " | ".join(f"{int(n):,} lines, MiB" for n in counts) + " | growth |",
+        "| --- |" + " --- |" * (len(counts) + 1),
+    ]
+    for name, row in rows.items():
+        cells = [f"{row[n] / 2**20:.0f}" for n in counts]
+        growth = record["results"]["memory"]["growth"][name]
+        lines.append(f"| {name.split()[0]} | {' | '.join(cells)} | {growth:.1%} |")
+    return "\n".join(lines)
+
+
+def io_null_conditions(record: Record) -> str:
+    one = record["results"]["long"]
+    versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    return (
+        f"{one['lines']:,} lines of lognormal length; {one['repeats']} repeats in turn, medians; "
+        f"lines a second of the whole command. `{record['script']}` at commit "
+        f"{one['commit'][:10]}, {one['machine']}, {versions}; stored in "
+        "`benchmarks/results/io_null.json`."
+    )
+
+
+SCALE_WORK = {"model": "a model, one thread a worker", "patterns": "a policy without a model"}
+TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "pipeline": ("pipeline.json", pipeline),
+    "pipeline_conditions": ("pipeline.json", pipeline_conditions),
+    "scale": ("scale.json", scale),
+    "scale_conditions": ("scale.json", scale_conditions),
+    "io_null": ("io_null.json", io_null),
+    "io_null_memory": ("io_null.json", io_null_memory),
+    "io_null_conditions": ("io_null.json", io_null_conditions),
+}
