@@ -84,7 +84,7 @@ def io_null(record: Record) -> str:
         one = record["results"][kind]
         speed = [f"{one['rows'][name]['lines_per_s']:,.0f}" for name in names]
         lines.append(
-            f"| {kind} | {one['line_bytes']:.0f}, {one['output_line_bytes']:.0f} "
+            f"| {one['lines']:,} {kind} | {one['line_bytes']:.0f}, {one['output_line_bytes']:.0f} "
             f"| {' | '.join(speed)} "
             f"| {one['times_datasets']:.1f} | {one['times_one_worker']:.2f} |"
         )
@@ -110,7 +110,7 @@ def io_null_conditions(record: Record) -> str:
     one = record["results"]["long"]
     versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
     return (
-        f"{one['lines']:,} lines of lognormal length; {one['repeats']} repeats in turn, medians; "
+        f"Lines of lognormal length; {one['repeats']} repeats in turn, medians, of ratios too; "
         f"lines a second of the whole command. `{record['script']}` at commit "
         f"{one['commit'][:10]}, {one['machine']}, {versions}; stored in "
         "`benchmarks/results/io_null.json`."

@@ -180,7 +180,6 @@ def classify_into(
                 "or remove the folder to start anew"
             )
         outcome = _run(parts, rows_of, job, do, progress)
-        parts.merge(rows_of.count)
         if not outcome.set_aside:
             parts.clear()
     return outcome
@@ -206,6 +205,7 @@ def _run(
 
     def finished(shard: Shard, facts: Facts) -> None:
         outcome.summary.add(facts["summary"])
+        merging.add(shard.index)
         if "set_aside" in facts:
             last = shard.first + shard.count - 1
             name = f"{shard.path}, rows {shard.first:,} to {last:,}"
@@ -223,7 +223,9 @@ def _run(
                 f"again, or remove {parts.folder} to start anew"
             )
 
-    do(rows_of.shards(job.keep, done, again), finished)
+    with parts.merging(done) as merging:
+        do(rows_of.shards(job.keep, done, again), finished)
+        merging.finish(rows_of.count)
     outcome.summary.seconds = time.perf_counter() - started
     return outcome
 

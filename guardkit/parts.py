@@ -33,6 +33,8 @@ _TEMPORARY = ".writing-"
 #: The footer is the part's last line, no longer than this.
 _FOOTER_BYTES = 8192
 _COPY_BYTES = 2**20
+#: Parts merged when one is done: a run that goes on catches up with its old ones little by little.
+_MERGED_AT_ONCE = 4
 
 
 class InputFile(BaseModel):
@@ -146,18 +148,17 @@ class Parts:
         with reporting(self.folder):
             (self.folder / _PART.format(index)).unlink(missing_ok=True)
 
-    def merge(self, shards: int) -> None:
-        """Make the output of all the parts, in order, every checksum verified on the way."""
+    @contextmanager
+    def merging(self, done: set[int]) -> Iterator[Merging]:
+        """Yield what makes the output of the parts, of which those of ``done`` are there."""
         temporary = self.folder / f"{_TEMPORARY}merged"
         with reporting(self.out):
-            with temporary.open("wb") as output:
-                for index in range(shards):
-                    self._copy(index, output)
-                output.flush()
-                os.fsync(output.fileno())
-            _umask_mode(temporary)
-            os.replace(temporary, self.out)
-            artefact.fsync(self.out.parent)
+            output = temporary.open("wb")
+        try:
+            yield Merging(self, output, done)
+        finally:
+            with reporting(self.out):
+                output.close()
 
     def clear(self) -> None:
         """Remove the state of a run that is finished."""
@@ -167,8 +168,38 @@ class Parts:
                 entry.unlink(missing_ok=True)
             self.folder.rmdir()
 
-    def _copy(self, index: int, output: BinaryIO) -> None:
-        path = self.folder / _PART.format(index)
+
+class Merging:
+    """The output of all parts, in order, every checksum verified; it grows while later parts are
+    still being made, so that little is left to do when the last one is there."""
+
+    def __init__(self, parts: Parts, output: BinaryIO, done: set[int]) -> None:
+        self._parts, self._output = parts, output
+        self._there = set(done)
+        self._next = 0
+
+    def add(self, index: int) -> None:
+        """Take the part ``index``, now or when its turn comes."""
+        self._there.add(index)
+        for _ in range(_MERGED_AT_ONCE):
+            if self._next not in self._there:
+                break
+            self._copy(self._next)
+            self._next += 1
+
+    def finish(self, shards: int) -> None:
+        """Give the output, of ``shards`` parts, its name."""
+        for index in range(self._next, shards):
+            self._copy(index)
+        with reporting(self._parts.out):
+            self._output.flush()
+            os.fsync(self._output.fileno())
+            _umask_mode(Path(self._output.name))
+            os.replace(self._output.name, self._parts.out)
+            artefact.fsync(self._parts.out.parent)
+
+    def _copy(self, index: int) -> None:
+        path = self._parts.folder / _PART.format(index)
         with reporting(path, "read"):
             footer, left = _footer(path)
             part = path.open("rb")
@@ -180,7 +211,8 @@ class Parts:
                 if not block:
                     break
                 digest.update(block)
-                output.write(block)
+                with reporting(self._parts.out):
+                    self._output.write(block)
                 left -= len(block)
         if digest.hexdigest() != footer["sha256"] or footer["shard"] != index:
             path.unlink()
@@ -188,6 +220,10 @@ class Parts:
                 f"{path}: damaged on disk, and removed; the same command with --resume does its "
                 "lines again"
             )
+        with reporting(self._parts.out):
+            self._output.flush()
+        if hasattr(os, "posix_fadvise"):  # Linux writes it out from now on, and not all at the end
+            os.posix_fadvise(self._output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
