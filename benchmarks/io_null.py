@@ -42,7 +42,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "io_null.json"
 PLUGIN = ROOT / "benchmarks" / "null_model"
 LABELS = ["benign", "injection"]
 #: kind: (lines, mean characters of a text, spread of their logarithms, the longest)
-KINDS = {"long": (1_000_000, 870, 0.8, 8_000), "short": (4_000_000, 60, 0.5, 400)}
+KINDS = {"long": (1_000_000, 870, 0.8, 8_000), "short": (2_000_000, 60, 0.5, 400)}
 MEMORY_LINES = (10_000, 1_000_000)
 MODEL = "builtin:mdlm/injection"
 MODEL_LINES = 24_000
