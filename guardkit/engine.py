@@ -15,7 +15,7 @@ import hashlib
 import os
 import platform
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -41,6 +41,8 @@ from guardkit.types import Progress, Row
 ATTEMPTS = 3
 #: A worker process that needs longer for one shard is taken to hang.
 SHARD_TIMEOUT_S = 3600.0
+#: Parts being written at once: disks flush several in little more time than one.
+WRITES = 2
 #: New objects between two searches for garbage: several shards' worth.
 _OBJECTS = 100_000
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
@@ -308,33 +310,33 @@ def run_here(
     finished: Callable[[Shard, Facts], None],
     failed: Callable[[Shard, str], None] | None = None,
 ) -> None:
-    """Do the shards in this process: the next is read and the last is written meanwhile.
+    """Do the shards in this process: the next is read and the last ones are written meanwhile.
 
     A shard that raises is tried again at once and set aside in the end; with ``failed`` it is
     only reported. What is wrong with the whole run (GuardkitError) ends it.
     """
     coming, attempts = iter(shards), Attempts()
-    written: Future[Facts] | None = None
-    pending: Shard | None = None
+    writing: deque[tuple[Shard, Future[Facts]]] = deque()
 
     def fetch() -> tuple[Shard, list[Any], float] | None:
         shard = next(coming, None)
         return None if shard is None else (shard, *worker.read(shard))
 
-    def settle() -> None:
-        nonlocal written, pending
-        if written is not None and pending is not None:
-            finished(pending, written.result())
-            written = pending = None
+    def settle(left: int) -> None:
+        """Report what was written, in order, until ``left`` are under way at most."""
+        while writing and (len(writing) > left or writing[0][1].done()):
+            shard, part = writing[0]
+            facts = part.result()
+            writing.popleft()
+            finished(shard, facts)
 
     def fetched() -> tuple[Shard, list[Any], float] | None:
         """Return what was read. What was written meanwhile is reported first, for shards may come
         only after that."""
-        if written is not None:
-            under_way: list[Future[Any]] = [reading, written]
+        while writing and not reading.done():
+            under_way: list[Future[Any]] = [reading, writing[0][1]]
             wait(under_way, return_when=FIRST_COMPLETED)
-            if written.done():
-                settle()
+            settle(WRITES)
         return reading.result()
 
     with _rare_collections(), _threads() as (reader, writer):
@@ -346,7 +348,7 @@ def run_here(
                 try:
                     body, summary, judging = worker.judge(rows)
                 except GuardkitError:
-                    settle()
+                    settle(0)
                     raise
                 except Exception as error:  # retried, then recorded; never swallowed
                     reason = f"{type(error).__name__}: {error}"
@@ -355,15 +357,14 @@ def run_here(
                         break
                     if attempts.failed(shard, reason):
                         continue
-                    settle()
+                    settle(0)
                     finished(shard, worker.set_aside(shard, reason))
                     break
-                settle()
+                settle(WRITES - 1)
                 times = {"read": seconds, "judge": judging}
-                pending = shard
-                written = writer.submit(worker.write, shard, body, summary, times)
+                writing.append((shard, writer.submit(worker.write, shard, body, summary, times)))
                 break
-        settle()
+        settle(0)
 
 
 @contextmanager
@@ -379,7 +380,7 @@ def _rare_collections() -> Iterator[None]:
 
 @contextmanager
 def _threads() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(WRITES, "write")
     try:
         yield reader, writer
     finally:  # an interrupted run does not wait for what it will do again

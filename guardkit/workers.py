@@ -21,12 +21,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from guardkit.engine import Attempts, Do, Facts, Worker, run_here
+from guardkit.engine import WRITES, Attempts, Do, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 from guardkit.shards import Shard
 
-#: Shards a worker has at once: one under way, one being read.
-DEPTH = 2
+#: Shards a worker has at once: those it writes, one it judges, one it reads.
+DEPTH = WRITES + 2
 _GRACE_S = 2.0
 #: A process may take this long to start on a busy machine, whatever a shard may take.
 _START_S = 60.0
