@@ -12,7 +12,8 @@ contenders take turns, --repeats times; a worker has a core to itself, its threa
 - datasets: ``load_dataset("json")``, a ``map`` that adds one column of constants, ``to_json``; two
   processes, in batches, caching off. It decides nothing and flushes nothing.
 - series: the floor of one core: read, parse ``id`` and ``text`` with msgspec, encode one ready-made
-  decision a line, write; no router, no checksums, no guard against a bad line.
+  decision a line, write; no router, no checksums, no guard against a bad line. Two of them at once,
+  which share nothing but the machine, show what its second core is worth.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ with open(source, "rb") as lines, open(out, "wb") as output:
             parse(line)
         output.write(encode([decision] * len(block)))
 """
+#: $0: the output, $1: an example of it, the rest: SERIES up to its input.
+TWO_AT_ONCE = 'example=$1; shift; "$@" "$0" "$example" & "$@" "$0.too" "$example" && wait $!'
 Record = dict[str, Any]
 
 
@@ -159,8 +162,12 @@ def speed(work: Path, kind: str, repeats: int, scale: float) -> Record:
         shutil.rmtree(cache)
         took = run([sys.executable, "-c", SERIES, source, out, example], 1)
         runs.setdefault("series", []).append(took)
+        floor = [sys.executable, "-c", SERIES, source]
+        took = run(["bash", "-c", TWO_AT_ONCE, out, example, *floor], 2)
+        runs.setdefault("two series", []).append(took)
     source.unlink()
     rows = {name: summed(lines, own) for name, own in runs.items()}
+    rows["two series"]["lines_per_s"] *= 2  # each did all of them
     return {
         "lines": lines,
         "line_bytes": line_bytes,
@@ -169,6 +176,7 @@ def speed(work: Path, kind: str, repeats: int, scale: float) -> Record:
         "times_datasets": times(rows, "datasets"),
         "times_one_worker": times(rows, "guardkit, 1 workers"),
         "times_series": times(rows, "series"),
+        "two_series": 2 / times(rows, "two series", "series"),
     }
 
 
@@ -232,9 +240,9 @@ def run(command: Sequence[str | Path], cores: int, *, cwd: Path | None = None) -
         peak = max(peak, memory_of(process.pid))
         time.sleep(0.02)
     seconds, after = time.perf_counter() - began, os.times()
+    _, said = process.communicate()
     if process.returncode:
-        assert process.stderr is not None
-        raise SystemExit(f"{command[:4]} failed: {process.stderr.read().decode()}")
+        raise SystemExit(f"{command[:4]} failed: {said.decode()}")
     cpu = after.children_user + after.children_system
     cpu -= before.children_user + before.children_system
     return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
@@ -267,10 +275,10 @@ def summed(lines: int, runs: Sequence[Record]) -> Record:
     }
 
 
-def times(rows: Record, other: str) -> float:
-    """Return how many times as fast as ``other`` two workers were: of runs that followed each
-    other, which met the same machine, the median."""
-    pairs = zip(rows[other]["seconds"], rows["guardkit, 2 workers"]["seconds"], strict=True)
+def times(rows: Record, other: str, one: str = "guardkit, 2 workers") -> float:
+    """Return how many times as fast as ``other`` ``one`` was: of runs that followed each other,
+    which met the same machine, the median."""
+    pairs = zip(rows[other]["seconds"], rows[one]["seconds"], strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
