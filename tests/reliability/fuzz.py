@@ -1,0 +1,190 @@
+"""Feed the reader or the policy checker bytes that coverage breeds, for as long as is wanted:
+
+    python tests/reliability/fuzz.py reader --minutes 60
+    python tests/reliability/fuzz.py policy --minutes 60
+
+Needs atheris (``pip install guardkit[fuzz]``). What breaks a promise is written to
+``fuzz-<target>-*`` in the working folder; ``--again FILE`` runs it once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["guardkit"]):
+    from guardkit import shards
+    from guardkit.errors import InputFileError, PolicyError
+    from guardkit.plugins import installed_plugins
+    from guardkit.router import check_policy
+    from guardkit.rows import read_rows
+    from guardkit.schema import policy_schema
+    from guardkit.shards import Input
+    from guardkit.types import Row
+
+ROOT = Path(__file__).parents[2]
+SLOW_S = 1.0
+LINES = [
+    b'{"id": 1, "text": "a", "meta": {"x": [1.5, null, true]}}',
+    b'{"prompt": "a \\u00e9 \\ud83d\\ude00", "text": null, "id": "x"}',
+    b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}',
+    b'{"text": "a", "text": "b"}', b'{"te\\u0078t": "a"}\r', b"", b"\xef\xbb\xbf{}", b"[1e999]",
+    b'"a,b","c ""d"""', b"text,id\na,1\n",
+]  # fmt: skip
+WORDS = ("text", "prompt", "messages", "content", "type", "id", "meta", "\\u0074", "\\ud800",
+         "\\\\", "\n", "\r\n", "\ufeff", "1e999", "true", "null", "[[[[", '{"a":')  # fmt: skip
+_NUMBERED = re.compile(r"(line|row) (\d+): ")
+
+
+def reader(path: Path, data: bytes) -> None:
+    """One row a line, in order, errors with their number; the same in shards as in one piece."""
+    kind = (".jsonl", ".jsonl", ".txt", ".csv")[data[0] % 4] if data else ".jsonl"
+    keep = ("meta",) if data[:1] >= b"\x80" and kind == ".jsonl" else ()
+    path, content = path.with_suffix(kind), data[1:]
+    path.write_bytes(content)
+    try:
+        with read_rows(path, keep=keep) as found:
+            rows = list(found)
+    except InputFileError as refused:
+        assert kind == ".csv", refused  # noqa: PT017 - not pytest's
+        return
+    if kind != ".csv":
+        ended = content.endswith(b"\n") or not content
+        assert len(rows) == content.count(b"\n") + (not ended)
+    for number, row in enumerate(rows, start=1):
+        _check(row, number)
+    whole = Input(str(path))
+    whole.scan()
+    parts = [
+        row
+        for shard in whole.shards(keep, set(), lambda shard: None)
+        for row in shard.read(keep, with_names=False)
+    ]
+    assert list(map(_plain, parts)) == list(map(_plain, rows))
+
+
+def _check(row: Row, number: int) -> None:
+    assert row.line == number
+    assert (row.error is None) == bool(row.texts)
+    if row.error is not None:
+        found = _NUMBERED.match(row.error)
+        assert found is not None
+        assert int(found[2]) == number
+    for text in row.texts:
+        text.encode()
+
+
+def _plain(row: Row) -> tuple[object, ...]:
+    kept = {name: bytes(value) for name, value in row.kept.items()}
+    own = bytes(row.id) if row.own_id and not isinstance(row.id, str) else row.id
+    return row.line, own, row.texts, row.error, kept, row.own_id
+
+
+def policy(path: Path, data: bytes) -> None:
+    """A policy, or every mistake in it with its line; never anything else."""
+    path = path.with_suffix(".yaml")
+    path.write_bytes(data)
+    try:
+        checked = check_policy(path)
+    except PolicyError as refused:
+        assert refused.problems  # noqa: PT017 - not pytest's
+        lines = data.count(b"\n") + data.count(b"\r") + 1
+        for problem in refused.problems:
+            # YAML ends a line at U+0085, U+2028 and U+2029, too
+            assert 0 <= problem.line <= lines + len(data) // 2
+            str(refused).encode("utf-8", "strict")
+    else:
+        assert checked.categories
+
+
+TARGETS: dict[str, Callable[[Path, bytes], None]] = {"reader": reader, "policy": policy}
+
+
+def in_time(check: Callable[[Path, bytes], None], path: Path) -> Callable[[bytes], None]:
+    def run(data: bytes) -> None:
+        began = time.process_time()
+        check(path, data)
+        assert time.process_time() - began < SLOW_S, f"took more than {SLOW_S} s"
+
+    return run
+
+
+def seeds(target: str) -> Iterable[bytes]:
+    if target == "policy":
+        for path in sorted((ROOT / "policies").glob("*.yaml")):
+            yield path.read_bytes()
+        return
+    for first in range(0, 256, 61):
+        yield bytes([first]) + b"\n".join(LINES)
+        yield from (bytes([first]) + line for line in LINES)
+
+
+def words(target: str) -> set[str]:
+    if target == "reader":
+        return set(WORDS)
+    found: set[str] = {"&a", "*a", "!!python/object", "<<", "---", "...", "%YAML 1.1", "|", ">"}
+
+    def collect(value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                found.update((key,) if isinstance(key, str) else ())
+                collect(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                collect(inner)
+        elif isinstance(value, str) and len(value) < 30:
+            found.add(value)
+
+    collect(policy_schema())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--again", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    shards.SHARD_ROWS = 3
+    installed_plugins()
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        work = Path(name)
+        check = in_time(TARGETS[arguments.target], work / "input")
+        if arguments.again:
+            check(arguments.again.read_bytes())
+            print("nothing is broken")
+            return
+        corpus = work / "corpus"
+        corpus.mkdir()
+        for i, seed in enumerate(seeds(arguments.target)):
+            (corpus / f"seed-{i}").write_bytes(seed)
+        tokens = "".join(
+            json.dumps(w.encode().decode("latin-1")) + "\n" for w in sorted(words(arguments.target))
+        )
+        (work / "words").write_text(
+            re.sub(r"\\u00(..)", r"\\x\1", tokens).replace("\\n", "\\x0a").replace("\\r", "\\x0d")
+        )
+        flags = [
+            f"-max_total_time={round(arguments.minutes * 60)}", "-timeout=20", "-rss_limit_mb=4096",
+            "-max_len=4096", "-print_final_stats=1", f"-dict={work / 'words'}",
+            f"-artifact_prefix=fuzz-{arguments.target}-",
+        ]  # fmt: skip
+        atheris.Setup([sys.argv[0], *flags, str(corpus)], check)
+        with contextlib.suppress(KeyboardInterrupt):
+            atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
