@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from guardkit.router import load_policy as load_policy
     from guardkit.text import pool_windows as pool_windows
     from guardkit.text import windows as windows
+    from guardkit.types import Adapted as Adapted
+    from guardkit.types import BeforeAfter as BeforeAfter
     from guardkit.types import Classifier as Classifier
     from guardkit.types import ClassifierFamily as ClassifierFamily
     from guardkit.types import Combiner as Combiner
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from guardkit.types import Evidence as Evidence
     from guardkit.types import Examples as Examples
     from guardkit.types import Featuring as Featuring
+    from guardkit.types import Pooling as Pooling
     from guardkit.types import Progress as Progress
     from guardkit.types import RawScores as RawScores
     from guardkit.types import TrainingData as TrainingData
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Adapted": "types",
     "ArtefactConfig": "artefact",
     "ArtefactError": "errors",
+    "BeforeAfter": "types",
     "Classifier": "types",
     "ClassifierFamily": "types",
     "Combiner": "types",
@@ -61,6 +66,7 @@ _HOME = {
     "GuardkitError": "errors",
     "Network": "backends",
     "Policy": "policy",
+    "Pooling": "types",
     "Progress": "types",
     "RawScores": "types",
     "TrainingData": "types",

@@ -78,6 +78,28 @@ def recalibrated_card(card: str, calibration: Calibration) -> str:
     return "\n".join(section) + heading + after
 
 
+def adapted_card(card: str, report: Mapping[str, Any]) -> str:
+    """Return ``card`` with a section on an adaptation at its end."""
+    rows = [(name, share) for name, share in report["shares"].items()]
+    if found := report.get("over_defence"):
+        rows.append((found["texts"], found))
+    lines = [
+        "## Adapted",
+        "",
+        f"To {report['examples']} examples of `{report['label']}`. The results above are from "
+        "before. Shares of texts that get this label at probability 0.5:",
+        "",
+        "| | texts | before | after |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {name} | {share['n']} | {share['before']['value']:.1%} "
+            f"| {share['after']['value']:.1%} |"
+            for name, share in rows
+        ),
+    ]
+    return "\n".join([card.rstrip(), "", *lines, ""])
+
+
 def _calibration(calibration: Calibration) -> list[str]:
     shares = ", ".join(
         f"{label} {share:.1%}"

@@ -110,6 +110,22 @@ def train(
     ] = None,
     calibration_data: CalibrationOption = None,
     card: CardOption = None,
+    over_defence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Adapting a model: benign texts that sound like attacks. Default: bundled ones.",
+        ),
+    ] = None,
+    max_over_defence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="Adapting a model: the share of them that may be flagged. Default: 0.1.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run of the same command.")
     ] = False,
@@ -117,11 +133,19 @@ def train(
 ) -> None:
     """Train a classifier on labelled text, calibrate it and measure it.
 
+    With --init MODEL and examples that all have one label, that model is adapted to them: a row is
+    added to the label, in seconds, and what changed is measured.
+
     Ctrl-C stops after the step under way and keeps what --resume needs.
     """
     from guardkit import console, running
+    from guardkit.adapt import MAX_OVER_DEFENCE, OverDefence
     from guardkit.train import train_model
 
+    limits = None
+    if over_defence is not None or max_over_defence is not None:
+        share = MAX_OVER_DEFENCE if max_over_defence is None else max_over_defence
+        limits = OverDefence(over_defence, share)
     overrides = dict(pairs("--set", "KEY=VALUE", set_))
     with running.progress() as shown, running.interruptible(shown) as progress:
         result = train_model(
@@ -138,9 +162,12 @@ def train(
             resume=resume,
             device=device,
             progress=progress,
+            over_defence=limits,
         )
     if result is None:  # another process of this torchrun leads
         return
+    if "adapted" in result.metrics:
+        console.show_adaptation(result.metrics["adapted"])
     console.show_measured(result.metrics)
     print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
 

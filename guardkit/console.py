@@ -73,6 +73,20 @@ def show_measured(metrics: Mapping[str, Any]) -> None:
             show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
 
 
+def show_adaptation(report: Mapping[str, Any]) -> None:
+    """Print how often texts get the label that a model was adapted to, before and after."""
+    _out().print(Text(f"share of texts called {report['label']!r} at probability 0.5"))
+    table = Table("texts", "n", "before", "after", "at 1% false positives, before", "after")
+    columns = ("before", "after", "before_at_fpr", "after_at_fpr")
+    shares = dict(report["shares"])
+    if found := report.get("over_defence"):
+        shares[found["texts"]] = found
+    for name, share in shares.items():
+        cells = [_interval(share[c]) if c in share else "" for c in columns]
+        table.add_row(Text(name), f"{share['n']:,}", *cells)
+    _out().print(table)
+
+
 def show_evaluation(report: Mapping[str, Any]) -> None:
     """Print what ``evaluate.measure`` returned, and what it cost."""
     if "categories" in report:

@@ -19,6 +19,12 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from guardkit import artefact, readings
+from guardkit.adapt import (
+    OverDefence,
+    adapt_model,
+    few_examples,
+    refuse_training_options,
+)
 from guardkit.calibration_fit import choose_calibration, refuse_one_group
 from guardkit.card import model_card
 from guardkit.data import group_names, load_examples, normalised, split_by_group
@@ -28,6 +34,7 @@ from guardkit.models import Model, Scored, joined, load_model, novelty_of, texts
 from guardkit.plugins import installed_plugins
 from guardkit.types import (
     UNLABELLED,
+    Adapting,
     ClassifierFamily,
     Examples,
     Progress,
@@ -75,6 +82,7 @@ def train_model(
     resume: bool,
     device: str,
     progress: Progress,
+    over_defence: OverDefence | None = None,
 ) -> TrainResult | None:
     """Train, calibrate and measure a model of family ``plugin`` and write it to ``out``.
 
@@ -84,9 +92,30 @@ def train_model(
     Markdown file that opens the model card. Raises UsageError before any work is done, and
     TrainingInterrupted, after which the same call with ``resume`` goes on.
 
+    Where ``init`` is a model of a family that adapts its models, and all examples have one label,
+    that model is adapted to them (``guardkit.adapt``), within ``over_defence``.
+
     Under ``torchrun`` every process makes this call; all but the first return None.
     """
     family = installed_plugins().family(plugin)
+    few = few_examples(init, data) if isinstance(family, Adapting) else None
+    if isinstance(family, Adapting) and init is not None and few is not None:
+        given = {
+            "--preset": preset, "--config": config_file, "--set": overrides, "--card": card,
+            "--pretrain-data": pretrain_data, "--calibration-data": calibration_data,
+            "--resume": resume,
+        }  # fmt: skip
+        refuse_training_options([option for option, value in given.items() if value])
+        limit = over_defence or OverDefence()
+        report = adapt_model(
+            plugin, family, init, few, out, over_defence=limit, device=device, progress=progress
+        )
+        return TrainResult(out, {"adapted": report})
+    if over_defence is not None:
+        raise UsageError(
+            "--over-defence, --max-over-defence: for adapting a model of one's own (--init MODEL) "
+            "to examples that all have one label"
+        )
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and not getattr(family, "data_parallel", False):
         raise ConfigError(f"plugin {plugin!r} trains in one process; start it without torchrun")
@@ -223,7 +252,10 @@ def load_parts(data: str, pretrain_data: str | None, calibration_data: str | Non
         raise DataError(f"{data}: no train split; it has {', '.join(splits)}. See ?split=NAME")
     train = _labelled(splits["train"])
     if len(train.label_names) < 2:
-        raise DataError(f"{data}: one label only, {train.label_names}; two are the least")
+        raise DataError(
+            f"{data}: one label only, {', '.join(train.label_names)}; two are the least, unless "
+            "--init names a model to adapt to them: one of plugin mdlm, which has this label"
+        )
     if "validation" in splits:
         held_out = _labelled(splits["validation"])
     else:

@@ -249,6 +249,40 @@ class ClassifierFamily(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """Pooled logits_NC of N texts under a model and under what was made of it."""
+
+    before_NC: FloatArray
+    after_NC: FloatArray
+    tokens_N: IntArray
+    labels_N: IntArray
+    sources: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A model folder, and what adapting changed: on held-out texts that the model remembers, and
+    on the new examples, each scored without the help of itself."""
+
+    folder: Path
+    held_out: BeforeAfter
+    examples: BeforeAfter
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """A family whose trained models learn from few examples of something new; optional."""
+
+    def adapt(
+        self, base: Path, examples: Examples, out: Path, *, device: str, progress: Progress
+    ) -> Adapted:
+        """Make a model of the verified artefact ``base`` and of examples that all have one label,
+        one of its own. ``out`` and the folder are as in ``ClassifierFamily.train``.
+        """
+        ...
+
+
 @runtime_checkable
 class Exporting(Protocol):
     """A family whose models can be exported; optional."""

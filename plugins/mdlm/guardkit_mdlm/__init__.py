@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from guardkit import Classifier, ClassifierFamily, Progress, TrainingData, hookimpl
+from guardkit import (
+    Adapted,
+    Classifier,
+    ClassifierFamily,
+    Examples,
+    Progress,
+    TrainingData,
+    hookimpl,
+)
 from guardkit_mdlm.config import PRESETS, ImportConfig, MdlmConfig
 
 
@@ -35,6 +43,11 @@ class MdlmFamily:
         from guardkit_mdlm.scoring import load
 
         return load(path, device=device, backend=backend)
+
+    def adapt(self, base: Path, examples: Examples, out: Path, **how: Any) -> Adapted:
+        from guardkit_mdlm.adaptation import adapt
+
+        return adapt(base, examples, out, **how)
 
     def export(self, folder: Path, out: Path) -> None:
         from guardkit_mdlm.export import export_onnx

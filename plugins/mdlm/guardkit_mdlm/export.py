@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from guardkit import ConfigError, read_config
+from guardkit_mdlm.classrows import AddedRows, load_rows
 from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.remembered import window_states
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.separate import is_separate
 
@@ -19,15 +21,20 @@ INPUTS = ("ids_BL", "real_BL")
 
 
 class OnePass(nn.Module):
-    """logits_BC of p(class | text), from tokens alone."""
+    """logits_BC of p(class | text), from tokens alone; where rows were added, the network's own
+    logits and then those with the rows, side by side."""
 
-    def __init__(self, net: Denoiser) -> None:
+    def __init__(self, net: Denoiser, rows: AddedRows | None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.rows = net, rows
 
     def forward(self, ids_BL: Tensor, real_BL: Tensor) -> Tensor:
-        slot_BD, _ = self.net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
-        return self.net.label_logits(slot_BD, ids_BL, real_BL)
+        slot_BD, x_BLD = self.net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
+        logits_BC: Tensor = self.net.label_logits(slot_BD, ids_BL, real_BL)
+        if self.rows is None:
+            return logits_BC
+        raised_BC = self.rows(logits_BC, window_states(slot_BD, x_BLD, real_BL))
+        return torch.cat([logits_BC, raised_BC], dim=1)
 
 
 def export_onnx(folder: Path, out: Path) -> None:
@@ -56,7 +63,7 @@ def export_onnx(folder: Path, out: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own deprecations
             program = torch.onnx.export(
-                OnePass(net),
+                OnePass(net, load_rows(folder)),
                 (ids_BL, real_BL),
                 dynamo=True,
                 verbose=False,

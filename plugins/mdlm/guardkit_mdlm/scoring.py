@@ -25,6 +25,7 @@ from guardkit import (
     windows,
 )
 from guardkit_mdlm.batches import pad_batch
+from guardkit_mdlm.classrows import AddedRows, load_rows
 from guardkit_mdlm.estimators import (
     BACKGROUND,
     Evaluated,
@@ -38,6 +39,7 @@ from guardkit_mdlm.features import TextFeatures, load_features
 from guardkit_mdlm.inference import batched, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
+from guardkit_mdlm.remembered import logits_and_states, window_states
 from guardkit_mdlm.separate import SeparateNetworks, is_separate, load_separate
 from guardkit_mdlm.tokenizer import TokenIds, encode, encode_with_offsets, read_tokenizer
 
@@ -65,8 +67,9 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
     features = None
     if "features" in config.network:
         features = load_features(path, config.network["features"], device=device)
+    rows = load_rows(path)
     tokenizer = read_tokenizer(path)
-    return MdlmClassifier(path.name, config, net, tokenizer, exported, background_V, features)
+    return MdlmClassifier(path.name, config, net, tokenizer, exported, background_V, features, rows)
 
 
 def load_network(path: Path) -> Denoiser:
@@ -93,6 +96,7 @@ class MdlmClassifier:
         exported: Network | None,
         background_V: Float32 | None = None,
         features: TextFeatures | None = None,
+        rows: AddedRows | None = None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
@@ -112,6 +116,7 @@ class MdlmClassifier:
         self._novelty_kind = str(options.get("novelty", "energy"))
         self._background_V = background_V
         self._features = features
+        self._rows = rows
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
@@ -124,14 +129,18 @@ class MdlmClassifier:
         pieces, text_W = self.cut(ids)
         needed = self.scorer == "one_pass" or novelty
         features_WF = self.window_features(texts, text_W) if needed else None
-        logits_WC = self.window_logits(pieces, features_WF)
+        plain_WC = None
+        if self.scorer == "one_pass":
+            plain_WC, logits_WC = self._one_pass(pieces, features_WF)
+        else:
+            logits_WC = self.window_logits(pieces)
         how, neutral = self._config.window_pooling, self._config.neutral_index
         return RawScores(
             logits_NC=pool_windows(logits_WC, text_W, len(texts), how, neutral),
             tokens_N=np.array([len(i) for i in ids], np.int64),
             windows_N=np.bincount(text_W, minlength=len(texts)),
             truncated_N=np.zeros(len(texts), bool),
-            novelty_N=self._novelty(pieces, features_WF, text_W, logits_WC) if novelty else None,
+            novelty_N=self._novelty(pieces, features_WF, text_W, plain_WC) if novelty else None,
             evidence=[self._explain(t) for t in texts] if evidence else None,
         )
 
@@ -167,7 +176,7 @@ class MdlmClassifier:
         """Return the scorer's logits_WC of windows, in the order given; ``features_WF`` as
         ``window_features`` gives them."""
         if self.scorer == "one_pass":
-            return self._one_pass(pieces, features_WF)
+            return self._one_pass(pieces, features_WF)[1]
         mean_WC: np.ndarray = self.window_draws(pieces, self.scheme).mean(1)
         return mean_WC
 
@@ -182,18 +191,28 @@ class MdlmClassifier:
 
         return batched(pieces, draws, (scheme.draws, len(self.labels)), self._device)
 
-    def _one_pass(self, pieces: Sequence[TokenIds], features_WF: Float32 | None) -> np.ndarray:
+    def _one_pass(
+        self, pieces: Sequence[TokenIds], features_WF: Float32 | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits_WC of p(class | window) from the label slot: the network's own, and with
+        the rows that were added to it."""
         if features_WF is None and self._features is not None:
             raise ValueError("its one pass needs the features of the windows' texts")
-        if self._exported is None:
-            return one_pass_logits(self._joint, pieces, self._device, features_WF)
-        exported = self._exported
+        C = len(self.labels)
+        if self._exported is not None:
+            exported = self._exported
 
-        def run(chosen: Sequence[TokenIds]) -> np.ndarray:
-            batch = pad_batch(chosen, np.zeros(len(chosen)))
-            return exported({"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()})
+            def run(chosen: Sequence[TokenIds]) -> np.ndarray:
+                batch = pad_batch(chosen, np.zeros(len(chosen)))
+                return exported({"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()})
 
-        return batched(pieces, run, (len(self.labels),), self._device)
+            both = batched(pieces, run, (C if self._rows is None else 2 * C,), self._device)
+            return both[:, :C], both[:, -C:]
+        if self._rows is None:
+            plain_WC = one_pass_logits(self._joint, pieces, self._device, features_WF)
+            return plain_WC, plain_WC
+        plain_WC, states_WF = logits_and_states(self._joint, pieces, self._device)
+        return plain_WC, self._rows.of(plain_WC, states_WF)
 
     def _evaluate(self, pieces: Sequence[TokenIds], scheme: Scheme) -> Evaluated:
         classes = range(1, len(self.labels) + 1)
@@ -219,11 +238,11 @@ class MdlmClassifier:
         pieces: Sequence[TokenIds],
         features_WF: Float32 | None,
         text_W: np.ndarray,
-        logits_WC: np.ndarray,
+        plain_WC: np.ndarray | None,
     ) -> np.ndarray:
-        """Return novelty_N: the energy -logsumexp_c of the one-pass logits (Liu 2020), -log p of
-        token frequencies or the density ratio to them, nats a token; over windows their mean by
-        tokens, or under max pooling the strangest one's."""
+        """Return novelty_N: the energy -logsumexp_c of the network's own one-pass logits (Liu
+        2020), -log p of token frequencies or the density ratio to them, nats a token; over windows
+        their mean by tokens, or under max pooling the strangest one's."""
         if self._novelty_kind == "unigram":
             assert self._background_V is not None
             lengths_W = np.array([max(1, len(p)) for p in pieces])
@@ -231,9 +250,9 @@ class MdlmClassifier:
         elif self._novelty_kind == "density":
             values_W = batched(pieces, self._density_ratio, (), self._device)
         else:
-            if self.scorer != "one_pass":
-                logits_WC = self._one_pass(pieces, features_WF)
-            values_W = -np.logaddexp.reduce(logits_WC, axis=1)
+            if plain_WC is None:
+                plain_WC, _ = self._one_pass(pieces, features_WF)
+            values_W = -np.logaddexp.reduce(plain_WC, axis=1)
         if self._config.window_pooling == "max":
             novelty_N = np.full(text_W[-1] + 1, -np.inf, np.float32)
             np.maximum.at(novelty_N, text_W, values_W)
@@ -289,8 +308,11 @@ class MdlmClassifier:
         net = self._joint
         x_BLD = net.vocab_embed(ids_BL).detach().requires_grad_()
         null_B = torch.zeros_like(ids_BL[:, 0])
-        slot_BD, _ = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
+        slot_BD, state_BLD = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
         logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
+        if self._rows is not None:
+            rows = self._rows.to(self._device)
+            logits_BC = rows(logits_BC, window_states(slot_BD, state_BLD, real_BL))
         columns: list[Tensor] = []
         for c in range(len(self.labels)):
             (gradient_BLD,) = torch.autograd.grad(logits_BC[0, c], x_BLD, retain_graph=True)

@@ -38,6 +38,7 @@ from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.parallel import Workers, join
 from guardkit_mdlm.pretrained import Pretrained, open_pretrained
+from guardkit_mdlm.remembered import Windows, states_of, to_remember
 from guardkit_mdlm.separate import SeparateNetworks, class_weights
 from guardkit_mdlm.start import start_from_cooccurrence, start_from_naive_bayes
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer, train_tokenizer
@@ -53,6 +54,7 @@ class Tokenised:
     ids: Sequence[TokenIds]
     labels_N: npt.NDArray[np.integer]
     features_NF: npt.NDArray[np.float32] | None = None
+    sources: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,7 +82,9 @@ def train(
     progress("tokenise", 0, 1)
     tokenizer = _tokenizer(data, pretrain, config, start, out, resume, workers)
     parts = [
-        None if part is None else Tokenised(encode(tokenizer, part.texts), part.labels_N)
+        None
+        if part is None
+        else Tokenised(encode(tokenizer, part.texts), part.labels_N, sources=part.sources)
         for part in (data.train, data.validation, pretrain)
     ]
     progress("tokenise", 1, 1)
@@ -180,6 +184,8 @@ def fit(
         _write(folder, artefact, net, tokenizer, None if config.novelty == "energy" else texts)
         if features is not None:
             features.save(folder)
+        elif held_out and isinstance(net, Denoiser) and config.scorer == "one_pass":
+            _remember(net, held_out, config, where).save(folder)
     workers.wait()
     return folder
 
@@ -260,6 +266,16 @@ def _judge(net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch
         }
 
     return judge
+
+
+def _remember(
+    net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch.device
+) -> Windows:
+    cut = {"window": config.window_tokens, "overlap": config.overlap_tokens}
+    kept_N = to_remember(held_out.ids, seed=config.seed, **cut)
+    sources = [held_out.sources[i] for i in kept_N] if held_out.sources else []
+    ids = [held_out.ids[i] for i in kept_N]
+    return states_of(net, ids, held_out.labels_N[kept_N], device=device, sources=sources, **cut)
 
 
 def _write(

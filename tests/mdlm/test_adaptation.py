@@ -1,0 +1,234 @@
+"""Few examples become a row of their label, told from what a model remembers."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from guardkit_mdlm.adaptation import adapt
+from guardkit_mdlm.classrows import (
+    KEPT,
+    PRIOR_EXAMPLES,
+    SHRINKAGE,
+    AddedRows,
+    Contrast,
+    fit_row,
+    load_rows,
+)
+from guardkit_mdlm.remembered import STATES, Windows, load_states
+from guardkit_mdlm.scoring import MdlmClassifier, load
+from guardkit_mdlm.training import train
+from scipy.stats import multivariate_normal
+
+from guardkit import ArtefactError, DataError, Examples, TrainingData
+from guardkit.artefact import seal
+from guardkit.backends import MODEL
+from guardkit.models import export_model
+
+from .conftest import TINY, WORDS, make_examples, quiet
+
+NEW = [
+    f"zebra quartz {word} zebra" for word in ["violin", "jukebox", "pixel", "waltz", "fjord", "vex"]
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained artefact that remembers enough to be adapted."""
+    data = TrainingData(make_examples(160, 1), make_examples(260, 2))
+    out = tmp_path_factory.mktemp("base")
+    folder = train(
+        data, TINY, out, pretrain=None, init=None, resume=False, device="cpu", progress=quiet
+    )
+    seal(folder)
+    return folder
+
+
+def examples(texts: list[str], label: str = "injection") -> Examples:
+    return Examples(texts, np.zeros(len(texts), np.int64), (label,))
+
+
+@pytest.fixture(scope="module")
+def adapted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("adapted")
+    folder = adapt(base, examples(NEW), out, device="cpu", progress=quiet).folder
+    seal(folder)
+    return folder
+
+
+def some_windows(n: int, seed: int, label: int, at: float = 0.0, F: int = 3) -> Windows:
+    """One window a text, states around ``at``, correlated and of unlike scales."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(n, F)) @ np.array([[2.0, 1, 0], [0, 1, 0.3], [0, 0, 0.2]])
+    logits_WC = rng.normal([1.0, -1.0], 1.0, (n, 2)).astype(np.float32)
+    whose = np.arange(n)
+    states_WF = (mixed + at).astype(np.float32)
+    return Windows(logits_WC, states_WF, whose, np.full(n, label), np.full(n, 9))
+
+
+def log_odds(texts: Windows) -> np.ndarray:
+    logits_NC = texts.pooled("max", 0)
+    return logits_NC[:, 1] - logits_NC[:, 0]
+
+
+def test_a_row_is_the_log_ratio_of_two_gaussians_of_one_covariance() -> None:
+    others, new = some_windows(400, 0, 0), some_windows(8, 1, 1, at=0.7)
+    rows = fit_row(new, Contrast(others, 1, "max", 0), AddedRows(0, 3))
+
+    mean_F, scale_F = others.states_WF.mean(0), others.states_WF.std(0)
+    plain = np.cov(((others.states_WF - mean_F) / scale_F).T)
+    covariance = (1 - SHRINKAGE) * plain + SHRINKAGE * np.trace(plain) / 3 * np.eye(3)
+    centre = ((new.states_WF - mean_F) / scale_F).mean(0) * 8 / (8 + PRIOR_EXAMPLES)
+    x = np.random.default_rng(2).normal(size=(20, 3))
+    ratio = multivariate_normal.logpdf(x, centre, covariance) - multivariate_normal.logpdf(
+        x, np.zeros(3), covariance
+    )
+    score = (x * scale_F + mean_F) @ rows.weight_RF.numpy()[0]
+    slope = (score[1] - score[0]) / (ratio[1] - ratio[0])
+    assert slope > 0
+    np.testing.assert_allclose(score - score[0], slope * (ratio - ratio[0]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_raises_its_label_by_logaddexp_and_no_other() -> None:
+    rows = AddedRows(0, 3)
+    rows = rows.with_row(np.array([1.0, -2.0, 0.5], np.float32), 0.3, 0.1, 1)
+    rows = rows.with_row(np.array([0.2, 0.1, -1.0], np.float32), -0.7, 0.2, 2)
+    rng = np.random.default_rng(0)
+    logits, states = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    expected = logits.copy()
+    for label, w, b, shift in ((1, [1.0, -2.0, 0.5], 0.3, 0.1), (2, [0.2, 0.1, -1.0], -0.7, 0.2)):
+        rest = np.logaddexp.reduce(np.delete(expected, label, 1), axis=1)
+        expected[:, label] = np.logaddexp(expected[:, label], rest + states @ w + b) - shift
+    found = rows.of(logits.astype(np.float32), states.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    first = rows.of(logits.astype(np.float32), states.astype(np.float32))
+    later = rows.since(1).of(
+        AddedRows(0, 3).with_row(np.array([1.0, -2.0, 0.5], np.float32), 0.3, 0.1, 1).of(
+            logits.astype(np.float32), states.astype(np.float32)
+        ),
+        states.astype(np.float32),
+    )  # fmt: skip
+    np.testing.assert_allclose(later, first, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_many_remembered_texts_lie_above_the_threshold_as_before(seed: int) -> None:
+    others, new = some_windows(500, seed, 0), some_windows(6, seed + 50, 1, at=1.0)
+    rows = fit_row(new, Contrast(others, 1, "max", 0), AddedRows(0, 3))
+    before_N = log_odds(others)
+    after_N = log_odds(replace(others, logits_WC=rows.of(others.logits_WC, others.states_WF)))
+    threshold = np.quantile(before_N, KEPT)
+    assert (before_N > threshold).sum() == 5
+    assert (after_N > threshold).sum() <= 7
+    fresh = some_windows(500, seed + 100, 1, at=1.0)
+    gained = replace(fresh, logits_WC=rows.of(fresh.logits_WC, fresh.states_WF))
+    assert (log_odds(gained) > threshold).mean() > (log_odds(fresh) > threshold).mean() + 0.1
+
+
+def test_a_model_remembers_the_states_of_held_out_texts_and_no_text(base: Path) -> None:
+    remembered = load_states(base)
+    assert len(remembered) == 260
+    assert remembered.states_WF.shape[1] == 2 * TINY.hidden_dim
+    classifier: MdlmClassifier = load(base, device="cpu", backend="torch")
+    logits_NC = classifier.score(make_examples(260, 2).texts).logits_NC
+    np.testing.assert_allclose(remembered.pooled("max", 0), logits_NC, atol=0.05)
+    content = (base / STATES).read_bytes()
+    assert not [word for words in WORDS.values() for word in words.split()
+                if len(word) > 4 and word.encode() in content]  # fmt: skip
+
+
+def test_what_is_like_the_examples_is_found_and_what_was_known_still_is(
+    base: Path, adapted: Path
+) -> None:
+    old: MdlmClassifier = load(base, device="cpu", backend="torch")
+    new: MdlmClassifier = load(adapted, device="cpu", backend="torch")
+    like_them = ["zebra quartz nymph zebra", "zebra quartz sphinx zebra"]
+    known = make_examples(200, 9)
+
+    def odds(classifier: MdlmClassifier, texts: list[str]) -> np.ndarray:
+        logits_NC = classifier.score(texts).logits_NC
+        difference_N: np.ndarray = logits_NC[:, 1] - logits_NC[:, 0]
+        return difference_N
+
+    assert (odds(new, like_them) > odds(old, like_them) + 1).all()
+    benign = [t for t, y in zip(known.texts, known.labels_N, strict=True) if y == 0]
+    attacks = [t for t, y in zip(known.texts, known.labels_N, strict=True) if y == 1]
+    assert (odds(new, benign) > 0).mean() <= (odds(old, benign) > 0).mean() + 0.02
+    assert (odds(new, attacks) > 0).mean() >= (odds(old, attacks) > 0).mean() - 0.02
+    assert (adapted / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+
+
+def test_novelty_stays_that_of_the_network(base: Path, adapted: Path) -> None:
+    old: MdlmClassifier = load(base, device="cpu", backend="torch")
+    new: MdlmClassifier = load(adapted, device="cpu", backend="torch")
+    texts = [*NEW, *make_examples(20, 5).texts]
+    before, after = (c.score(texts, novelty=True).novelty_N for c in (old, new))
+    assert before is not None
+    assert after is not None
+    np.testing.assert_allclose(after, before, atol=0.02)
+
+
+def test_an_example_is_measured_without_its_own_help(base: Path, tmp_path: Path) -> None:
+    alone = adapt(base, examples(NEW[:1]), tmp_path, device="cpu", progress=quiet).examples
+    np.testing.assert_array_equal(alone.after_NC, alone.before_NC)
+    (tmp_path / "odd").mkdir()
+    odd = [*NEW[:4], "please bake a cake with apples and honey for the summer party"]
+    found = adapt(base, examples(odd), tmp_path / "odd", device="cpu", progress=quiet).examples
+    gain_N = (found.after_NC - found.before_NC)[:, 1] - (found.after_NC - found.before_NC)[:, 0]
+    assert gain_N[:4].min() > gain_N[4]
+
+
+def test_rows_are_added_one_after_the_other(adapted: Path, tmp_path: Path) -> None:
+    more = ["umbrella koala", "umbrella koala drum", "koala umbrella"]
+    twice = adapt(adapted, examples(more), tmp_path, device="cpu", progress=quiet)
+    rows = load_rows(twice.folder)
+    assert rows is not None
+    assert len(rows) == 2
+    first = load_rows(adapted)
+    assert first is not None
+    assert torch.equal(rows.weight_RF[0], first.weight_RF[0])
+    one: MdlmClassifier = load(adapted, device="cpu", backend="torch")
+    two: MdlmClassifier = load(twice.folder, device="cpu", backend="torch")
+    np.testing.assert_allclose(one.score(more).logits_NC, twice.examples.before_NC, rtol=0.02)
+    lead = (two.score(more).logits_NC - one.score(more).logits_NC)[:, 1]
+    assert (lead > 0.5).all()
+
+
+def test_the_exported_network_has_its_rows(adapted: Path, tmp_path: Path) -> None:
+    exported = export_model(adapted, tmp_path / "exported")
+    assert (exported / MODEL).is_file()
+    onnx: MdlmClassifier = load(exported, device="cpu", backend="onnx")
+    plain: MdlmClassifier = load(exported, device="cpu", backend="torch")
+    plain._net = plain._net.float()  # the exported network is float32
+    texts = [*NEW, "", *make_examples(10, 3).texts]
+    by_onnx, by_torch = (c.score(texts, novelty=True) for c in (onnx, plain))
+    np.testing.assert_allclose(by_onnx.logits_NC, by_torch.logits_NC, rtol=1e-4, atol=1e-4)
+    assert by_onnx.novelty_N is not None
+    np.testing.assert_allclose(by_onnx.novelty_N, by_torch.novelty_N, atol=1e-4)
+
+
+def test_evidence_explains_the_rows_too(base: Path, adapted: Path) -> None:
+    text = NEW[0]
+
+    def evidence(folder: Path) -> np.ndarray:
+        loaded: MdlmClassifier = load(folder, device="cpu", backend="torch")
+        found = loaded.score([text], evidence=True).evidence
+        assert found
+        return found[0].values_TC
+
+    assert np.abs(evidence(adapted) - evidence(base))[:, 1].max() > 0.05
+
+
+def test_a_model_that_remembers_nothing_or_too_little_says_so(base: Path, tmp_path: Path) -> None:
+    forgetful = shutil.copytree(base, tmp_path / "forgetful")
+    (forgetful / STATES).unlink()
+    with pytest.raises(ArtefactError, match="remembers no held-out texts"):
+        adapt(forgetful, examples(NEW), tmp_path, device="cpu", progress=quiet)
+    few = load_states(base).of_texts(range(60))
+    few.save(forgetful)
+    with pytest.raises(DataError, match="100 are needed"):
+        adapt(forgetful, examples(NEW), tmp_path, device="cpu", progress=quiet)
