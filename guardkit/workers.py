@@ -27,6 +27,8 @@ from guardkit.shards import Shard
 
 #: Shards a worker has at once: those it writes, one it judges, one it reads.
 DEPTH = WRITES + 2
+#: That is for shards of less than so long; what takes longer waits for whoever is free first.
+AHEAD_S = 1.0
 _GRACE_S = 2.0
 #: A process may take this long to start on a busy machine, whatever a shard may take.
 _START_S = 60.0
@@ -46,6 +48,28 @@ class Remote(ABC):
 
     def __init__(self) -> None:
         self.shards: deque[Shard] = deque()
+        self._depth, self._since = 1, 0.0
+
+    @property
+    def room(self) -> int:
+        """How many more shards it can have."""
+        return self._depth - len(self.shards) if self.ready else 0
+
+    def take(self, shard: Shard) -> None:
+        """Have a shard."""
+        if not self.shards:
+            self._since = time.monotonic()
+        self.shards.append(shard)
+        self.give(shard)
+
+    def finish(self, index: int) -> Shard:
+        """Return a shard that it has no more; the time that it took says how many it can have."""
+        shard = next(s for s in self.shards if s.index == index)
+        self.shards.remove(shard)
+        now = time.monotonic()
+        self._depth = DEPTH if now - self._since < AHEAD_S else 1
+        self._since = now
+        return shard
 
     @property
     def ready(self) -> bool:
@@ -92,8 +116,7 @@ class Pool(ABC, Generic[R]):
         while True:
             for depth in range(1, DEPTH + 1):  # nobody gets a second one before all have a first
                 for worker in self.workers:
-                    if worker.ready:
-                        more = self._feed(worker, shards, more, depth)
+                    more = self._feed(worker, shards, more, depth)
             busy = [worker for worker in self.workers if worker.shards]
             if not busy and not self._again and not more:
                 return
@@ -104,7 +127,7 @@ class Pool(ABC, Generic[R]):
         """Give ``worker`` what it can take, ``depth`` in all; return whether ``shards`` may have
         more."""
         alone = any(s.index in self._attempts.reasons for s in worker.shards)
-        while len(worker.shards) < depth and not alone:
+        while worker.room > 0 and len(worker.shards) < depth and not alone:
             if self._again:
                 if worker.shards:
                     break  # what failed before is done alone
@@ -114,8 +137,7 @@ class Pool(ABC, Generic[R]):
                 if following is None:
                     return False
                 shard = following
-            worker.shards.append(shard)
-            worker.give(shard)
+            worker.take(shard)
         return more
 
     def _hear(self, worker: R, finished: Callable[[Shard, Facts], None]) -> None:
@@ -128,8 +150,7 @@ class Pool(ABC, Generic[R]):
             ended = GuardkitError(what)
             ended.exit_code = index
             raise ended
-        shard = next(s for s in worker.shards if s.index == index)
-        worker.shards.remove(shard)
+        shard = worker.finish(index)
         if kind == "done":
             self._deaths = 0
             finished(shard, what)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guardkit import workers
 from guardkit.engine import ATTEMPTS, Facts, Job, Worker
 from guardkit.errors import RunError
 from guardkit.shards import Shard
-from guardkit.workers import Answer, Pool, Remote, WorkerGone
+from guardkit.workers import AHEAD_S, DEPTH, Answer, Pool, Remote, WorkerGone
 
 DEADLY = 3
 
@@ -61,6 +63,24 @@ def test_nobody_gets_a_second_shard_before_all_have_a_first() -> None:
     pool = FakePool(2)
     pool.run(iter(shards(3)), lambda shard, facts: None)
     assert pool.log[:3] == [(1, 0), (2, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(("tick", "most"), [(AHEAD_S / 10, DEPTH), (AHEAD_S, 1)])
+def test_only_workers_with_quick_shards_get_some_ahead_so_that_slow_ones_leave_none_idle(
+    tick: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0, tick)
+    monkeypatch.setattr(workers.time, "monotonic", lambda: next(clock))
+    held = []
+
+    class Counting(FakePool):
+        def heard(self) -> Sequence[Fake]:
+            held.append(max(len(worker.shards) for worker in self.workers))
+            return super().heard()
+
+    Counting(2).run(iter(shards(40)[DEADLY + 1 :]), lambda shard, facts: None)
+    assert held[0] == 1
+    assert max(held) == most
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
