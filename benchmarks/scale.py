@@ -5,8 +5,9 @@
     python benchmarks/tables.py            # -> docs/results/engine.md
 
 `model`: texts of 20 to 512 tokens through a bundled model of plugin mdlm, one thread a worker;
-`patterns`: short lines through a policy without a model. Ray's cluster stands before the clock
-starts; the start of workers, here and there, is in the figures.
+`patterns`: short lines through a policy without a model. Each way is one run of
+``guardkit classify``, one worker's on one core. Ray's cluster stands before the clock starts; the
+start of Python and of the workers, here and there, is in the figures.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import json
 import os
 import platform
 import statistics
-import time
+import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 import typer
-
-from guardkit.engine import Engine, Job, classify_into
+from io_null import run
+from provenance import commit, machine
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 MODEL = "builtin:mdlm/injection"
@@ -33,7 +36,7 @@ name: patterns
 categories:
   odd: {positive: [odd], decide: {pattern: {re2: "[13579]$"}}, flag_at: {probability: 0.5}, action: flag}
 """  # noqa: E501
-WAYS: dict[str, tuple[Engine, int]] = {
+WAYS = {
     "1 worker": ("local", 1), "2 workers": ("local", 2), "2 workers on Ray": ("ray", 2),
 }  # fmt: skip
 Record = dict[str, Any]
@@ -46,26 +49,21 @@ class Kind(StrEnum):
 
 def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> None:
     """Measure KIND of work, ways in turn, and store the figures beside the other kind's."""
-    # not above: every worker of this machine imports this file, and would wait for these
-    import ray
-    import torch
-    from provenance import commit, machine
-
-    rows = rows or {Kind.model: 8000, Kind.patterns: 200_000}[kind]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+    rows = rows or {Kind.model: 8000, Kind.patterns: 1_000_000}[kind]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     with TemporaryDirectory() as work:
         folder = Path(work)
-        source, job = prepare(kind, folder, rows)
+        source, by = prepare(kind, folder, rows)
         bytes_of = set()
         for _ in range(repeats):
             for way, (engine, workers) in WAYS.items():
                 output = folder / "out.jsonl"
-                began = time.perf_counter()
-                classify_into(output, str(source), job, workers=workers, engine=engine)
-                seconds[way].append(time.perf_counter() - began)
+                output.unlink(missing_ok=True)
+                command = [sys.executable, "-m", "guardkit", "classify", source, *by]
+                command += ["--workers", str(workers), "--engine", engine, "--out", output]
+                seconds[way].append(run(command, workers)["seconds"])
                 bytes_of.add(output.read_bytes())
                 print(way, round(seconds[way][-1], 2), flush=True)
         assert len(bytes_of) == 1, "where the workers are must not change a byte"
@@ -76,7 +74,7 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
         "script": "benchmarks/scale.py",
         "commit": commit(),
         "machine": machine(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+        "versions": {"python": platform.python_version(), "torch": version("torch"),
                      "ray": ray.__version__},
         "rows": rows,
         "seconds": seconds,
@@ -89,7 +87,9 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
           f"{record[kind.value]['ray_of_local']:.2f} of them")  # fmt: skip
 
 
-def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, Job]:
+def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, list[str | Path]]:
+    """Write the input; return it, and what judges it as options of ``guardkit classify``."""
+    by: list[str | Path]
     source = folder / "in.jsonl"
     if kind is Kind.model:
         from guardkit_mdlm.tokenizer import read_tokenizer
@@ -98,14 +98,14 @@ def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, Job]:
         from guardkit import load_model
 
         texts = make_texts(read_tokenizer(load_model(MODEL, device="cpu").path), rows, 0)
-        job = Job(model=MODEL, device="cpu")
+        by = ["--model", MODEL, "--device", "cpu"]
     else:
         texts = [f"text number {i}" for i in range(rows)]
         (folder / "policy.yaml").write_text(POLICY, "utf-8")
-        job = Job(policy=str(folder / "policy.yaml"))
+        by = ["--policy", folder / "policy.yaml"]
     lines = (json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts))
     source.write_text("".join(lines), "utf-8")
-    return source, job
+    return source, by
 
 
 if __name__ == "__main__":
