@@ -187,12 +187,15 @@ DEFAULT = str(Path(__file__).parents[2] / "policies" / "default.yaml")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["policy", "check", DEFAULT]])
-def test_help_and_a_policy_check_take_less_than_half_a_second(args: list[str]) -> None:
-    def seconds() -> float:  # of this process: the machine may be busy with others
+def test_help_and_a_policy_check_take_little_more_than_their_libraries(args: list[str]) -> None:
+    """Half a second on a machine that imports those in .25: a bound that a slow machine scales."""
+
+    def seconds(run: list[str]) -> float:  # of this process: the machine may be busy with others
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run = [sys.executable, "-m", "guardkit", *args]
-        subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, *run], check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    libraries = ["-c", "import numpy, pydantic, typer, typer._adapters"]
+    pairs = [(seconds(libraries), seconds(["-m", "guardkit", *args])) for _ in range(5)]
+    assert min(own for _, own in pairs) < 2.5 * min(floor for floor, _ in pairs)

@@ -23,10 +23,10 @@ def test_the_output_shown_is_that_of_the_command(
     assert main([*command.split(), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     number = r"\d+\.\d+"
-    # another processor may move the last digit
+    # another processor moves the last digits of a score, and a text to the next bin of the ECE
     for line, expected in zip(printed.splitlines(), shown.splitlines(), strict=False):
         assert re.sub(number, "#", line).split() == re.sub(number, "#", expected).split()
         values = [float(x) for x in re.findall(number, line)]
-        assert values == pytest.approx([float(x) for x in re.findall(number, expected)], abs=2e-3)
+        assert values == pytest.approx([float(x) for x in re.findall(number, expected)], abs=0.01)
     assert len(printed.splitlines()) > len(shown.splitlines())
     assert (tmp_path / "reliability.svg").is_file()
