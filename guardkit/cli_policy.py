@@ -16,17 +16,21 @@ policy_app = typer.Typer(help="Check, test, fit and certify policy files.", no_a
 
 @policy_app.command("check", epilog="Example: guardkit policy check policies/default.yaml")
 def policy_check(file: PolicyFile) -> None:
-    """Report every mistake in a policy file; loads no model."""
+    """Report every mistake in a policy file, and a backup not shown to help; loads no model."""
     from guardkit.certificate import promises, read_certificates
-    from guardkit.router import check_policy
+    from guardkit.router import load_policy
+    from guardkit.verdicts import unproven
 
-    policy = check_policy(file)
+    router = load_policy(file)
+    policy = router.policy
     categories = ", ".join(policy.categories)
     members = ", ".join(policy.members) or "none"
     print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
     certificates = read_certificates(policy.path)
     for name in promises(policy):
         print(f"{name}: {certificates[name].summary()}")
+    for line in unproven(policy, router.folders):
+        print(f"note: {line}")
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
@@ -45,12 +49,13 @@ def policy_test(
 
     With --data, measure it on labelled text as well; the numbers never change the exit code.
     """
-    from guardkit import console_policy, running
+    from guardkit import console, console_policy, running
     from guardkit.data import load_split
     from guardkit.evaluate import evaluate_policy
     from guardkit.router import load_policy
 
     router = load_policy(file, device=device)
+    console.note_unproven(router)
     results = router.run_tests()
     if not results and data is None:
         raise UsageError(f"{file}: has no tests; add some under `tests:`, or give --data")

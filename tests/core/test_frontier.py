@@ -519,3 +519,21 @@ def test_classify_notes_once_that_a_backup_is_unproven(
     captured = capsys.readouterr()
     assert captured.err.count("note: category 'injection': its backup has not been shown") == 1
     assert len(captured.out.splitlines()) == 2
+
+
+def test_policy_check_and_test_note_once_that_a_backup_is_unproven(
+    here: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = here.write()
+    tests = 'tests: [{text: "1 1", expect: {injection: block}}]\n'
+    path.write_text(path.read_text() + tests)
+    note = "note: category 'injection': its backup has not been shown to help"
+    assert main(["policy", "check", "policy.yaml"]) == 0
+    checked = capsys.readouterr()
+    assert checked.out.splitlines()[1].startswith(note)
+    assert (checked.out + checked.err).count(note) == 1
+    assert main(["policy", "test", "policy.yaml"]) == 0
+    assert capsys.readouterr().err.count(note) == 1
+    write_policy(sweep_policy(path, examples(600, 1.0, 4.0), max_fpr=0.05), path)
+    assert main(["policy", "check", "policy.yaml"]) == 0
+    assert "note:" not in capsys.readouterr().out
