@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_tables
+import policy_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -25,6 +26,7 @@ PAGES = (
     ROOT / "docs" / "policies.md",
     ROOT / "docs" / "results" / "novelty.md",
     ROOT / "docs" / "results" / "engine.md",
+    ROOT / "docs" / "results" / "policies.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -380,6 +382,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "novelty_conditions": ("novelty.json", novelty_conditions),
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
     **engine_tables.TABLES,
+    **policy_tables.TABLES,
 }
 
 if __name__ == "__main__":
