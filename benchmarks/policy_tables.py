@@ -9,11 +9,9 @@ Record = dict[str, Any]
 
 SETS = {
     "test": "test, all sources",
-    "test_jackhhao": "jackhhao, its test split",
     "ood_deepset_test": "deepset",
     "ood_safeguard": "safe-guard",
     "ood_notinject": "NotInject",
-    "ood_bipia": "BIPIA",
 }
 #: Of which a command's output is shown whole.
 SHOWN_SET = "ood_safeguard"
