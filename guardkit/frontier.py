@@ -117,7 +117,7 @@ def sweep_policy(
     models = {m: remembering(model, cache, device=device) for m, model in models.items()}
     asked = _Asked(name, chosen, models, plugins)
     alone: list[AnyNode] = [MemberNode(member=member) for member in models]
-    lo_SN, hi_SN = asked.intervals([*cascade.cascade, *alone], examples.texts, progress)
+    lo_SN, hi_SN, strange_SN = asked.values([*cascade.cascade, *alone], examples.texts, progress)
     costs, ms_MN = asked.costs(examples.texts)
     n_stages = len(cascade.cascade)
     asks_SM = np.stack([_asks(stage, models) for stage in [*cascade.cascade, *alone]])
@@ -125,7 +125,10 @@ def sweep_policy(
 
     def stages(rows: Sequence[int]) -> Stages:
         rows = list(rows)
-        return Stages(lo_SN[rows], hi_SN[rows], asks_SM[rows], ms_MN, chosen.on_error == "closed")
+        closed = chosen.on_error == "closed"
+        return Stages(
+            lo_SN[rows], hi_SN[rows], strange_SN[rows], asks_SM[rows], ms_MN, closed=closed
+        )
 
     result = sweep(
         Problem(
@@ -213,36 +216,45 @@ class _Asked:
         self, name: str, category: Category, models: Mapping[str, Model], plugins: Plugins
     ) -> None:
         self.name, self.category, self.models, self.plugins = name, category, models, plugins
+        members = [node for _, node in walk(category.decide) if isinstance(node, MemberNode)]
+        #: The models that give their novelty with their scores, as they do for the router.
+        self.novelty_of = {models[n.member].path for n in members if n.escalate_if is not None}
 
-    def intervals(
+    def values(
         self, nodes: Sequence[AnyNode], texts: Sequence[str], progress: Progress | None
-    ) -> tuple[_Float64, _Float64]:
-        """Return what each node says of each text: lo_SN and hi_SN."""
-        los, his = [], []
+    ) -> tuple[_Float64, _Float64, BoolArray]:
+        """Return what each node says of each text, lo_SN and hi_SN, and where its ``escalate_if``
+        holds, strange_SN."""
+        los, his, stranges = [], [], []
         try:
             for member in self.models:
-                self._classifier(member).warm(texts)
+                self._classifier(member).warm(texts, novelty=self._gives_novelty(member))
             for start in range(0, len(texts), CHUNK_TEXTS):
                 if progress:
                     progress("score", start, len(texts))
                 chunk = texts[start : start + CHUNK_TEXTS]
-                batch = Batch(chunk, self.models.__getitem__, self.plugins.combiners)
+                model = self.models.__getitem__
+                batch = Batch(chunk, model, self.plugins.combiners, self.novelty_of)
                 values = [batch.interval(self.name, self.category, node) for node in nodes]
                 los.append(np.stack([lo_N for lo_N, _ in values]))
                 his.append(np.stack([hi_N for _, hi_N in values]))
+                stranges.append(np.stack([self._strange(batch, node) for node in nodes]))
             if progress:
                 progress("score", len(texts), len(texts))
         finally:  # what was scored before a failure need not be scored again
             for member in self.models:
                 self._classifier(member).save()
-        return np.concatenate(los, axis=1), np.concatenate(his, axis=1)
+        lo_SN, hi_SN = np.concatenate(los, axis=1), np.concatenate(his, axis=1)
+        return lo_SN, hi_SN, np.concatenate(stranges, axis=1)
 
     def costs(self, texts: Sequence[str]) -> tuple[dict[str, Cost], _Float64]:
         """Return what each member takes, and ms_MN; of a text that failed, the mean."""
         costs, rows = {}, []
         for member in self.models:
             classifier = self._classifier(member)
-            ms_N, tokens_N = classifier.ms(texts), classifier.tokens(texts)
+            novelty = self._gives_novelty(member)
+            ms_N = classifier.ms(texts, novelty=novelty)
+            tokens_N = classifier.tokens(texts, novelty=novelty)
             if np.isnan(ms_N).all():
                 raise ClassifierError(f"member {member!r}: not one text could be scored")
             ms, tokens = float(np.nanmean(ms_N)), float(np.nanmean(tokens_N))
@@ -252,6 +264,18 @@ class _Asked:
             costs[member] = Cost(ms, tokens, flops, classifier.scored)
             rows.append(np.where(np.isnan(ms_N), ms, ms_N))
         return costs, np.stack(rows).astype(np.float64)
+
+    def _strange(self, batch: Batch, node: AnyNode) -> BoolArray:
+        """Return which texts ``node`` hands on however sure it is: not known to be familiar."""
+        everything = np.arange(len(batch.texts))
+        if not isinstance(node, MemberNode) or node.escalate_if is None:
+            return np.zeros(len(everything), bool)
+        p_N, _ = batch.novelty_p(self.models[node.member], everything)
+        strange_N: BoolArray = ~(p_N > node.escalate_if.novelty_p_below)
+        return strange_N
+
+    def _gives_novelty(self, member: str) -> bool:
+        return self.models[member].path in self.novelty_of
 
     def _classifier(self, member: str) -> Remembered:
         return cast(Remembered, self.models[member].classifier)
@@ -279,8 +303,6 @@ def _cascade(path: Path, name: str, category: Category) -> CascadeNode:
     for stage in root.cascade:
         if any(isinstance(node, CascadeNode) for _, node in walk(stage)):
             raise UsageError(f"{where}a cascade stands inside another; {_SWEEPS}")
-        if getattr(stage, "escalate_if", None) is not None:
-            raise UsageError(f"{where}stage {label(stage)} has `escalate_if`; {_SWEEPS}")
     if not _swept(root):
         raise UsageError(f"{where}no stage has bounds; {_SWEEPS}")
     return root

@@ -28,13 +28,14 @@ NEVER: Bounds = (0.0, 1.0)
 class Stages:
     """What a cascade's stages say of N texts.
 
-    ``lo_SN`` and ``hi_SN`` are intervals of log-odds, NaN for no opinion; ``asks_SM`` says which
-    models a stage runs, ``ms_MN`` what that costs per text, ``closed`` whether a text that could
-    not be judged is flagged.
+    ``lo_SN`` and ``hi_SN`` are intervals of log-odds, NaN for no opinion; ``strange_SN`` says where
+    a stage's ``escalate_if`` holds; ``asks_SM`` which models a stage runs, ``ms_MN`` what that
+    costs per text, ``closed`` whether a text that could not be judged is flagged.
     """
 
     lo_SN: _Float64
     hi_SN: _Float64
+    strange_SN: BoolArray
     asks_SM: BoolArray
     ms_MN: _Float64
     closed: bool
@@ -70,5 +71,5 @@ def replay(stages: Stages, bounds: Sequence[Bounds]) -> Replay:
         heard_N = left_N & ~np.isnan(stages.lo_SN[s])
         score_N = np.where(heard_N, end_SN[s], score_N)
         settled_N = (stages.hi_SN[s] <= logit(below)) | (stages.lo_SN[s] >= logit(above))
-        left_N = left_N & ~settled_N
+        left_N = left_N & (~settled_N | stages.strange_SN[s])
     return Replay(score_N, asked_MN, np.where(asked_MN, stages.ms_MN, 0.0).sum(axis=0))

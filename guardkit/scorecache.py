@@ -1,7 +1,8 @@
 """A model that reads each text once: what it made of it is kept, in memory or in a file too.
 
     CACHE/<model hash>-<machine and device>.npz    a row per text: its SHA-256, logits, tokens,
-                                                   windows, truncated, milliseconds
+                                                   windows, truncated, milliseconds; another where
+                                                   it was asked for its novelty, too, with that
 
 Raw scores are kept, so that calibration, combination and thresholds can change freely. A file that
 is damaged, or not what it should be, counts as none and is written anew; files are replaced
@@ -30,7 +31,7 @@ from guardkit.types import Classifier, FloatArray, RawScores
 
 #: Texts scored before the clock runs: the first calls allocate, compile and load.
 WARM_TEXTS = 8
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ class _Row:
     ms: float
 
 
+#: One value a row, as they stand in the file.
+_COLUMNS = ("tokens_N", "windows_N", "truncated_N", "asked_N", "novelty_N", "ms_N")
+#: A text's hash, and whether its novelty was asked for: that is another call, of another length.
+_Key = tuple[bytes, bool]
+
+
 class Remembered:
     """A classifier that asks the one inside it about each text once.
 
@@ -55,13 +62,9 @@ class Remembered:
     def __init__(self, inner: Classifier, file: Path | None = None) -> None:
         self.inner = inner
         self._file = file
-        self._rows: dict[
-            tuple[bytes, bool], _Row
-        ] = {}  # by text, and whether novelty was asked for
-        self._failed: dict[tuple[bytes, bool], Exception] = {}
+        self._rows: dict[_Key, _Row] = {} if file is None else _read(file, len(inner.labels))
+        self._failed: dict[_Key, Exception] = {}
         self.scored = 0  # texts that the classifier read; the others were known
-        if file is not None:
-            self._rows = {(key, False): row for key, row in _read(file, len(inner.labels)).items()}
 
     @property
     def id(self) -> str:
@@ -98,34 +101,38 @@ class Remembered:
             _novelty(rows),
         )
 
-    def warm(self, texts: Sequence[str]) -> None:
+    def warm(self, texts: Sequence[str], *, novelty: bool = False) -> None:
         """Score a few of ``texts`` that are new and forget it, if any are."""
-        new = [text for text in texts if (_key(text), False) not in self._rows]
+        new = [text for text in texts if (_key(text), novelty) not in self._rows]
         if new:
             try:
-                self.inner.score(new[:WARM_TEXTS])
+                self.inner.score(new[:WARM_TEXTS], novelty=novelty)
             except Exception:  # it will fail again where it is recorded
                 return
 
-    def ms(self, texts: Sequence[str]) -> FloatArray:
-        """Return ms_N, the milliseconds that scoring each text took; NaN where it failed."""
-        rows = [self._rows.get((_key(text), False)) for text in texts]
+    def ms(self, texts: Sequence[str], *, novelty: bool = False) -> FloatArray:
+        """Return ms_N, the milliseconds that scoring each text took, with its ``novelty`` where
+        that could be had; NaN where scoring failed."""
+        rows = self._known(texts, novelty)
         return np.array([row.ms if row else np.nan for row in rows], np.float32)
 
-    def tokens(self, texts: Sequence[str]) -> FloatArray:
+    def tokens(self, texts: Sequence[str], *, novelty: bool = False) -> FloatArray:
         """Return tokens_N read of each text; NaN where it failed."""
-        rows = [self._rows.get((_key(text), False)) for text in texts]
+        rows = self._known(texts, novelty)
         return np.array([row.tokens if row else np.nan for row in rows], np.float32)
+
+    def _known(self, texts: Sequence[str], novelty: bool) -> list[_Row | None]:
+        keys = map(_key, texts)
+        return [self._rows.get((k, novelty)) or self._rows.get((k, False)) for k in keys]
 
     def save(self) -> None:
         """Write what is known to the file, with what others have put there meanwhile."""
         if self._file is None or not self.scored:
             return
         rows = _read(self._file, len(self.labels))
-        rows |= {key: row for (key, novelty), row in self._rows.items() if not novelty}
-        _write(self._file, rows)
+        _write(self._file, rows | self._rows)
 
-    def _ask(self, new: dict[tuple[bytes, bool], str], novelty: bool) -> None:
+    def _ask(self, new: dict[_Key, str], novelty: bool) -> None:
         started = time.perf_counter()
         raw = self.inner.score(list(new.values()), novelty=novelty)
         ms = 1000 * (time.perf_counter() - started)
@@ -174,8 +181,8 @@ def _novelty(rows: Sequence[_Row]) -> FloatArray | None:
     return np.array(values, np.float32) if len(values) == len(rows) else None
 
 
-def _read(file: Path, n_labels: int) -> dict[bytes, _Row]:
-    """Return the rows of ``file`` by text hash; none where it is missing or damaged."""
+def _read(file: Path, n_labels: int) -> dict[_Key, _Row]:
+    """Return the rows of ``file``; none where it is missing or damaged."""
     try:
         # a zip: every part has a checksum
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -184,26 +191,29 @@ def _read(file: Path, n_labels: int) -> dict[bytes, _Row]:
             return {}
         n = len(arrays["key_N"])
         one_each: tuple[int, ...] = (n,)
-        wanted = dict.fromkeys(("tokens_N", "windows_N", "truncated_N", "ms_N"), one_each)
+        wanted = dict.fromkeys(_COLUMNS, one_each)
         wanted |= {"key_N": (n, 32), "logits_NC": (n, n_labels)}
         if any(arrays[name].shape != shape for name, shape in wanted.items()):
             return {}
-        keys = [bytes(key) for key in arrays["key_N"].astype(np.uint8)]
         rows = zip(
+            arrays["key_N"].astype(np.uint8),
             arrays["logits_NC"].astype(np.float32),
-            *(arrays[name].tolist() for name in ("tokens_N", "windows_N", "truncated_N", "ms_N")),
+            *(arrays[name].tolist() for name in _COLUMNS),
             strict=True,
         )
         return {
-            key: _Row(logits_C, int(tokens), int(windows), bool(truncated), None, float(ms))
-            for key, (logits_C, tokens, windows, truncated, ms) in zip(keys, rows, strict=True)
-        }
+            (bytes(key), bool(asked)): _Row(
+                logits_C, int(tokens), int(windows), bool(truncated),
+                float(novelty) if asked else None, float(ms),
+            )
+            for key, logits_C, tokens, windows, truncated, asked, novelty, ms in rows
+        }  # fmt: skip
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return {}
 
 
-def _write(file: Path, rows: dict[bytes, _Row]) -> None:
-    values = list(rows.values())
+def _write(file: Path, rows: dict[_Key, _Row]) -> None:
+    keys, values = list(rows), list(rows.values())
     temporary = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -211,11 +221,13 @@ def _write(file: Path, rows: dict[bytes, _Row]) -> None:
             np.savez_compressed(
                 stream,
                 format=np.array(_FORMAT),
-                key_N=np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), 32),
+                key_N=np.frombuffer(b"".join(k for k, _ in keys), np.uint8).reshape(-1, 32),
                 logits_NC=np.stack([row.logits_C for row in values]),
                 tokens_N=np.array([row.tokens for row in values], np.int64),
                 windows_N=np.array([row.windows for row in values], np.int64),
                 truncated_N=np.array([row.truncated for row in values], bool),
+                asked_N=np.array([asked for _, asked in keys], bool),
+                novelty_N=np.array([row.novelty for row in values], np.float32),  # None: NaN
                 ms_N=np.array([row.ms for row in values], np.float32),
             )
         temporary.replace(file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_bench import FAMILIAR
 from fake_models import FakeFamily, plugins_of, write_model
 
 from guardkit.plugins import Plugins
@@ -32,14 +33,25 @@ categories:
 TWO = """- member: specialist # fast
           settle: {{below: {below}, above: {above}}} # sure either way
         - member: backup"""
+#: The same, but what is strange to the specialist goes on.
+ESCALATING = TWO.replace("# sure either way", "\n          escalate_if: {{novelty_p_below: 0.1}}")
 
 
 def answer(model: str, text: str) -> list[float]:
     """A text holds both models' log-odds: "small large | rest"; x fails."""
-    value = text.split()[0 if model == "small" else 1]
+    return [0.0, number(text, 0 if model == "small" else 1)]
+
+
+def novelty(model: str, text: str) -> float:
+    """It may hold its novelty, the same for both: "small large novelty | rest"."""
+    return number(text, 2) if "|" in text.split()[3:] else 0.0
+
+
+def number(text: str, place: int) -> float:
+    value = text.split()[place]
     if value == "x":
         raise ValueError("cannot score this")
-    return [0.0, float(value)]
+    return float(value)
 
 
 class Setting:
@@ -47,10 +59,11 @@ class Setting:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self.family = FakeFamily(answer)
+        self.family = FakeFamily(answer, novelty=novelty)
         self.plugins: Plugins = plugins_of(self.family)
-        write_model(folder / "small")
-        write_model(folder / "large", prior=(0.6, 0.4))  # one model by its hash is one in a cache
+        write_model(folder / "small", novelty=FAMILIAR)
+        # another prior: what is one model by its hash is one in a cache
+        write_model(folder / "large", novelty=FAMILIAR, prior=(0.6, 0.4))
 
         for module in ("router", "frontier"):
             monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: self.plugins)
@@ -64,14 +77,22 @@ class Setting:
 
 
 def examples(
-    n: int, small: float, large: float, *, together: float = 0.0, seed: int = 0
+    n: int,
+    small: float,
+    large: float,
+    *,
+    together: float = 0.0,
+    strange: float = 0.0,
+    seed: int = 0,
 ) -> Examples:
-    """Return texts whose positives score ``small`` and ``large`` higher under the two models."""
+    """Return texts whose positives score ``small`` and ``large`` higher under the two models; a
+    share of them is ``strange``, and a few of those fail to say so."""
     rng = np.random.default_rng(seed)
     positive_N = np.arange(n) % 3 == 0
     shared_N = rng.normal(size=n)
     texts = []
     for i, y in enumerate(positive_N):
         noise = [together * shared_N[i] + math.sqrt(1 - together**2) * rng.normal() for _ in "ab"]
-        texts.append(f"{small * y + noise[0]:.4f} {large * y + noise[1]:.4f} | {i}")
+        novelty = 0 if not strange or rng.random() > strange else rng.choice(["99", "99", "x"])
+        texts.append(f"{small * y + noise[0]:.4f} {large * y + noise[1]:.4f} {novelty} | {i}")
     return Examples(texts, positive_N.astype(np.int64), ("benign", "injection"))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_sweeps import Setting, examples
+from fake_sweeps import ESCALATING, TWO, Setting, examples
 
 from guardkit.errors import DataError, UsageError
 from guardkit.frontier import sweep_policy, write_policy
-from guardkit.policy import CascadeNode
+from guardkit.policy import CascadeNode, EscalateIf, MemberNode
 from guardkit.router import load_policy
 from guardkit.types import Examples
 
@@ -41,15 +41,19 @@ def test_useless_backups_are_seldom_said_to_help(setting: Setting) -> None:
     assert sum(verdicts) <= 1
 
 
-def test_points_are_what_the_router_makes_of_the_texts(setting: Setting) -> None:
-    data = examples(400, 1.5, 2.5)
-    frontier = sweep_policy(setting.write(), data, max_fpr=0.05)
+@pytest.mark.parametrize(("stages", "strange"), [(TWO, 0.0), (ESCALATING, 0.3)])
+def test_points_are_what_the_router_makes_of_the_texts(
+    setting: Setting, stages: str, strange: float
+) -> None:
+    data = examples(400, 1.5, 2.5, strange=strange)
+    frontier = sweep_policy(setting.write(stages=stages), data, max_fpr=0.05)
     s = frontier.sweep
     assert s.own is not None
     positive_N = data.labels_N == 1
     for point in [s.own, s.chosen, *s.frontier]:
         (below, above), _ = point.bounds
-        path = setting.write("point.yaml", below=below, above=above, threshold=point.threshold)
+        values = {"below": below, "above": above, "threshold": point.threshold}
+        path = setting.write("point.yaml", stages, **values)
         decisions = load_policy(path, plugins=setting.plugins).decide(data.texts)
         flagged_N = np.array([d.action == "block" for d in decisions])
         assert flagged_N[positive_N].mean() == point.recall
@@ -77,15 +81,37 @@ def test_a_budget_bounds_what_is_chosen(setting: Setting) -> None:
         sweep_policy(setting.write(), data, max_fpr=0.05, max_ms=0, cache=cache)
 
 
-def test_a_second_sweep_runs_no_model(setting: Setting) -> None:
+@pytest.mark.parametrize("stages", [TWO, ESCALATING])
+def test_a_second_sweep_runs_no_model(setting: Setting, stages: str) -> None:
     data, cache = examples(200, 1.5, 2.5), setting.folder / "cache"
-    first = sweep_policy(setting.write(), data, max_fpr=0.1, cache=cache)
+    path = setting.write(stages=stages)
+    first = sweep_policy(path, data, max_fpr=0.1, cache=cache)
     assert {cost.scored for cost in first.costs.values()} == {200}
     setting.family.calls.clear()
-    again = sweep_policy(setting.write(below=0.3), data, max_fpr=0.1, cache=cache)
+    same = sweep_policy(path, data, max_fpr=0.1, cache=cache)
+    sweep_policy(setting.write(stages=stages, below=0.3), data, max_fpr=0.1, cache=cache)
     assert setting.family.calls == []
-    assert {cost.scored for cost in again.costs.values()} == {0}
-    assert again.costs["backup"].ms == first.costs["backup"].ms
+    assert {cost.scored for cost in same.costs.values()} == {0}
+    assert same.costs["backup"].ms == first.costs["backup"].ms
+    assert same.sweep == first.sweep
+
+
+def test_what_is_strange_to_the_specialist_is_asked_of_the_backup(setting: Setting) -> None:
+    data = examples(400, 1.5, 2.5, strange=0.3)
+    strange = sum(" 0 | " not in text for text in data.texts) / len(data.texts)
+    path = setting.write(stages=ESCALATING)
+    for point in sweep_policy(path, data, max_fpr=0.05).sweep.points:
+        assert point.asked["backup"] >= strange > 0.2
+
+
+def test_the_chosen_point_keeps_escalate_if(setting: Setting) -> None:
+    path, out = setting.write(stages=ESCALATING), setting.folder / "best.yaml"
+    write_policy(sweep_policy(path, examples(400, 1.0, 3.0), max_fpr=0.05), out)
+    category = load_policy(out, plugins=setting.plugins).policy.categories["injection"]
+    assert isinstance(category.decide, CascadeNode)
+    stage = category.decide.cascade[0]
+    assert isinstance(stage, MemberNode)
+    assert stage.escalate_if == EscalateIf(novelty_p_below=0.1)
 
 
 def test_a_failure_counts_as_on_error_has_it(setting: Setting) -> None:

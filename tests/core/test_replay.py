@@ -35,7 +35,22 @@ SHAPES = [
         - member: backup
           settle: {{below: {below}, above: 1}}
         - pattern: {{re2: MARK}}""",
+    """- member: specialist
+          settle: {{below: {below}, above: {above}}}
+          escalate_if: {{novelty_p_below: 0.1}}
+        - member: backup""",
+    """- combine: {{how: all, of: [{{member: specialist}}, {{member: backup}}]}}
+          settle: {{below: {below}, above: {above}}}
+        - member: specialist
+          settle: {{below: {below}, above: {above}}}
+          escalate_if: {{novelty_p_below: 0.1}}
+        - member: backup
+          settle: {{below: {below}, above: {above}}}
+          escalate_if: {{novelty_p_below: 0.5}}
+        - pattern: {{re2: MARK}}""",
 ]
+#: 0 is familiar, p = 1; 17.5 is on a bound, p = 0.1; of 99 p = 0.05.
+NOVELTIES = st.sampled_from(["0", "9", "17.5", "99", "x"])
 
 
 @pytest.fixture
@@ -43,9 +58,9 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     return Setting(tmp_path, monkeypatch)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(
-    st.lists(st.tuples(SCORES, SCORES, st.booleans()), min_size=1, max_size=12),
+    st.lists(st.tuples(SCORES, SCORES, NOVELTIES, st.booleans()), min_size=1, max_size=12),
     st.sampled_from(SHAPES),
     st.sampled_from([0.0, 0.1, 0.3775406687981454, 0.5]),  # one is the sigmoid of -0.5
     st.sampled_from([0.5, 0.7310585786300049, 0.9, 1.0]),
@@ -54,7 +69,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
 )
 def test_the_replay_decides_and_asks_as_the_router_does(
     setting: Setting,
-    scores: list[tuple[str, str, bool]],
+    scores: list[tuple[str, str, str, bool]],
     shape: str,
     below: float,
     above: float,
@@ -65,16 +80,16 @@ def test_the_replay_decides_and_asks_as_the_router_does(
     path = setting.write(
         stages=shape, below=below, above=above, threshold=threshold, on_error=on_error
     )
-    texts = [f"{a} {b} | {'MARK' if mark else ''}" for a, b, mark in scores]
+    texts = [f"{a} {b} {n} | {'MARK' if mark else ''}" for a, b, n, mark in scores]
     router = load_policy(path, plugins=setting.plugins)
     category = router.policy.categories["injection"]
     cascade = _cascade(path, "injection", category)
     models = {name: remembering(router.model(name)) for name in ("specialist", "backup")}
     asked = _Asked("injection", category, models, setting.plugins)
-    lo_SN, hi_SN = asked.intervals(cascade.cascade, texts, None)
+    lo_SN, hi_SN, strange_SN = asked.values(cascade.cascade, texts, None)
     asks_SM = np.stack([_asks(stage, models) for stage in cascade.cascade])
     ms_MN = np.array([[1.0], [10.0]]) * np.ones(len(texts))
-    stages = Stages(lo_SN, hi_SN, asks_SM, ms_MN, closed=on_error == "closed")
+    stages = Stages(lo_SN, hi_SN, strange_SN, asks_SM, ms_MN, closed=on_error == "closed")
     bounds = [
         (stage.settle.below, stage.settle.above) if stage.settle else NEVER
         for stage in cascade.cascade

@@ -80,6 +80,33 @@ def test_a_second_run_reads_the_file_and_not_the_texts(tmp_path: Path) -> None:
     assert remembered(second).scored == 1
 
 
+def test_novelty_is_kept_beside_the_scores_and_asked_for_by_itself(tmp_path: Path) -> None:
+    def novelty(model: str, text: str) -> float:
+        if text == "one":
+            raise ValueError("no idea")
+        return float(len(text))
+
+    family = FakeFamily(answer, novelty=novelty)
+    texts = ["one", "three", "seventeen"]
+    first = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    first.score(["three"])  # without novelty: another call, kept by itself
+    scores = first.score(texts, novelty=True)
+    remembered(first).save()
+    family.calls.clear()
+    second = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    again = second.score(texts[1:], novelty=True)
+    second.score(["three", "one"])
+    assert asked(family) == []
+    np.testing.assert_array_equal(again.novelty_N, [5.0, 9.0])
+    np.testing.assert_array_equal(again.logits_NC, scores.logits_NC[1:])
+    for novel in (False, True):
+        kept, ms_N = remembered(second), remembered(first).ms(texts, novelty=novel)
+        np.testing.assert_array_equal(kept.ms(texts, novelty=novel), ms_N)
+    # where novelty failed the text was read without: that time counts
+    assert not np.isnan(remembered(second).ms(texts, novelty=True)).any()
+    assert np.isnan(remembered(second).ms(["seventeen"])).all()
+
+
 def test_another_model_or_device_has_a_cache_of_its_own(tmp_path: Path) -> None:
     family = FakeFamily(answer)
     model = remembering(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
