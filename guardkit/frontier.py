@@ -114,7 +114,8 @@ def sweep_policy(
     positive_N, groups = np.isin(labels, chosen.positive), group_names(examples)
     _refuse_too_few(name, positive_N, groups, max_fpr)
 
-    models = {m: remembering(model, cache, device=device) for m, model in models.items()}
+    once = {x.path: remembering(x, cache, device=device) for x in models.values()}
+    models = {member: once[model.path] for member, model in models.items()}  # which may share one
     asked = _Asked(name, chosen, models, plugins)
     alone: list[AnyNode] = [MemberNode(member=member) for member in models]
     lo_SN, hi_SN, strange_SN = asked.values([*cascade.cascade, *alone], examples.texts, progress)

@@ -96,6 +96,15 @@ def test_a_second_sweep_runs_no_model(setting: Setting, stages: str) -> None:
     assert same.sweep == first.sweep
 
 
+def test_members_that_share_a_model_cost_it_once(setting: Setting) -> None:
+    path = setting.write()
+    path.write_text(path.read_text().replace("model: large", "model: small"))
+    frontier = sweep_policy(path, examples(400, 1.5, 2.5), max_fpr=0.05)
+    assert frontier.costs["backup"] == frontier.costs["specialist"]
+    assert {point.ms for point in frontier.sweep.points} == {frontier.sweep.singles[0].ms}
+    assert not frontier.sweep.helps
+
+
 def test_what_is_strange_to_the_specialist_is_asked_of_the_backup(setting: Setting) -> None:
     data = examples(400, 1.5, 2.5, strange=0.3)
     strange = sum(" 0 | " not in text for text in data.texts) / len(data.texts)
