@@ -7,7 +7,7 @@ PATH/TO/injection is the folder that ``bundled_models.py`` takes. No model learn
 files used here; of those whose name begins with ``ood_`` no source is known to any. Every command
 runs in a folder that holds ``policies`` and, as ``data/injection``, that data, so that what is
 stored is what a reader sees who types it. The picture of ``policy frontier`` goes to docs/results.
-Texts are quoted from ``QUOTED`` alone.
+Texts are quoted from ``QUOTED`` alone. An interrupted run goes on where it was, at one commit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,10 +29,12 @@ import typer
 from provenance import ROOT, commit, machine
 
 from guardkit import load_policy
+from guardkit.artefact import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "policies.json"
 PICTURE = ROOT / "docs" / "results" / "frontier.svg"
 POLICIES = ROOT / "policies"
+BUILD = ROOT / "build" / "policies"
 #: The longest texts (BIPIA, jackhhao) are left to ``bundled_models.py``, which reads them once.
 SETS = ("test", "ood_deepset_test", "ood_safeguard", "ood_notinject")
 #: Those with negatives and positives enough for ``policy frontier``.
@@ -48,9 +51,8 @@ Record = dict[str, Any]
 
 
 def main(injection: Path, out: Path = RESULTS, picture: Path = PICTURE) -> None:
-    started = time.monotonic()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / "data").mkdir()
         (folder / "data" / "injection").symlink_to(injection.resolve(strict=True))
         (folder / "policies").symlink_to(POLICIES)
@@ -62,12 +64,29 @@ def main(injection: Path, out: Path = RESULTS, picture: Path = PICTURE) -> None:
             "seed": SEED,
             **identities(),
             "check": [run(folder, "check", policy(name)) for name in bundled()],
-            "test": [tested(folder, name, data) for name in bundled() for data in SETS],
-            "diff": [compared(folder, data) for data in SETS],
-            "frontier": [swept(folder, data, picture) for data in SWEPT],
-            "minutes": round((time.monotonic() - started) / 60, 1),
+            "test": [
+                once(f"test-{name}-{data}", partial(tested, folder, name, data))
+                for name in bundled()
+                for data in SETS
+            ],
+            "diff": [once(f"diff-{data}", partial(compared, folder, data)) for data in SETS],
+            "frontier": [
+                once(f"frontier-{data}", partial(swept, folder, data, picture)) for data in SWEPT
+            ],
         }
     out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def once(name: str, make: Callable[[], Record]) -> Record:
+    """Return what ``make`` does, or did in an earlier run at this commit."""
+    file = BUILD / commit() / f"{name}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(".partial")
+        write_json(partial_file, make())
+        partial_file.replace(file)
+    made: Record = json.loads(file.read_text("utf-8"))
+    return made
 
 
 def bundled() -> list[str]:
@@ -93,12 +112,17 @@ def identities() -> Record:
 def run(folder: Path, *words: str, hidden: tuple[str, ...] = ()) -> Record:
     """Run ``guardkit policy``; return the command, without what is ``hidden``, and its output."""
     print(f"guardkit policy {' '.join(words)}", file=sys.stderr, flush=True)
+    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "guardkit", "policy", *words, *hidden],
         cwd=folder, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8",
         env=os.environ | {"COLUMNS": str(COLUMNS)},
     )  # fmt: skip
-    return {"command": f"guardkit policy {' '.join(words)}", "output": done.stdout.rstrip()}
+    return {
+        "command": f"guardkit policy {' '.join(words)}",
+        "seconds": round(time.monotonic() - started, 1),
+        "output": done.stdout.rstrip(),
+    }
 
 
 def tested(folder: Path, name: str, data: str) -> Record:
@@ -144,13 +168,14 @@ def swept(folder: Path, data: str, picture: Path) -> Record:
     # scored anew, so that the times are this run's
     hidden = ("--cache", str(folder / "cache"), "--out", str(drawn))
     result = run(folder, "frontier", policy(NEW), "--data", file_of(data), hidden=hidden)
+    load = os.getloadavg()[1]  # of five minutes: what the times are worth
     lines = [line for line in result["output"].splitlines() if str(drawn) not in line]
     found = json.loads((drawn / "frontier.json").read_text("utf-8"))
     kept = {key: value for key, value in found.items() if key not in (*TRIED, "policy")}
     counts = {key: len(found[key]) for key in TRIED}
     if data == QUOTED:
         picture.write_bytes((drawn / "frontier.svg").read_bytes())
-    return {"set": data, **result, "output": "\n".join(lines), **kept, **counts}
+    return {"set": data, **result, "output": "\n".join(lines), "load": load, **kept, **counts}
 
 
 def file_of(data: str) -> str:

@@ -98,12 +98,17 @@ def frontier(record: Record) -> str:
 
 
 def conditions(record: Record) -> str:
+    runs = [run for kind in ("check", "test", "diff", "frontier") for run in record[kind]]
+    minutes = sum(run["seconds"] for run in runs) / 60
+    loads = [f"{run['load']:.1f}" for run in record["frontier"]]
     models = ", ".join(f"{name} {found[:10]}" for name, found in record["models"].items())
     return (
         f"95% bootstrap intervals over groups of near-duplicates, seed {record['seed']}; "
         f"`{record['script']}` at commit {record['commit'][:10]}, {record['machine']}, torch "
-        f"{record['versions']['torch']}, {record['minutes']:.0f} minutes; stored in "
-        f"`benchmarks/results/policies.json`. Models (SHA-256): {models}."
+        f"{record['versions']['torch']}, {minutes:.0f} minutes in all, beside other work (load "
+        f"average after a sweep {' and '.join(loads)}: its milliseconds are high, and comparable "
+        "with each other); stored in `benchmarks/results/policies.json`. Models (SHA-256): "
+        f"{models}."
     )
 
 
