@@ -7,6 +7,7 @@ against each model's ``config.json``.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,6 +145,9 @@ class _Check:
         place = (*place, "model")
         try:
             folder = self.find_model(plugin, model)
+            if not folder.exists():
+                self._add(place, _not_made(plugin, folder))
+                return None
             config = artefact.read_config(folder)
             calibrated = (folder / artefact.CALIBRATION).is_file()
         # a name no file system takes (too long, NUL, ~nobody) is a mistake in the file too
@@ -350,6 +354,15 @@ class _Check:
 
     def _add(self, place: Place, message: str) -> None:
         self.found.append((place, message))
+
+
+def _not_made(plugin: str, folder: Path) -> str:
+    return (
+        f"{folder}: not a guardkit model: no such folder; "
+        f"`guardkit train --plugin {plugin} --data DATA --out {shlex.quote(str(folder))}` makes "
+        "one there, of text with the labels that this policy names; its comments may say where "
+        "to find some"
+    )
 
 
 def _mapping(data: Any, key: str) -> Mapping[str, Any]:

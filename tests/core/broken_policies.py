@@ -352,7 +352,14 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
     "no model folder": (
         "model: models/specialist",
         "model: models/absent",
-        [(6, "members.specialist.model", "models/absent: not a guardkit model: no such folder")],
+        [
+            (
+                6,
+                "members.specialist.model",
+                "models/absent: not a guardkit model: no such folder; "
+                "`guardkit train --plugin fake --data DATA --out /",
+            )
+        ],
     ),
     "no model in the folder": (
         "model: models/specialist",
