@@ -81,10 +81,11 @@ def test_the_wheel_holds_every_module_of_core_and_both_plugins(names: set[str]) 
         assert {f"{package}/{module}" for module in modules} <= names
 
 
-def test_the_wheel_holds_the_policies(names: set[str]) -> None:
-    policies = {path.name for path in (ROOT / "policies").iterdir() if path.is_file()}
+def test_the_wheel_holds_every_policy_and_nothing_else_from_their_folder(names: set[str]) -> None:
+    policies = {path.name for path in (ROOT / "policies").glob("*.yaml")}
     assert "default.yaml" in policies
-    assert {f"guardkit/policies/{name}" for name in policies} <= names
+    inside = {name for name in names if name.startswith("guardkit/policies/")}
+    assert inside == {f"guardkit/policies/{name}" for name in policies}
 
 
 def test_the_wheel_holds_what_the_report_is_made_of(names: set[str]) -> None:
