@@ -15,6 +15,7 @@ from typing import Any
 
 import engine_tables
 import policy_tables
+import specialist_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,6 +28,7 @@ PAGES = (
     ROOT / "docs" / "results" / "novelty.md",
     ROOT / "docs" / "results" / "engine.md",
     ROOT / "docs" / "results" / "policies.md",
+    ROOT / "docs" / "results" / "specialists.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -383,6 +385,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "bundled_conditions": ("bundled_models.json", bundled_conditions),
     **engine_tables.TABLES,
     **policy_tables.TABLES,
+    **specialist_tables.TABLES,
 }
 
 if __name__ == "__main__":

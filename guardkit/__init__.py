@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from guardkit.types import Pooling as Pooling
     from guardkit.types import Progress as Progress
     from guardkit.types import RawScores as RawScores
+    from guardkit.types import Sharing as Sharing
     from guardkit.types import TrainingData as TrainingData
 
 __version__ = "0.1.0"
@@ -69,6 +70,7 @@ _HOME = {
     "Pooling": "types",
     "Progress": "types",
     "RawScores": "types",
+    "Sharing": "types",
     "TrainingData": "types",
     "TrainingInterrupted": "errors",
     "choose_pooling": "artefact",

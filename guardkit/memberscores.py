@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardkit.models import Model
+from guardkit.models import Model, Shared
 from guardkit.types import IntArray
 
 
@@ -35,16 +35,19 @@ class Scores:
         *,
         novelty: bool,
         novelty_too: bool,
+        shared: Shared,
     ) -> None:
         """Have ``model`` score those of the batch's ``texts`` at ``index_N`` that it has not.
 
         ``novelty`` is asked for now; ``novelty_too`` takes it along, as somebody will ask.
+        ``shared`` is of this batch: what models leave there for each other.
         """
         new_N = index_N[~(self.novelty_done_N if novelty else self.done_N)[index_N]]
         if not new_N.size:
             return
         novelty = novelty or novelty_too
-        scored = model.score([texts[i] for i in new_N.tolist()], novelty=novelty)
+        own = [texts[i] for i in new_N.tolist()]
+        scored = model.score(own, novelty=novelty, shared=shared)
         self.logits_NC[new_N] = scored.logits_NC
         self.tokens_N[new_N] = scored.tokens_N
         self.done_N[new_N] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,9 +32,12 @@ from guardkit.types import (
     FloatArray,
     IntArray,
     RawScores,
+    Sharing,
 )
 
 BUILTIN = "builtin:"
+#: What models that read the same texts leave for each other (``guardkit.Sharing``).
+Shared = MutableMapping[Hashable, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +112,31 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         return tuple(self.config.labels)
 
-    def score(self, texts: Sequence[str], *, novelty: bool = False) -> Scored:
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, shared: Shared | None = None
+    ) -> Scored:
         """Score N texts; one that cannot be scored fails alone, whatever its batch.
 
-        A text whose ``novelty`` alone fails keeps its score.
+        A text whose ``novelty`` alone fails keeps its score. ``shared`` is what models that read
+        the same texts leave for each other; it changes no score.
         """
         begun = time.perf_counter()
-        scored = self._score(texts, novelty=novelty)
+        shared = {} if shared is None else shared
+        scored = self._score(texts, shared, novelty=novelty)
         if self.config.also_read:
-            scored = self._with_readings(texts, scored)
+            scored = self._with_readings(texts, scored, shared)
         self.work.seconds += time.perf_counter() - begun
         self.work.texts += len(texts)
         self.work.tokens += int(scored.tokens_N.sum())
         self.work.truncated += int(scored.truncated_N.sum())
         return scored
 
-    def _score(self, texts: Sequence[str], *, novelty: bool) -> Scored:
+    def _score(self, texts: Sequence[str], shared: Shared, *, novelty: bool) -> Scored:
         n_labels = len(self.labels)
         if not texts:
             return _nothing(n_labels, novelty=novelty)
         try:
-            # a copy: what a plugin does to its list, it does to no neighbour
-            raw = self.classifier.score(list(texts), **({"novelty": True} if novelty else {}))
+            raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
             scored = _checked(raw, len(texts), n_labels)
             return self._with_novelty(scored, raw.novelty_N) if novelty else scored
         # recorded per text below; never swallowed. A plugin that exits must not end the run as done
@@ -139,13 +145,19 @@ class Model:
                 reason = f"{type(error).__name__}: {error}"
                 if not novelty:
                     return _failed(reason, n_labels)
-                return _without_novelty(self._score(texts, novelty=False), {0: reason})
+                return _without_novelty(self._score(texts, shared, novelty=False), {0: reason})
         # an exception for the batch: find whose it is, so that neighbours do not suffer
         half = len(texts) // 2
-        parts = (self._score(part, novelty=novelty) for part in (texts[:half], texts[half:]))
-        return joined(list(parts))
+        halves = (texts[:half], texts[half:])
+        return joined([self._score(part, shared, novelty=novelty) for part in halves])
 
-    def _with_readings(self, texts: Sequence[str], scored: Scored) -> Scored:
+    def _raw(self, texts: Sequence[str], shared: Shared, **asked: bool) -> RawScores:
+        texts = list(texts)  # a copy: what a plugin does to its list, it does to no neighbour
+        if isinstance(self.classifier, Sharing):
+            return self.classifier.score_shared(texts, shared, **asked)
+        return self.classifier.score(texts, **asked)
+
+    def _with_readings(self, texts: Sequence[str], scored: Scored, shared: Shared) -> Scored:
         """Let the worst reading of each text stand: a disguise hides nothing from one of them.
 
         Novelty and the number of tokens remain the raw text's; a text one of whose readings
@@ -155,7 +167,7 @@ class Model:
         whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
         if not whose_R.size:
             return scored
-        others = self._score([reading for own in found for reading in own], novelty=False)
+        others = self._score([reading for own in found for reading in own], shared, novelty=False)
         self.work.tokens += int(others.tokens_N.sum())
         read_N = np.unique(whose_R)
         logits_NC = scored.logits_NC.copy()

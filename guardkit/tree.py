@@ -24,7 +24,7 @@ from guardkit.canonical import canonical
 from guardkit.combiners import by_plugin, evidence_sum, failed, weighted_mean
 from guardkit.digits import six_digits, six_digits_N
 from guardkit.memberscores import Scores
-from guardkit.models import Model
+from guardkit.models import Model, Shared
 from guardkit.policy import (
     AbstainIf,
     AnyNode,
@@ -91,6 +91,7 @@ class Batch:
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
         self._scores: dict[Path, Scores] = {} if beside is None else beside._scores
+        self._shared: Shared = {} if beside is None else beside._shared
         self._canonical: dict[int, str] = {}
 
     def raw(self, i: int) -> str:
@@ -191,6 +192,7 @@ class Batch:
             index_N,
             novelty=novelty,
             novelty_too=model.path in self.novelty_of,
+            shared=self._shared,
         )
         self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores

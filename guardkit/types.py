@@ -7,7 +7,7 @@ per text are msgspec structs, ten times cheaper to make than frozen dataclasses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -186,6 +186,26 @@ class Featuring(Protocol):
     def features(self, texts: Sequence[str]) -> FloatArray:
         """Return features_NF of N whole texts, float32, finite, F = ``feature_size``; a text's own
         depend on nothing but the text."""
+        ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A classifier that computes once what several models need of the same texts, such as models
+    adapted from one; optional."""
+
+    def score_shared(
+        self,
+        texts: Sequence[str],
+        shared: MutableMapping[Hashable, Any],
+        *,
+        novelty: bool = False,
+    ) -> RawScores:
+        """Return what ``score`` would, to the bit.
+
+        ``shared`` lives as long as one batch of a policy, and every such classifier of the policy
+        is given it: leave there what another may need, under a key that says all it follows from.
+        """
         ...
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,10 @@ from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.remembered import logits_and_states, window_states
 from guardkit_mdlm.separate import SeparateNetworks, is_separate, load_separate
-from guardkit_mdlm.tokenizer import TokenIds, encode, encode_with_offsets, read_tokenizer
+from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, encode_with_offsets, read_tokenizer
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
+WEIGHTS = "model.safetensors"
 
 
 def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
@@ -69,14 +72,29 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
         features = load_features(path, config.network["features"], device=device)
     rows = load_rows(path)
     tokenizer = read_tokenizer(path)
-    return MdlmClassifier(path.name, config, net, tokenizer, exported, background_V, features, rows)
+    trunk = None
+    if config.network["scorer"] == "one_pass" and exported is None and features is None:
+        trunk = _trunk(path, config)
+    return MdlmClassifier(
+        path.name, config, net, tokenizer, exported, background_V, features, rows, trunk
+    )
 
 
 def load_network(path: Path) -> Denoiser:
     """Build an artefact's network and fill in its weights."""
     net = Denoiser(NetworkShape.model_validate(read_config(path).network["shape"]))
-    net.load_state_dict(load_file(path / "model.safetensors"), strict=True)
+    net.load_state_dict(load_file(path / WEIGHTS), strict=True)
     return net
+
+
+def _trunk(folder: Path, config: ArtefactConfig) -> Hashable:
+    """Return all that the network's states of a text follow from."""
+    digests = []
+    for name in (WEIGHTS, TOKENIZER):
+        with (folder / name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    options = (config.network.get(name) for name in ("window_tokens", "overlap_tokens", "dtype"))
+    return *digests, *options
 
 
 class MdlmClassifier:
@@ -97,6 +115,7 @@ class MdlmClassifier:
         background_V: Float32 | None = None,
         features: TextFeatures | None = None,
         rows: AddedRows | None = None,
+        trunk: Hashable = None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
@@ -117,12 +136,25 @@ class MdlmClassifier:
         self._background_V = background_V
         self._features = features
         self._rows = rows
+        self._trunk = trunk
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
     ) -> RawScores:
         """Return pooled logits_NC; ``novelty`` is of the kind that the artefact names (of
         separate networks unigram alone), and ``evidence`` explains the scorer in use."""
+        raw = self.score_shared(texts, {}, novelty=novelty)
+        return replace(raw, evidence=[self._explain(t) for t in texts]) if evidence else raw
+
+    def score_shared(
+        self,
+        texts: Sequence[str],
+        shared: MutableMapping[Hashable, Any],
+        *,
+        novelty: bool = False,
+    ) -> RawScores:
+        """``score``, its one pass taken over from a model of the same network that has read these
+        very texts: one adapted from it, or that it was adapted from."""
         if isinstance(self._net, SeparateNetworks) and self._novelty_kind != "unigram":
             novelty = False
         ids = encode(self._tokenizer, texts)
@@ -130,7 +162,12 @@ class MdlmClassifier:
         needed = self.scorer == "one_pass" or novelty
         features_WF = self.window_features(texts, text_W) if needed else None
         plain_WC = None
-        if self.scorer == "one_pass":
+        if self.scorer == "one_pass" and self._trunk is not None:
+            key = self._trunk, tuple(texts)
+            if key not in shared:
+                shared[key] = logits_and_states(self._joint, pieces, self._device)
+            plain_WC, logits_WC = self._with_rows(*shared[key])
+        elif self.scorer == "one_pass":
             plain_WC, logits_WC = self._one_pass(pieces, features_WF)
         else:
             logits_WC = self.window_logits(pieces)
@@ -141,7 +178,6 @@ class MdlmClassifier:
             windows_N=np.bincount(text_W, minlength=len(texts)),
             truncated_N=np.zeros(len(texts), bool),
             novelty_N=self._novelty(pieces, features_WF, text_W, plain_WC) if novelty else None,
-            evidence=[self._explain(t) for t in texts] if evidence else None,
         )
 
     @property
@@ -211,8 +247,10 @@ class MdlmClassifier:
         if self._rows is None:
             plain_WC = one_pass_logits(self._joint, pieces, self._device, features_WF)
             return plain_WC, plain_WC
-        plain_WC, states_WF = logits_and_states(self._joint, pieces, self._device)
-        return plain_WC, self._rows.of(plain_WC, states_WF)
+        return self._with_rows(*logits_and_states(self._joint, pieces, self._device))
+
+    def _with_rows(self, plain_WC: Float32, states_WF: Float32) -> tuple[Float32, Float32]:
+        return plain_WC, plain_WC if self._rows is None else self._rows.of(plain_WC, states_WF)
 
     def _evaluate(self, pieces: Sequence[TokenIds], scheme: Scheme) -> Evaluated:
         classes = range(1, len(self.labels) + 1)

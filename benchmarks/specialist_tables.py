@@ -1,0 +1,71 @@
+"""Tables of docs/results/specialists.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def adapted(record: Record) -> str:
+    lines = [
+        "| texts in a batch | one after another, ms | together, ms | times as fast | repeats "
+        "| same scores, to the bit |",
+        "| --- |" + " --- |" * 5,
+    ]
+    for row in record["rows"]:
+        found = row["adapted"]
+        ms = [_ms(found["seconds"][name]) for name in ("one after another", "one pass")]
+        lines.append(f"| {row['texts']} | {' | '.join(ms)} | {_compared(found, 'one pass')} |")
+    return "\n".join(lines)
+
+
+def independent(record: Record) -> str:
+    lines = [
+        "| texts in a batch | way | one after another, ms | this way, ms | times as fast | repeats "
+        "| same scores, to the bit |",
+        "| --- |" + " --- |" * 6,
+    ]
+    for row in record["rows"]:
+        found = row["independent"]
+        usual = _ms(found["seconds"]["one after another"])
+        for way in found["times"]:
+            own = _ms(found["seconds"][way])
+            lines.append(f"| {row['texts']} | {way} | {usual} | {own} | {_compared(found, way)} |")
+    return "\n".join(lines)
+
+
+def conditions(record: Record) -> str:
+    most = record["rows"][0]
+    found = most["independent"]
+    share = sum(found["tokenising"]) / sum(found["each"])
+    each = ", ".join(f"{1000 * seconds:,.0f}" for seconds in found["each"])
+    return (
+        f"Of a batch of {most['texts']} the specialists take {each} ms each; tokenising is "
+        f"{share:.1%} of that, the most that a tokenizer in common could save. Texts of sampled "
+        f"words, lognormal lengths of 20 to 512 tokens, seed {record['seed']}; medians of "
+        f"{record['repeats']} repeats in turn, of ratios too. `{record['script']}` at commit "
+        f"{record['commit'][:10]}, {record['machine']}, torch {record['versions']['torch']}; load "
+        f"average {record['load']:.1f} from other work when it began; stored in "
+        "`benchmarks/results/specialists_together.json`."
+    )
+
+
+def _compared(found: Record, way: str) -> str:
+    times: Sequence[float] = found["times"][way]
+    equal = "yes" if found["equal"][way] else "no"
+    return f"{statistics.median(times):.2f} | {min(times):.2f} to {max(times):.2f} | {equal}"
+
+
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{1000 * statistics.median(seconds):,.0f}"
+
+
+SOURCE = "specialists_together.json"
+TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "specialists_adapted": (SOURCE, adapted),
+    "specialists_independent": (SOURCE, independent),
+    "specialists_conditions": (SOURCE, conditions),
+}
