@@ -80,9 +80,9 @@ def test_with_the_model_it_passes_the_tests_written_in_it(
     assert "4 of 4 passed" in capsys.readouterr().out
 
 
-def test_what_is_no_abstract_gets_no_verdict(made: Path) -> None:
+def test_a_text_of_other_words_gets_no_verdict(made: Path) -> None:
     """Without ``abstain_if`` it would be allowed: no class is likely enough to be flagged."""
-    strange = ["SELECT name FROM users WHERE id = 7;", "Whisk three eggs with sugar, then bake."]
+    strange = ["def main(): print('hello world')", "Whisk three eggs with sugar, then bake."]
     known = make_data(made / "new.jsonl", 50, 2).read_text("utf-8")
     lines = "".join(json.dumps({"text": text}) + "\n" for text in strange)
     (made / "in.jsonl").write_text(lines + known, "utf-8")
