@@ -1,5 +1,13 @@
-"""One thread a process: small networks gain nothing from a second, and wait for it when busy."""
+"""What every test has in common."""
 
+import gc
 import os
 
+# Small networks gain nothing from a second thread, and wait for it where the machine is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in children
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collections: some tests make hundreds."""
+    gc.collect()
+    gc.freeze()
