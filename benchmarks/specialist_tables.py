@@ -39,13 +39,16 @@ def independent(record: Record) -> str:
 
 def conditions(record: Record) -> str:
     most = record["rows"][0]
-    found = most["independent"]
-    share = sum(found["tokenising"]) / sum(found["each"])
-    each = ", ".join(f"{1000 * seconds:,.0f}" for seconds in found["each"])
+    seconds = most["independent"]["seconds"]
+    pairs = zip(seconds["tokenising"], seconds["one after another"], strict=True)
+    share = statistics.median(part / whole for part, whole in pairs)
+    each = ", ".join(
+        f"`{name}` {_ms(own)}" for name, own in seconds.items() if name.startswith("builtin:")
+    )
     return (
-        f"Of a batch of {most['texts']} the specialists take {each} ms each; tokenising is "
-        f"{share:.1%} of that, the most that a tokenizer in common could save. Texts of sampled "
-        f"words, lognormal lengths of 20 to 512 tokens, seed {record['seed']}; medians of "
+        f"A batch of {most['texts']}, one model alone, ms: {each}; tokenising it for all three is "
+        f"{share:.1%} of their time, the most that a tokenizer in common could save. Texts of "
+        f"sampled words, lognormal lengths of 20 to 512 tokens, seed {record['seed']}; medians of "
         f"{record['repeats']} repeats in turn, of ratios too. `{record['script']}` at commit "
         f"{record['commit'][:10]}, {record['machine']}, torch {record['versions']['torch']}; load "
         f"average {record['load']:.1f} from other work when it began; stored in "

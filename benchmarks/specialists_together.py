@@ -21,8 +21,9 @@ import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,6 +79,11 @@ def main(texts: int = 64, repeats: int = 5, seed: int = 0, out: Path = RESULTS) 
 
 def independent(models: Sequence[Model], texts: Sequence[str], repeats: int) -> Record:
     """Return what threads are worth to models that share nothing, and where their time goes."""
+    tokenizers = [read_tokenizer(model.path) for model in models]
+    parts = {"tokenising": lambda: [encode(tokenizer, texts) for tokenizer in tokenizers]}
+    parts |= {
+        name: partial(model.score, texts) for name, model in zip(SPECIALISTS, models, strict=True)
+    }
 
     def within(pool: ThreadPoolExecutor) -> Way:
         return lambda: list(pool.map(lambda model: model.score(texts), models))
@@ -87,11 +93,7 @@ def independent(models: Sequence[Model], texts: Sequence[str], repeats: int) -> 
             "a thread each, torch has two": within(two),
             "a thread each, torch has one": within(one),
         }
-        found = compare(separate(models, texts), ways, repeats)
-    found["each"] = [median_of(lambda m=model: m.score(texts), repeats) for model in models]
-    tokenizers = [read_tokenizer(model.path) for model in models]
-    found["tokenising"] = [median_of(lambda t=t: encode(t, texts), repeats) for t in tokenizers]
-    return found
+        return compare(separate(models, texts), ways, repeats, parts)
 
 
 def _pool(size: int, of_torch: int) -> ThreadPoolExecutor:
@@ -112,14 +114,21 @@ def one_pass(models: Sequence[Model], texts: Sequence[str]) -> Way:
     return way
 
 
-def compare(usual: Way, others: dict[str, Way], repeats: int) -> Record:
-    """Time all ways in turn; ``times`` is how many times as fast as the usual one each other is."""
+def compare(
+    usual: Way,
+    others: dict[str, Way],
+    repeats: int,
+    parts: Mapping[str, Callable[[], object]] | None = None,
+) -> Record:
+    """Time all ways in turn; ``times`` is how many times as fast as the usual one each other is.
+    ``parts`` of the work take turns with them."""
     ways = {"one after another": usual, **others}
     scores = {name: way() for name, way in ways.items()}  # the first run is slow
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    everything = {**ways, **(parts or {})}
+    seconds: dict[str, list[float]] = {name: [] for name in everything}
     for _ in range(repeats):
-        for name, way in ways.items():
-            seconds[name].append(timed(way))
+        for name, work in everything.items():
+            seconds[name].append(timed(work))
     alone = scores["one after another"]
     return {
         "seconds": seconds,
@@ -139,10 +148,6 @@ def adapt(base: Model, folder: Path, seed: int) -> Model:
     AddedRows(0, n_states).with_row(weight_F, 0.0, 0.0, 1).save(folder)
     seal(folder)
     return load_model(folder, device="cpu")
-
-
-def median_of(work: Callable[[], object], repeats: int) -> float:
-    return statistics.median(timed(work) for _ in range(repeats))
 
 
 def timed(work: Callable[[], object]) -> float:
