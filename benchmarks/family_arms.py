@@ -59,7 +59,7 @@ ScoresOfSets = tuple[FloatArray, FloatArray, FloatArray]
 
 
 class Arm(Protocol):
-    """``cheap``: examples are shown in no time. ``train_s``: processor seconds of training before any."""
+    """``cheap``: examples are shown in no time. ``train_s``: processor seconds before any."""
 
     cheap: bool
     train_s: float

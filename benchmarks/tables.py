@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_tables
+import family_tables
 import policy_tables
 import specialist_tables
 
@@ -29,6 +30,7 @@ PAGES = (
     ROOT / "docs" / "results" / "engine.md",
     ROOT / "docs" / "results" / "policies.md",
     ROOT / "docs" / "results" / "specialists.md",
+    ROOT / "docs" / "results" / "novel-families.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -386,6 +388,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     **engine_tables.TABLES,
     **policy_tables.TABLES,
     **specialist_tables.TABLES,
+    **family_tables.TABLES,
 }
 
 if __name__ == "__main__":
