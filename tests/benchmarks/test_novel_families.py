@@ -138,3 +138,60 @@ def test_a_difference_is_of_the_families_and_seeds_that_both_arms_have(script: M
     found = script.less(one, other)
     np.testing.assert_allclose(found["a"]["recall"][:2], [[0.3], [0.3]])
     assert list(found) == ["a"]
+
+
+def made_up(families: ModuleType) -> list[object]:
+    """Benign texts and attacks of two families, told apart by their words."""
+    rng = np.random.default_rng(1)
+    words = {
+        None: ["please", "cook", "a", "soup", "with", "carrots", "for", "dinner", "tonight"],
+        "override": ["ignore", "every", "rule", "above", "and", "obey", "orders"],
+        "extraction": ["reveal", "the", "hidden", "prompt", "word", "for", "word"],
+    }
+    parts = {"train": 90, "validation": 60, "test": 90}
+    rows = []
+    for part, n in parts.items():
+        for i in range(n):
+            kind = [None, "override", "extraction"][i % 3]
+            text = " ".join(rng.choice(words[kind], 7))
+            rows.append(families.Row(text, f"{part}{i}", "made up", part, kind))
+    return rows
+
+
+def test_every_arm_scores_the_same_texts_and_learns_from_what_it_is_shown(
+    families: ModuleType, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import family_arms as arms
+
+    tiny = {"vocab_size": 300, "window_tokens": 24, "overlap_tokens": 6}
+    monkeypatch.setattr(arms, "MDLM", {
+        **tiny, "neutral": "benign", "hidden_dim": 32, "n_blocks": 1, "n_heads": 2,
+        "cond_dim": 8, "batch_tokens": 512, "epochs": 2.0,
+    })  # fmt: skip
+    monkeypatch.setattr(arms, "GPT2", {
+        **tiny, "neutral": "benign", "init": "scratch", "width": 32, "layers": 1, "heads": 2,
+        "epochs": 2,
+    })  # fmt: skip
+    monkeypatch.setattr(script, "SHOTS", (0, 1, 8))
+    monkeypatch.setattr(script, "FEW_SHOTS", (0, 8))
+    task = families.leave_out(
+        made_up(families), "override", most_benign=1000, most_attacks=1000, seed=0
+    )
+    makers = arms.arms_of(task, tmp_path)
+    assert tuple(makers) == arms.ARMS
+    for name, make in makers.items():
+        found = script.measure(make(), task, seeds=2)
+        by_n: dict[int, list[float]] = {}
+        for point in found["points"]:
+            assert 0 <= point["recall"] <= 1
+            assert point["fpr"] <= 0.5
+            by_n.setdefault(point["n"], []).append(point["auroc"])
+        assert len(by_n.pop(0)) == 1
+        assert {len(of_n) for of_n in by_n.values()} == {2}
+        assert np.mean(by_n[8]) > 0.8, name
+        assert found["novelty"].keys() == (
+            {"own", "msp"} if name in ("mdlm", "label-only", "gpt2") else set()
+        )
+    trained = (tmp_path / "joint" / "seconds").read_text("utf-8")
+    makers["mdlm"]()
+    assert (tmp_path / "joint" / "seconds").read_text("utf-8") == trained
