@@ -49,7 +49,7 @@ class Kind(StrEnum):
 
 def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> None:
     """Measure KIND of work, ways in turn, and store the figures beside the other kind's."""
-    rows = rows or {Kind.model: 8000, Kind.patterns: 1_000_000}[kind]
+    rows = rows or {Kind.model: 8000, Kind.patterns: 4_000_000}[kind]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
