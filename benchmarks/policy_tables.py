@@ -35,7 +35,7 @@ def test_fpr(record: Record) -> str:
 
 
 def _measured(record: Record, figure: str, sets: Sequence[str]) -> str:
-    """A row a policy's category, a column a set."""
+    """A row a policy's category, a column a set; none where a set has no label it looks for."""
     lines = [
         "| policy | category | " + " | ".join(SETS[name] for name in sets) + " |",
         "| --- | --- |" + " --- |" * len(sets),
@@ -46,7 +46,9 @@ def _measured(record: Record, figure: str, sets: Sequence[str]) -> str:
             cells = rows.setdefault((run["policy"], one["category"]), {})
             cells[run["set"]] = _percent(one[figure])
     for (policy, category), cells in rows.items():
-        lines.append(f"| {policy} | {category} | {' | '.join(cells[name] for name in sets)} |")
+        shown = [cells.get(name, "") for name in sets]
+        if any(shown):
+            lines.append(f"| {policy} | {category} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -106,8 +108,8 @@ def conditions(record: Record) -> str:
         f"95% bootstrap intervals over groups of near-duplicates, seed {record['seed']}; "
         f"`{record['script']}` at commit {record['commit'][:10]}, {record['machine']}, torch "
         f"{record['versions']['torch']}, {minutes:.0f} minutes in all, beside other work (load "
-        f"average after a sweep {' and '.join(loads)}: its milliseconds are high, and comparable "
-        "with each other); stored in `benchmarks/results/policies.json`. Models (SHA-256): "
+        f"average after a sweep: {' and '.join(loads)}; its milliseconds are above those of an "
+        "idle machine); stored in `benchmarks/results/policies.json`. Models (SHA-256): "
         f"{models}."
     )
 
