@@ -16,10 +16,13 @@ def pipeline(record: Record) -> str:
     shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in times.items())
     return (
         "| bare forward passes, texts/s | classify, texts/s | share reached | lowest and highest "
-        "repeat | of classify's time | tokens computed per real one |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
+        "repeat | by processor time | repeats | of classify's time "
+        "| tokens computed per real one |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"| {speed['forward']:.0f} | {speed['classify']:.0f} | {record['ratio']:.3f} "
-        f"| {_spread(record['seconds'], 'forward', 'classify')} | {shares} "
+        f"| {_spread(record['seconds'], 'forward', 'classify')} "
+        f"| {record['processor_ratio']:.3f} "
+        f"| {_spread(record['processor'], 'forward', 'classify')} | {shares} "
         f"| {record['computed_per_real_token']:.3f} |"
     )
 
