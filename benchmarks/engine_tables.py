@@ -13,16 +13,17 @@ def pipeline(record: Record) -> str:
     """classify and the bare network, texts a second, and where the former's time went."""
     speed, times = record["texts_per_s"], record["times"]
     total = statistics.median(record["seconds"]["classify"])
+    runs = zip(record["in_network"], record["seconds"]["classify"], strict=True)
+    inside = [network / whole for network, whole in runs]
     shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in times.items())
     return (
         "| bare forward passes, texts/s | classify, texts/s | share reached | lowest and highest "
-        "repeat | by processor time | repeats | of classify's time "
+        "repeat | of classify's time inside the network | repeats | of its time by kind "
         "| tokens computed per real one |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"| {speed['forward']:.0f} | {speed['classify']:.0f} | {record['ratio']:.3f} "
         f"| {_spread(record['seconds'], 'forward', 'classify')} "
-        f"| {record['processor_ratio']:.3f} "
-        f"| {_spread(record['processor'], 'forward', 'classify')} | {shares} "
+        f"| {record['share_in_network']:.3f} | {min(inside):.3f} to {max(inside):.3f} | {shares} "
         f"| {record['computed_per_real_token']:.3f} |"
     )
 
