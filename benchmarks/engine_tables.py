@@ -64,7 +64,7 @@ def scale_conditions(record: Record) -> str:
     ]
     one = next(iter(record.values()))
     return (
-        f"{'; '.join(lines)}. `{one['script']}`, {one['machine']} a worker, torch "
+        f"{'; '.join(lines)}. `{one['script']}`, {one['machine'].split(',')[0]}, torch "
         f"{one['versions']['torch']}, Ray {one['versions']['ray']}; stored in "
         "`benchmarks/results/scale.json`."
     )

@@ -17,8 +17,14 @@ from guardkit.memory import out_of_memory
 pytestmark = pytest.mark.filterwarnings("ignore:out of memory:RuntimeWarning")
 
 
-@settings(max_examples=20)  # each halving collects garbage, of which a process of tests has much
-@given(n=st.integers(1, 40), holds=st.integers(1, 40))
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_to_collect() -> None:
+    """Each halving collects garbage, of which a process of many tests has much."""
+    gc.freeze()
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 60), holds=st.integers(1, 60))
 def test_every_row_is_done_once_in_order_by_batches_that_fit(n: int, holds: int) -> None:
     done: list[int] = []
 
