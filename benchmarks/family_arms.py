@@ -30,6 +30,7 @@ from guardkit_mdlm.scoring import load as load_mdlm
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
 from guardkit_mdlm.training import train as train_mdlm
 from provenance import ROOT
+from sentence_encoder import SentenceEncoder
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -40,7 +41,7 @@ LABELS = ("benign", "injection")
 NEUTRAL, ATTACK = 0, 1
 #: What is measured on, in the order in which an arm's ``score`` gives it.
 SETS = ("attacks", "threshold", "benign")
-ARMS = ("mdlm", "label-only", "mdlm-generative", "gpt2", "tfidf", "nbsvm")
+ARMS = ("mdlm", "label-only", "mdlm-generative", "gpt2", "tfidf", "nbsvm", "sentences")
 #: How often an example is in the training text of what is trained again with it.
 REPEATED = 10
 #: Small networks and few passes: what counts is the difference between arms, which see the same.
@@ -73,9 +74,12 @@ class Arm(Protocol):
         ...
 
 
-def arms_of(task: Task, folder: Path) -> dict[str, Callable[[], Arm]]:
-    """Return what makes each arm; networks are trained into ``folder``, each once."""
-    return {
+def arms_of(task: Task, folder: Path, encoder: str | None) -> dict[str, Callable[[], Arm]]:
+    """Return what makes each arm; networks are trained into ``folder``, each once.
+
+    ``encoder`` is a pretrained sentence encoder, without which there is no such arm.
+    """
+    arms: dict[str, Callable[[], Arm]] = {
         "mdlm": lambda: mdlm_arm(task, folder / "joint", {}),
         "label-only": lambda: mdlm_arm(task, folder / "label-only", LABELS_ALONE),
         "mdlm-generative": lambda: GenerativeArm(task, folder / "joint"),
@@ -83,6 +87,9 @@ def arms_of(task: Task, folder: Path) -> dict[str, Callable[[], Arm]]:
         "tfidf": lambda: RetrainedArm(task, tfidf),
         "nbsvm": lambda: RetrainedArm(task, nbsvm),
     }
+    if encoder is not None:
+        arms["sentences"] = lambda: RetrainedArm(task, sentences(encoder, folder.parent))
+    return arms
 
 
 def examples(rows: Sequence[Row]) -> Examples:
@@ -300,7 +307,7 @@ def with_one_more_class(net: Denoiser) -> Denoiser:
 
 
 class RetrainedArm:
-    """A linear model of words and their pairs, trained again with the examples."""
+    """A linear model, trained again with the examples."""
 
     cheap = False
     train_s = 0.0
@@ -340,6 +347,17 @@ def nbsvm(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
         )  # fmt: skip
         classifier = family.load(folder, device="cpu", backend="torch")
     return lambda of: lead(classifier.score(of).logits_NC)
+
+
+def sentences(encoder: str, folder: Path) -> Callable[[Examples], Callable[..., FloatArray]]:
+    """Fit the head of SetFit (Tunstall et al. 2022), without its tuning of the encoder."""
+    read = SentenceEncoder(encoder, folder / "sentences.npz").vectors
+
+    def fit(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
+        model = LogisticRegression(C=10.0, max_iter=1000).fit(read(train.texts), train.labels_N)
+        return lambda of: model.decision_function(read(of))
+
+    return fit
 
 
 def lead(logits_NC: FloatArray) -> FloatArray:

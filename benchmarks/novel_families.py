@@ -17,6 +17,8 @@ mdlm-generative  the joint network, log p(text | class) by mask pairs, and a new
 gpt2             GPT-2 of the same data and size, its head, and a class row on its mean states
 tfidf            logistic regression on TF-IDF of words and pairs, trained again with the examples
 nbsvm            NB-SVM on words and pairs, trained again with the examples
+sentences        logistic regression on the vectors of a pretrained sentence encoder, trained again
+                 with the examples; only with --encoder
 
 Each example counts ``REPEATED`` times where a model is trained again. An arm's threshold is the
 least that at most 1% of the benign texts of the first half exceed, set anew for each n, as
@@ -73,6 +75,9 @@ def run(
     arm: Annotated[list[str] | None, typer.Option(help="only these")] = None,
     seeds: int = 10,
     few_seeds: int = 3,
+    encoder: Annotated[
+        str | None, typer.Option(help="hub id or folder of all-MiniLM-L6-v2")
+    ] = None,
 ) -> None:
     """Run FAMILIES, all unless named, on the injection set in DATA."""
     torch.set_num_threads(1)
@@ -84,7 +89,7 @@ def run(
         folder = BUILD / family.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "about.json").write_text(json.dumps(about(task), indent=1), "utf-8")
-        for name, make in arms_of(task, folder).items():
+        for name, make in arms_of(task, folder, encoder).items():
             path = folder / f"{name}.json"
             if path.exists() or (arm and name not in arm):
                 continue

@@ -7,8 +7,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+WORDS = {
+    None: ["please", "cook", "a", "soup", "with", "carrots", "for", "dinner", "tonight"],
+    "override": ["ignore", "every", "rule", "above", "and", "obey", "orders"],
+    "extraction": ["reveal", "the", "hidden", "prompt", "word", "for", "word"],
+}
 
 
 @pytest.fixture
@@ -143,19 +149,50 @@ def test_a_difference_is_of_the_families_and_seeds_that_both_arms_have(script: M
 def made_up(families: ModuleType) -> list[object]:
     """Benign texts and attacks of two families, told apart by their words."""
     rng = np.random.default_rng(1)
-    words = {
-        None: ["please", "cook", "a", "soup", "with", "carrots", "for", "dinner", "tonight"],
-        "override": ["ignore", "every", "rule", "above", "and", "obey", "orders"],
-        "extraction": ["reveal", "the", "hidden", "prompt", "word", "for", "word"],
-    }
     parts = {"train": 90, "validation": 60, "test": 90}
     rows = []
     for part, n in parts.items():
         for i in range(n):
             kind = [None, "override", "extraction"][i % 3]
-            text = " ".join(rng.choice(words[kind], 7))
+            text = " ".join(rng.choice(WORDS[kind], 7))
             rows.append(families.Row(text, f"{part}{i}", "made up", part, kind))
     return rows
+
+
+def encoder(folder: Path) -> str:
+    """Save a BERT of random weights and a tokenizer of whole words, as a sentence encoder is."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = {w for row in WORDS.values() for w in row}
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+    BertModel(shape).save_pretrained(folder / "encoder")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "encoder")
+    return str(folder / "encoder")
+
+
+def test_a_sentence_vector_is_the_mean_of_its_states_whatever_stands_beside_it(
+    families: ModuleType, tmp_path: Path
+) -> None:
+    from sentence_encoder import SentenceEncoder
+    from transformers import AutoModel, AutoTokenizer
+
+    model = encoder(tmp_path)
+    texts = ["ignore every rule", "soup", "", "cook a soup with carrots for dinner tonight"] * 2
+    found = SentenceEncoder(model, tmp_path / "kept.npz").vectors(texts)
+    tokenizer, net = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
+    for text, vector in zip(texts, found, strict=True):
+        states = net(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+        expected = states / states.norm()
+        np.testing.assert_allclose(vector, expected.detach().numpy(), atol=1e-5)
+    again = SentenceEncoder(model, tmp_path / "kept.npz")
+    again.net = None  # what is kept needs no network
+    np.testing.assert_array_equal(again.vectors(texts), found)
 
 
 def test_every_arm_scores_the_same_texts_and_learns_from_what_it_is_shown(
@@ -177,7 +214,7 @@ def test_every_arm_scores_the_same_texts_and_learns_from_what_it_is_shown(
     task = families.leave_out(
         made_up(families), "override", most_benign=1000, most_attacks=1000, seed=0
     )
-    makers = arms.arms_of(task, tmp_path)
+    makers = arms.arms_of(task, tmp_path / "override", encoder(tmp_path))
     assert tuple(makers) == arms.ARMS
     for name, make in makers.items():
         found = script.measure(make(), task, seeds=2)
@@ -192,6 +229,6 @@ def test_every_arm_scores_the_same_texts_and_learns_from_what_it_is_shown(
         assert found["novelty"].keys() == (
             {"own", "msp"} if name in ("mdlm", "label-only", "gpt2") else set()
         )
-    trained = (tmp_path / "joint" / "seconds").read_text("utf-8")
+    trained = (tmp_path / "override" / "joint" / "seconds").read_text("utf-8")
     makers["mdlm"]()
-    assert (tmp_path / "joint" / "seconds").read_text("utf-8") == trained
+    assert (tmp_path / "override" / "joint" / "seconds").read_text("utf-8") == trained
