@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 Record = dict[str, Any]
+ALLOCATION = ("seconds", "system_s", "page_faults", "peak_mib")
 
 
 def pipeline(record: Record) -> str:
@@ -37,6 +38,32 @@ def pipeline_conditions(record: Record) -> str:
         f"{len(record['seconds']['classify'])} repeats in turn, medians. `{record['script']}` at "
         f"commit {record['commit'][:10]}, {record['machine']}, torch "
         f"{record['versions']['torch']}; stored in `benchmarks/results/pipeline.json`."
+    )
+
+
+def allocation(record: Record) -> str:
+    """A row a way of malloc, and how many times as fast the second is."""
+    lines = [
+        "| freed memory | processor seconds | the system's of them | page faults | peak, MiB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for way, own in record["runs"].items():
+        cells = [statistics.median(r[k] for r in own) for k in ALLOCATION]
+        lines.append(
+            f"| {way} | {cells[0]:.2f} | {cells[1]:.2f} | {cells[2]:,.0f} | {cells[3]:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def allocation_conditions(record: Record) -> str:
+    before, after = record["runs"].values()
+    gains = [b["seconds"] / a["seconds"] for b, a in zip(before, after, strict=True)]
+    return (
+        f"{statistics.median(gains):.2f} times as fast kept ({min(gains):.2f} to {max(gains):.2f} "
+        f"in {len(gains)} repeats in turn, medians in the table): {before[0]['texts']:,} texts, "
+        f"`{record['model']}`. `{record['script']}` at commit {record['commit'][:10]}, "
+        f"{record['machine']}, torch {record['versions']['torch']}, {record['versions']['libc']}; "
+        "stored in `benchmarks/results/allocation.json`."
     )
 
 
@@ -127,6 +154,8 @@ SCALE_WORK = {"model": "a model, one thread a worker", "patterns": "a policy wit
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline.json", pipeline),
     "pipeline_conditions": ("pipeline.json", pipeline_conditions),
+    "allocation": ("allocation.json", allocation),
+    "allocation_conditions": ("allocation.json", allocation_conditions),
     "scale": ("scale.json", scale),
     "scale_conditions": ("scale.json", scale_conditions),
     "io_null": ("io_null.json", io_null),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit import artefact
+from guardkit.allocation import keep_freed_memory
 from guardkit.artefact import ArtefactConfig
 from guardkit.backends import MODEL
 from guardkit.calibrate import Calibration, read_calibration
@@ -283,8 +284,10 @@ def load_model(
     """Load a model by folder or ``builtin:NAME``, its hashes verified.
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
-    model being made. Raises ArtefactError or PluginError.
+    model being made. The process keeps freed memory from then on (``allocation``).
+    Raises ArtefactError or PluginError.
     """
+    keep_freed_memory()
     plugins = plugins or installed_plugins()
     path = find_model(str(ref), family=family, base=base or Path.cwd(), plugins=plugins)
     config = artefact.read_config(path)
