@@ -131,20 +131,26 @@ def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - t
     """Train each family with the project's own command and put the model into its plugin."""
     for family in families or MODELS:
         out = BUILD / family
-        shutil.rmtree(out, ignore_errors=True)
-        command = [
-            "guardkit", "train", "--plugin", family, "--data", str(BUILD), "--out", str(out),
-            "--calibration-data", str(BUILD / "calibration.jsonl"),
-            "--card", str(ROOT / "benchmarks/cards/injection.md"), *OPTIONS[family],
-        ]  # fmt: skip
-        if (BUILD / f"{family}.partial").exists():
-            command.append("--resume")
-        print(" ".join(command), flush=True)
-        started = time.monotonic()
-        subprocess.run(command, check=True)
-        print(f"{family}: {time.monotonic() - started:.0f} s")
+        guardkit_train(
+            family, BUILD, out,
+            [*OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
+             "--card", str(ROOT / "benchmarks/cards/injection.md")],
+        )  # fmt: skip
         shutil.rmtree(MODELS[family], ignore_errors=True)
         shutil.copytree(out, MODELS[family])
+
+
+def guardkit_train(family: str, data: Path, out: Path, options: Sequence[str]) -> None:
+    """Run the project's own command, anew or where it was interrupted."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = ["guardkit", "train", "--plugin", family, "--data", str(data), "--out", str(out)]
+    command += options
+    if out.with_name(f"{out.name}.partial").exists():
+        command.append("--resume")
+    print(" ".join(command), flush=True)
+    started = time.monotonic()
+    subprocess.run(command, check=True)
+    print(f"{family}: {time.monotonic() - started:.0f} s")
 
 
 @app.command()

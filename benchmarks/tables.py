@@ -15,6 +15,7 @@ from typing import Any
 
 import engine_tables
 import family_tables
+import injection_tables
 import policy_tables
 import specialist_tables
 
@@ -31,6 +32,8 @@ PAGES = (
     ROOT / "docs" / "results" / "policies.md",
     ROOT / "docs" / "results" / "specialists.md",
     ROOT / "docs" / "results" / "novel-families.md",
+    ROOT / "docs" / "results" / "generalisation.md",
+    ROOT / "docs" / "results" / "evasion.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -389,6 +392,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     **policy_tables.TABLES,
     **specialist_tables.TABLES,
     **family_tables.TABLES,
+    **injection_tables.TABLES,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""benchmarks/generalisation.py and long_texts.py: what they count, and what they try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from guardkit.types import Examples
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def generalisation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import generalisation
+
+    return generalisation
+
+
+@pytest.fixture
+def long_texts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import long_texts
+
+    return long_texts
+
+
+def test_a_detector_is_judged_at_the_threshold_it_was_given(generalisation: ModuleType) -> None:
+    examples = Examples(
+        [f"t{i}" for i in range(6)], np.array([1, 1, 1, 0, 0, 0]), ("benign", "injection")
+    )
+    score_N = np.array([0.9, 0.6, 0.2, 0.7, 0.1, 0.3])
+    found = generalisation.judged(score_N, 0.5, examples)
+    assert found["recall"]["value"] == pytest.approx(2 / 3)
+    assert found["fpr"]["value"] == pytest.approx(1 / 3)
+    assert found["auroc"]["value"] == pytest.approx(6 / 9)
+
+
+def test_a_set_without_attacks_has_false_positives_alone(generalisation: ModuleType) -> None:
+    examples = Examples(["a", "b"], np.array([0, 0]), ("benign", "injection"))
+    found = generalisation.judged(np.array([0.0, 1.0]), 0.5, examples)
+    assert found["fpr"]["value"] == 0.5
+    assert found["recall"]["value"] is None
+    assert "auroc" not in found
+
+
+@pytest.mark.parametrize(("place", "line"), [("start", 0), ("middle", 2), ("end", 4)])
+def test_an_attack_is_a_line_of_its_own_where_it_was_to_be(
+    long_texts: ModuleType, place: str, line: int
+) -> None:
+    stories = ["one", "two", "three", "four"]
+    lines = long_texts.planted("attack", stories, long_texts.PLACES[place]).split("\n")
+    assert lines[line] == "attack"
+    assert [each for each in lines if each != "attack"] == stories
