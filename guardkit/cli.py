@@ -315,25 +315,26 @@ app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/
 def explain(
     text: Annotated[str, typer.Argument(help="A text; - reads one from standard input.")],
     model: ModelOption = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, too.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Show what each token of TEXT adds to the verdict of a model.
+    """Show what each token of TEXT adds to the verdict of a model, in colour.
 
-    Without --model, of the bundled policy's first member.
+    Without --model, of the bundled policy's first member. What is explained is the scorer that
+    the output names.
     """
-    from guardkit import console
+    from guardkit import console, explanation
     from guardkit.models import load_model
 
     loaded = load_model(model, device=device) if model else _first_member(device)
     if text == "-":
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
-    probabilities_C = loaded.probabilities([text])[0].tolist()
-    neutral = loaded.config.neutral_index
-    # what speaks for the label found; for the one to be found, where there are but two
-    column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
-    if len(loaded.labels) == 2:
-        column = 1 if neutral is None else 1 - neutral
-    console.show_evidence(text, loaded.explain(text), loaded.labels, column, probabilities_C)
+    explained = explanation.explain(loaded, text)
+    if html is not None:
+        explanation.write_page(html, explained)
+    console.show_explanation(explained)
 
 
 @plugins_app.callback(epilog="Example: guardkit plugins")

@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from guardkit.artefact import ArtefactConfig
 from guardkit.batch import Summary
+from guardkit.explanation import Explanation
 from guardkit.plugins import Plugins
 from guardkit.recalibrate import Recalibrated
 from guardkit.router import PolicyRouter
-from guardkit.types import SEVERITY, Evidence
+from guardkit.types import SEVERITY
 from guardkit.verdicts import unproven
 
 LONG_RUN_S = 10.0  # from here on it is worth a line where the time went
-STRONGEST_TOKENS = 12
 LOG_WIDTH = 120  # a file or a pipe has no width of its own
 
 
@@ -198,37 +197,35 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     _out().print(Markdown(card))
 
 
-def show_evidence(
-    text: str,
-    evidence: Evidence,
-    labels: Sequence[str],
-    column: int,
-    probabilities_C: Sequence[float],
-) -> None:
-    """Print ``text`` with each token coloured by what it adds to ``labels[column]``'s logit over
-    the mean of the others': red for, blue against."""
-    others_T = np.delete(evidence.values_TC, column, axis=1).mean(axis=1)
-    value_T = evidence.values_TC[:, column] - others_T
-    largest = float(np.abs(value_T).max(initial=0.0)) or 1.0
+def show_explanation(explanation: Explanation) -> None:
+    """Print a text with each piece coloured by what it adds to the label: red for, blue
+    against."""
     out = _out()
-    given = ", ".join(f"{x} {p:.3f}" for x, p in zip(labels, probabilities_C, strict=True))
+    given = ", ".join(f"{x} {p:.3f}" for x, p in explanation.probabilities.items())
     out.print(Text(f"probabilities: {given}"))
     out.print(
-        Text(f"evidence for {labels[column]!r} ({evidence.scorer}): ")
+        Text(f"evidence for {explanation.label!r} ({explanation.scorer}): ")
         + Text("for", style="on rgb(255,150,150) black")
         + Text(" ")
         + Text("against", style="on rgb(150,180,255) black")
     )
-    shown = Text(_visible(text))
-    for (start, end), value in zip(evidence.spans, value_T, strict=True):
-        pale = 255 - int(105 * abs(float(value)) / largest)
-        colour = f"rgb(255,{pale},{pale})" if value > 0 else f"rgb({pale},{pale},255)"
-        shown.stylize(f"black on {colour}", start, end)
+    if explanation.others:
+        out.print(
+            Text(
+                f"the probabilities are the worst of this text and {len(explanation.others)} other "
+                "reading(s) of it; the evidence is about the text as it stands",
+                style="yellow",
+            )
+        )
+    shown = Text(_visible(explanation.text))
+    for piece in explanation.pieces:
+        pale = 255 - int(105 * abs(piece.value) / explanation.largest)
+        colour = f"rgb(255,{pale},{pale})" if piece.value > 0 else f"rgb({pale},{pale},255)"
+        shown.stylize(f"black on {colour}", piece.start, piece.end)
     out.print(shown)
-    table = Table("strongest tokens", "add")
-    for i in np.argsort(-np.abs(value_T), kind="stable")[:STRONGEST_TOKENS]:
-        start, end = evidence.spans[i]
-        table.add_row(Text(repr(text[start:end])), f"{value_T[i]:+.3f}")
+    table = Table("strongest pieces", "add")
+    for piece in explanation.strongest:
+        table.add_row(Text(repr(explanation.text[piece.start : piece.end])), f"{piece.value:+.3f}")
     out.print(table)
 
 

@@ -132,12 +132,12 @@ def excerpt(text: str) -> str:
     """
     first, last = SHOWN_CHARACTERS
     if (left_out := len(text) - first - last) > 0:
-        parts = _visible(text[:first]), _visible(text[-last:])
+        parts = visible(text[:first]), visible(text[-last:])
         return f" … [{left_out:,} characters left out] … ".join(parts)
-    return _visible(text)
+    return visible(text)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Spell out controls, format characters (bidirectional ones too), private and lone ones."""
     return re.sub(
         r"[^\n\t -~]",

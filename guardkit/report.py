@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardkit import artefact, plots
 from guardkit.errors import OutputError, UsageError
 from guardkit.plots import Axis, Curve, Mark
+
+if TYPE_CHECKING:
+    import jinja2
 
 PAGE, NUMBERS = "report.html", "report.json"
 #: What a metric is called and what it says; the first group is shares, shown in percent.
@@ -68,19 +71,24 @@ def write_report(folder: Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """Return the page that shows ``report``."""
+    pages = environment()
+    pages.filters |= {"metric": show_metric, "number": show_number, "share": show_share}
+    pages.globals |= {"METRICS": METRICS, "whisker": _whisker}
+    views = [_view(name, view, report) for name, view in _views(report)]
+    return pages.get_template("report.html").render(report=report, views=views)
+
+
+def environment() -> jinja2.Environment:
+    """Return what fills in the package's templates: it escapes, and a name it lacks is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"metric": show_metric, "number": show_number, "share": show_share}
-    environment.globals |= {"METRICS": METRICS, "whisker": _whisker}
-    views = [_view(name, view, report) for name, view in _views(report)]
-    return environment.get_template("report.html").render(report=report, views=views)
 
 
 def show_metric(metric: Mapping[str, float | None], name: str) -> str:

@@ -40,6 +40,7 @@ ORDER = (
     ("answers", "batch", "parts"),
     ("evaluate", "shards"),
     ("details", "report", "engine"),
+    ("explanation",),
     ("adapt",),
     ("train", "compare", "workers"),
     ("ray_workers",),
