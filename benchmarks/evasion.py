@@ -123,12 +123,12 @@ def odds(model: Model, texts: Sequence[str]) -> FloatArray:
     return model.calibrated().log_odds_NC(scored.logits_NC, scored.tokens_N)[:, column]
 
 
-def share(x_N: Any) -> dict[str, float | None]:
+def share(x_N: Any, groups: Sequence[str] | None = None) -> dict[str, float | None]:
+    """Return the mean of ``x_N`` with its interval, over texts or over ``groups`` of them."""
     x_N = np.asarray(x_N, float)
     measure: Measure = lambda weight_N: {"it": float(weight_N @ x_N / weight_N.sum())}  # noqa: E731
-    return bootstrap(measure, [str(i) for i in range(len(x_N))], resamples=RESAMPLES, seed=SEED)[
-        "it"
-    ]
+    groups = groups or [str(i) for i in range(len(x_N))]
+    return bootstrap(measure, groups, resamples=RESAMPLES, seed=SEED)["it"]
 
 
 def sentences(django: Path) -> list[str]:

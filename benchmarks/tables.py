@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import engine_tables
+import explanation_tables
 import family_tables
 import injection_tables
 import policy_tables
@@ -34,6 +35,7 @@ PAGES = (
     ROOT / "docs" / "results" / "novel-families.md",
     ROOT / "docs" / "results" / "generalisation.md",
     ROOT / "docs" / "results" / "evasion.md",
+    ROOT / "docs" / "results" / "explanations.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -393,6 +395,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     **specialist_tables.TABLES,
     **family_tables.TABLES,
     **injection_tables.TABLES,
+    **explanation_tables.TABLES,
 }
 
 if __name__ == "__main__":
