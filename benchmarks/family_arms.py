@@ -335,6 +335,11 @@ def tfidf(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
 
 
 def nbsvm(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
+    classifier = fitted_nbsvm(train)
+    return lambda of: lead(classifier.score(of).logits_NC)
+
+
+def fitted_nbsvm(train: Examples) -> Classifier:
     """Fit examples/guardkit-nbsvm, options at their defaults."""
     sys.path.insert(0, str(ROOT / "examples" / "guardkit-nbsvm"))
     from guardkit_nbsvm import register_classifiers
@@ -345,8 +350,8 @@ def nbsvm(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
             TrainingData(train, train), family.config(), Path(work), pretrain=None, init=None,
             resume=False, device="cpu", progress=quiet,
         )  # fmt: skip
-        classifier = family.load(folder, device="cpu", backend="torch")
-    return lambda of: lead(classifier.score(of).logits_NC)
+        classifier: Classifier = family.load(folder, device="cpu", backend="torch")
+    return classifier
 
 
 def sentences(encoder: str, folder: Path) -> Callable[[Examples], Callable[..., FloatArray]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import domain_tables
 import engine_tables
 import explanation_tables
 import family_tables
@@ -36,6 +37,7 @@ PAGES = (
     ROOT / "docs" / "results" / "generalisation.md",
     ROOT / "docs" / "results" / "evasion.md",
     ROOT / "docs" / "results" / "explanations.md",
+    ROOT / "docs" / "results" / "domains.md",
 )
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
@@ -396,6 +398,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     **family_tables.TABLES,
     **injection_tables.TABLES,
     **explanation_tables.TABLES,
+    **domain_tables.TABLES,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+"""benchmarks/domains.py on made-up rows: near-duplicates, the split, a training, the figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TINY = ("vocab_size=300", "epochs=1", "window_tokens=24", "overlap_tokens=6")
+OPTIONS = {
+    "mdlm": (*TINY, "hidden_dim=32", "n_blocks=1", "n_heads=2", "cond_dim=8"),
+    "gpt2": (*TINY, "init=scratch", "width=32", "layers=1", "heads=2"),
+}
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import domain_rows
+
+    return domain_rows
+
+
+@pytest.fixture
+def domains(rows: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import domains
+
+    monkeypatch.setattr(domains, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(domains, "RESULTS", tmp_path / "domains.json")
+    monkeypatch.setattr(domains, "OPTIONS", OPTIONS)
+    return domains
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sets of the real ones' layout: abstracts of two labels, payloads, messages."""
+    folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+
+    def write(name: str, found: list[tuple[str, str]]) -> None:
+        (folder / name).mkdir()
+        texts, labels = zip(*found, strict=True)
+        table = pa.table({"text": list(texts), "label": list(labels)})
+        pq.write_table(table, folder / name / "all.parquet")
+
+    def some(words: str, n: int) -> str:
+        return " ".join(rng.choice(words.split(), n))
+
+    heart, tumour = "heart artery pressure blood the of", "tumour cell cancer growth the of"
+    abstracts = [(some(heart, 12), "heart") for _ in range(100)]
+    abstracts += [(some(tumour, 12), "tumour") for _ in range(100)]
+    write("medical-abstracts", [*abstracts, *((text, "tumour") for text, _ in abstracts[:10])])
+    sql = "union select sleep null chr concat delay drop table version"
+    payloads = [(f"{i}' or {i} = {i} {some(sql, 3)}", "sqli")
+                for i in range(300)]  # fmt: skip
+    plain = [(some("river stone cloud bread", 4) + f" {i}", "benign") for i in range(100)]
+    write("sqli-payloads", payloads + plain)
+    spam = [(f"win {i} pounds now {some('call claim prize', 6)}", "spam") for i in range(80)]
+    ham = [(some("see you at home later ok", 7), "ham") for _ in range(150)]
+    write("sms-spam", [*spam, *ham, ham[0]])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("1' ) or 22 = 22 --", "0 or 0"),
+        ('7" or 3=3', "0 or 0"),
+        ("SELECT a, b FROM c WHERE id = 'x'", "select w from w where w"),
+        ("union all select null,null,NULL#", "union all select null"),
+        ("plain  Words", "plain words"),
+        ("plain words 7", "plain words 7"),
+    ],
+)
+def test_a_payload_in_other_quotes_with_other_numbers_has_the_same_template(
+    rows: ModuleType, text: str, template: str
+) -> None:
+    assert rows.sql_template(text) == template
+
+
+def test_a_campaigns_messages_differ_in_numbers_and_signs(rows: ModuleType) -> None:
+    assert rows.words("WIN £100 now!!") == rows.words("win 2000 now")
+    assert rows.words("win 100 then") != rows.words("win 100 now")
+    assert rows.words(":-)") != rows.words("!!!")
+
+
+def test_no_near_duplicate_is_on_both_sides_unless_the_domain_says_so(
+    rows: ModuleType, sets: Path
+) -> None:
+    for name, domain in rows.DOMAINS.items():
+        train, test = rows.split(rows.read(sets, domain), None)
+        shared = {domain.template(r.text) for r in train} & {domain.template(r.text) for r in test}
+        assert bool(shared) == (name == "sqli-random"), name
+
+
+def test_a_text_of_two_labels_is_kept_where_texts_may_have_several(
+    rows: ModuleType, sets: Path
+) -> None:
+    abstracts = rows.read(sets, rows.DOMAINS["medical"])
+    assert len(abstracts) == len({r.text for r in abstracts}) + 10
+    train, test = rows.split(abstracts, None)
+    assert not {r.text for r in train} & {r.text for r in test}
+    train, _ = rows.split(abstracts, 30)
+    assert len(train) == 30
+
+
+def test_what_is_trained_with_the_one_command_is_measured_beside_the_baselines(
+    domains: ModuleType, sets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domains.prepare(sets)
+    domains.train("sms", "mdlm")
+    domains.train("sms", "mdlm")
+    assert "trained before" in capsys.readouterr().out
+    domains.measure()
+    record = json.loads(domains.RESULTS.read_text("utf-8"))["domains"]
+    sms, medical = record["sms"], record["medical"]
+    assert list(sms["scorers"]) == ["tfidf", "nbsvm", "mdlm"]
+    assert list(medical["scorers"]) == ["tfidf", "nbsvm"]
+    assert "neutral=ham" in sms["scorers"]["mdlm"]["train"]["command"]
+    for scorer in ("tfidf", "mdlm"):
+        assert sms["scorers"][scorer]["roc_auc"]["value"] > 0.9
+    for other, gain in sms["gains"].items():
+        auc = [sms["scorers"][name]["roc_auc"]["value"] for name in ("mdlm", other)]
+        assert gain["roc_auc"]["value"] == pytest.approx(auc[0] - auc[1])
+    assert set(medical["scorers"]["tfidf"]) >= {"accuracy", "macro_f1"}
+    assert 0.8 < medical["about"]["ceiling"] < 1
+    assert record["sqli"]["about"]["near_duplicate_in_training"] == 0
+    assert record["sqli-random"]["about"]["near_duplicate_in_training"] > 0.1
