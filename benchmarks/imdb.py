@@ -4,6 +4,8 @@
     python benchmarks/imdb.py rows PATH/TO/imdb [ROW ...]    # -> benchmarks/results/imdb.json
     python benchmarks/tables.py                              # -> docs/results/imdb.md, README.md
 
+With --quick before the command: small networks, build/imdb-quick, results/imdb_quick.json.
+
 PATH/TO/imdb holds train, test and unsup parquet files with columns text, label and movie; any
 data spec of ``guardkit train`` does. Without ROW every row is made whose model is there. A row
 keeps its log-odds of every held-out and test review in build/imdb/rows: an interrupted call
@@ -22,8 +24,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +58,22 @@ from guardkit.models import load_model, texts_hash
 from guardkit.train import Parts, load_parts
 from guardkit.types import BoolArray, Examples, FloatArray
 
-BUILD = ROOT / "build" / "imdb"
-RESULTS = ROOT / "benchmarks" / "results" / "imdb.json"
-#: The trained network that the repository holds, seed 0.
-COMMITTED = ROOT / "benchmarks" / "artefacts" / "imdb-mdlm"
 SHOWN = ("accuracy", "roc_auc", "log_loss", "ece")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large networks are, where their models and rows are kept, and ``results``.
+    ``committed`` is the trained network that the repository holds, seed 0; ``options`` for a
+    plugin or a model prevail over the model's own."""
+
+    build: Path
+    results: Path
+    committed: Path | None = None
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,32 @@ def _set(*pairs: str) -> tuple[str, ...]:
     return tuple(word for pair in pairs for word in ("--set", pair))
 
 
+FULL = Scale(
+    ROOT / "build" / "imdb",
+    ROOT / "benchmarks" / "results" / "imdb.json",
+    ROOT / "benchmarks" / "artefacts" / "imdb-mdlm",
+)
+#: The same comparisons for who has one core: a network in a quarter of an hour or two.
+QUICK = Scale(
+    ROOT / "build" / "imdb-quick",
+    ROOT / "benchmarks" / "results" / "imdb_quick.json",
+    options={
+        "mdlm": _set(
+            "vocab_size=4096", "hidden_dim=128", "n_blocks=2", "n_heads=2", "cond_dim=64",
+            "lr_muon=0.02", "lr=0.002", "epochs=0.4",
+        ),
+        "mdlm-pretrained": _set("pretrain_epochs=0.15"),
+        "gpt2": _set("vocab_size=4096", "width=128", "layers=2", "heads=2", "epochs=0.8"),
+    },
+)  # fmt: skip
+_scale = FULL
+
+
 TRAINED = {
     "mdlm": Trained("mdlm", ("--preset", "small", *_set(*MDLM))),
     "mdlm-pretrained": Trained("mdlm", ("--preset", "small", *_set(*MDLM, "pretrain_epochs=1"))),
     "mdlm-gpt2-features": Trained(
-        "mdlm", ("--preset", "small", *_set(*MDLM, "features=build/imdb/models/gpt2-head-0"))
+        "mdlm", ("--preset", "small", *_set(*MDLM, "features={models}/gpt2-head-0"))
     ),
     "mdlm-taught": Trained("mdlm", (*FROM_COMMITTED, *_set(*TAUGHT)), "build/imdb/taught"),
     "gpt2-head": Trained("gpt2", _set("rule=head", *GPT2)),
@@ -178,15 +209,25 @@ GAINS = (
 )
 
 
+@app.callback()
+def choose(quick: bool = typer.Option(False, help="smaller networks, fewer passes")) -> None:
+    global _scale
+    _scale = QUICK if quick else FULL
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(context: typer.Context, data: str, model: str, seed: int = 0) -> None:
     """Train MODEL with the project's own command, from the repository's root; further options
     are handed to it, and prevail. What an interrupted call left is resumed. Writes how long it
     took, and on what, beside the model.
     """
-    trained, out = TRAINED[model], BUILD / "models" / f"{model}-{seed}"
+    trained, out = TRAINED[model], _scale.build / "models" / f"{model}-{seed}"
     partial = out.with_name(f"{out.name}.partial")
-    options = [*trained.options, *_set(f"seed={seed}"), *context.args]
+    options = [*trained.options, *_set(f"seed={seed}")]
+    for name in dict.fromkeys((trained.plugin, model)):
+        options += _scale.options.get(name, ())
+    models = str(out.parent.relative_to(ROOT)) if out.is_relative_to(ROOT) else str(out.parent)
+    options = [word.replace("{models}", models) for word in [*options, *context.args]]
 
     def command(data: str, out: str) -> list[str]:
         data = trained.data or data
@@ -235,7 +276,7 @@ def rows(
         about |= {"texts_per_s": n / opinion.seconds if opinion.seconds else None}
         _store(name, seed, {**figures, **about, "machine": machine(), "commit": commit()}, parts)
         print(f"{name}: {_shown(figures['accuracy'])}", flush=True)
-    record = json.loads(RESULTS.read_text("utf-8"))
+    record = json.loads(_scale.results.read_text("utf-8"))
     _write(record | {"gains": gains(parts)})
 
 
@@ -323,7 +364,9 @@ def _training(stored: Record, folder: Path) -> Record:
 
 def _store(name: str, seed: int, figures: Record, parts: Parts) -> None:
     """Put one run of a row into the results; all rows stand there, run or not."""
-    stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": []}
+    stored = (
+        json.loads(_scale.results.read_text("utf-8")) if _scale.results.exists() else {"rows": []}
+    )
     runs = {row["name"]: row["runs"] for row in stored["rows"]}
     before = runs.setdefault(name, {}).get(str(seed), {})
     if before.get("model") == figures.get("model") is not None:
@@ -346,8 +389,8 @@ def _store(name: str, seed: int, figures: Record, parts: Parts) -> None:
 
 
 def _write(record: Record) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    _scale.results.parent.mkdir(exist_ok=True)
+    _scale.results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def _mean(x_N: npt.NDArray[np.float64]) -> Measure:
@@ -369,13 +412,14 @@ def _probabilities(log_odds_NC: FloatArray) -> FloatArray:
 
 
 def _folder(model: str, seed: int) -> Path:
-    if model == "mdlm" and seed == 0 and COMMITTED.is_dir():
-        return COMMITTED
-    return BUILD / "models" / f"{model}-{seed}"
+    committed = _scale.committed
+    if model == "mdlm" and seed == 0 and committed is not None and committed.is_dir():
+        return committed
+    return _scale.build / "models" / f"{model}-{seed}"
 
 
 def _rows_path(name: str, seed: int) -> Path:
-    return BUILD / "rows" / f"{name}-{seed}.npz"
+    return _scale.build / "rows" / f"{name}-{seed}.npz"
 
 
 def _record_path(folder: Path) -> Path:

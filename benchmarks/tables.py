@@ -143,7 +143,12 @@ def imdb_gains(record: Record) -> str:
     return "\n".join(lines)
 
 
-def imdb_conditions(record: Record) -> str:
+def imdb_quick(record: Record) -> str:
+    """Those rows that are of the smaller networks."""
+    return imdb({**record, "rows": [row for row in record["rows"] if row["runs"]]})
+
+
+def imdb_conditions(record: Record, stored: str = "imdb") -> str:
     texts = {name: f"{about['texts']:,}" for name, about in record["data"].items()}
     runs = [run for row in record["rows"] for run in row["runs"].values()]
     return (
@@ -152,7 +157,7 @@ def imdb_conditions(record: Record) -> str:
         f"film. 95% intervals: {record['conditions']}. Scored on "
         f"{' and '.join(sorted({run['machine'] for run in runs}))}; `{record['script']}` at commit "
         f"{' and '.join(sorted({run['commit'][:10] for run in runs}))}, stored in "
-        "`benchmarks/results/imdb.json`, the command that trained each model too."
+        f"`benchmarks/results/{stored}.json`, the command that trained each model too."
     )
 
 
@@ -382,6 +387,12 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "imdb": ("imdb.json", imdb),
     "imdb_gains": ("imdb.json", imdb_gains),
     "imdb_conditions": ("imdb.json", imdb_conditions),
+    "imdb_quick": ("imdb_quick.json", imdb_quick),
+    "imdb_quick_gains": ("imdb_quick.json", imdb_gains),
+    "imdb_quick_conditions": (
+        "imdb_quick.json",
+        lambda record: imdb_conditions(record, "imdb_quick"),
+    ),
     "estimators": ("estimators_imdb.json", estimators),
     "estimators_gaps": ("estimators_imdb.json", estimators_gaps),
     "estimators_curve": ("estimators_imdb.json", estimators_curve),

@@ -59,13 +59,12 @@ def imdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import imdb
 
-    monkeypatch.setattr(imdb, "BUILD", tmp_path)
-    monkeypatch.setattr(imdb, "RESULTS", tmp_path / "imdb.json")
+    monkeypatch.setattr(imdb, "_scale", imdb.Scale(tmp_path, tmp_path / "imdb.json"))
     return imdb
 
 
 def results(imdb: ModuleType) -> dict[str, Any]:
-    stored = json.loads(imdb.RESULTS.read_text("utf-8"))
+    stored = json.loads(imdb._scale.results.read_text("utf-8"))
     rows = {row["name"]: row["runs"].get("0") for row in stored["rows"]}
     return rows | {"gains": stored["gains"]}
 
