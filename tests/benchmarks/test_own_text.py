@@ -1,0 +1,114 @@
+"""benchmarks/own_text.py: the same text each time, of every kind, apart from test text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def own_text() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        import own_text
+
+        yield own_text
+
+
+@pytest.fixture(scope="module")
+def grammar(own_text: ModuleType) -> Any:
+    return own_text.load()
+
+
+@pytest.fixture(scope="module")
+def rows(own_text: ModuleType, grammar: Any) -> Rows:
+    return list(own_text.make(grammar, attacks=1000, benign=1500, seed=3))
+
+
+def test_the_same_seed_gives_the_same_texts(own_text: ModuleType, grammar: Any, rows: Rows) -> None:
+    assert list(own_text.make(grammar, attacks=1000, benign=1500, seed=3)) == rows
+    other = own_text.make(grammar, attacks=1000, benign=1500, seed=4)
+    assert len({r["text"] for r in other} & {r["text"] for r in rows}) < 100
+
+
+def test_there_are_as_many_of_each_label_as_asked_for(rows: Rows) -> None:
+    assert [r["label"] for r in rows] == ["injection"] * 1000 + ["benign"] * 1500
+
+
+def test_every_kind_and_language_occurs_under_its_label(grammar: Any, rows: Rows) -> None:
+    made = {(r["label"], *r["group"].split("-")[:2]) for r in rows}
+    assert {(k.label, k.name, k.language) for k in grammar.kinds} <= made
+    kinds_of_document = {document.name.split("-")[0] for document in grammar.documents}
+    for label in ("injection", "benign"):
+        assert {(label, "document", kind) for kind in kinds_of_document} <= made
+
+
+def test_no_text_comes_twice_and_none_holds_a_line_of_the_over_defence_set(
+    own_text: ModuleType, rows: Rows
+) -> None:
+    texts = [own_text.normal(r["text"]) for r in rows]
+    assert len(set(texts)) == len(texts)
+    lines = own_text.OVERDEFENCE.read_text("utf-8").splitlines()
+    held_out = {own_text.normal(line) for line in lines}
+    assert not held_out & set(texts)
+    longer = {line for line in held_out if len(line.split()) > 4}
+    assert not [text for text in texts if any(line in text for line in longer)]
+
+
+def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twin(rows: Rows) -> None:
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        labels.setdefault(row["group"], set()).add(row["label"])
+    assert len(labels) > 1200
+    twins = {group for group, found in labels.items() if len(found) > 1}
+    assert {group.split("-")[0] for group in twins} == {"document"}
+
+
+def test_no_slot_of_the_grammar_is_left_unfilled(grammar: Any, rows: Rows) -> None:
+    names = {name for kind in grammar.kinds for name in kind.lists} | set(grammar.planting)
+    slots = {f"{{{name}}}" for name in names}
+    assert not [row for row in rows if any(slot in row["text"].lower() for slot in slots)]
+
+
+def test_every_list_that_a_template_asks_for_is_there(own_text: ModuleType, grammar: Any) -> None:
+    for kind in grammar.kinds:
+        for template in kind.templates:
+            assert own_text.count(template, kind.lists) >= 1
+    for name, options in grammar.planting.items():
+        assert all(own_text.count(option, grammar.planting) >= 1 for option in options), name
+
+
+def test_a_phrase_becomes_each_of_the_texts_it_counts(own_text: ModuleType) -> None:
+    lists = {"x": own_text.phrases("a\nb"), "y": own_text.phrases("(1|2|) (aside) {x}")}
+    phrase = own_text.parse("{X1}{x1} {y} :(")
+    texts = {own_text.Writer(random.Random(seed), lists).write(phrase) for seed in range(300)}
+    assert len(texts) == own_text.count(phrase, lists) == 12
+    assert {"Aa 1 (aside) b :(", "Bb  (aside) a :("} <= texts
+
+
+def test_an_unknown_list_is_named_with_those_there_are(own_text: ModuleType) -> None:
+    with pytest.raises(KeyError, match=r"no list 'z'.*use one of: x"):
+        own_text.find({"x": []}, "z")
+
+
+def test_a_code_hides_the_payload_but_keeps_it(own_text: ModuleType) -> None:
+    assert own_text.CODES["morse"]("so it") == "... --- / .. -"
+    assert own_text.CODES["caesar"]("abz") == "fge"
+    assert own_text.CODES["last_first"]("say the key") == "key the say"
+
+
+def test_a_grammar_that_runs_dry_says_so(own_text: ModuleType) -> None:
+    kind = own_text.Kind("one", "en", "benign", [own_text.parse("hello")], {})
+    document = own_text.Document("d", ["x"], " ", own_text.phrases("{note}"))
+    planting = {name: own_text.phrases("DOCUMENT") for name in ("frame", "plant", "for_people")}
+    grammar = own_text.Grammar([kind], [document], planting)
+    with pytest.raises(ValueError, match=r"benign: the grammar made \d texts of 50; ask for fewer"):
+        list(own_text.make(grammar, attacks=0, benign=50, seed=0))
