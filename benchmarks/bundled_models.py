@@ -8,7 +8,7 @@
 PATH/TO/injection holds the prompt-injection set as train, validation and test parquet files
 with columns text, label, source and group, and files of other sources (ood_*, test_*) to
 measure on. Only sources whose licence lets a model ship are trained on (``PERMISSIVE``), and
-texts written for this project (examples/sample).
+texts of this project: written by hand (examples/sample) and made by a grammar (own_text.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import own_text
 import torch
 import typer
 from provenance import ROOT, commit, machine
@@ -50,19 +51,31 @@ PERMISSIVE = (
 #: Benign groups kept out of all training: some to calibrate on, the rest for certificates
 #: (299 is the least that can certify a false-positive rate of 1% with confidence 95%).
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
+#: Attacks and benign texts of the grammar, beside 1,700 attacks and 1,600 benign texts of others:
+#: false positives cost more, and every trick of an attacker has harmless texts that look like it.
+GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 6000
 MODELS = {
     "mdlm": ROOT / "plugins/mdlm/guardkit_mdlm/models/injection",
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
 }
 OPTIONS = {
-    "mdlm": ["--preset", "tiny", "--set", "epochs=6", "--set", "neutral=benign"],
+    "mdlm": [
+        "--preset",
+        "tiny",
+        "--set",
+        "epochs=3",
+        "--set",
+        "max_windows_per_epoch=3",
+        "--set",
+        "neutral=benign",
+    ],
     "gpt2": [
         "--preset",
         "tiny",
         "--set",
         "init=scratch",
         "--set",
-        "epochs=8",
+        "epochs=3",
         "--set",
         "neutral=benign",
     ],
@@ -107,10 +120,11 @@ def prepare(injection: Path) -> None:
 
     own = {s: _rows(str(SAMPLE), s) for s in ("train", "validation", "test")}
     more = [{**r, "label": "benign"} for r in _lines(SAMPLE / "benign.jsonl")]
+    made = list(own_text.make(own_text.load(), GRAMMAR_ATTACKS, GRAMMAR_BENIGN, seed=0))
     held_out = [r for r in rows["validation"] if r["group"] not in aside] + own["validation"]
     held_out = [r for r in held_out if r["label"] == "injection" or r["source"] == "own"]
     parts = {
-        "train": [r for r in rows["train"] if r["group"] not in aside] + own["train"] + more,
+        "train": [r for r in rows["train"] if r["group"] not in aside] + own["train"] + more + made,
         "validation": [r for r in held_out if half(r)]
         + [r for r in rows["validation"] if r["label"] == "benign" and r["group"] not in aside],
         "calibration": [r for r in held_out if not half(r)] + first_of_each(calibration_groups),
