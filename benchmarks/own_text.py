@@ -3,8 +3,8 @@
     python benchmarks/own_text.py --attacks N --benign M --seed S OUT.jsonl
 
 Each line has ``text``, ``label``, ``group`` and ``source``. The same options give the same
-lines. A group is a template with its longest filling, or a document in all its versions, with
-and without a planted instruction: what has to stay on one side of a split.
+lines. A group is a template with its longest filling, or a kind of document, with and without
+planted instructions: what has to stay on one side of a split.
 
 A file of the grammar names its ``language``, its ``kinds`` of text and further ``lists``, all
 with one phrase a line. In a phrase ``(a|b|)`` is one of these, ``{list}`` a phrase of that list
@@ -34,8 +34,8 @@ from ruamel.yaml import YAML
 GRAMMAR = Path(__file__).parent / "grammar"
 OVERDEFENCE = Path(__file__).parent.parent / "guardkit" / "overdefence.txt"
 SOURCE = "own-grammar"
-#: Share of texts that are not in English, that are documents, and of a text's further dress.
-FOREIGN, DOCUMENTS, WITH_REQUEST = 0.17, 0.2, 0.25
+#: Shares: not in English; documents, and several of them; with an ordinary request beside it.
+FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.2, 0.3, 0.25
 #: Texts tried for each one wanted, before the grammar counts as exhausted.
 TRIES = 60
 
@@ -108,7 +108,7 @@ class Kind:
 
 @dataclass
 class Document:
-    name: str
+    kind: str
     parts: list[str]
     join: str
     carriers: list[Sequence]
@@ -134,9 +134,9 @@ def load(folder: Path = GRAMMAR) -> Grammar:
     documents = []
     for name, entry in _yaml(folder / "documents.yaml").items():
         carriers = phrases(entry["carriers"])
-        for number, line in enumerate(entry["texts"].strip().splitlines()):
+        for line in entry["texts"].strip().splitlines():
             parts = [part.replace("\\n", "\n") for part in line.strip().split(" // ")]
-            documents.append(Document(f"{name}-{number}", parts, entry["join"], carriers))
+            documents.append(Document(name, parts, entry["join"], carriers))
     return Grammar(kinds, documents, shared | _lists(_yaml(folder / "planted.yaml")))
 
 
@@ -260,20 +260,30 @@ def _document(
     grammar: Grammar, document: Document, label: str, rng: random.Random
 ) -> tuple[str, str]:
     """Return a document, with or without a task, planted or with a line meant for people."""
-    writer = Writer(rng, grammar.planting)
-    kept = sorted(rng.sample(range(len(document.parts)), _size(len(document.parts), rng)))
-    parts = [writer.write(parse(document.parts[i])) for i in kept]
-    frame = writer.one_of("frame")
+    frame = Writer(rng, grammar.planting).one_of("frame")
     list_name = "for_people"
     if label == "injection":
         # Under a bare document a plain request would be the user's own.
         list_name = "override_plant" if frame == "DOCUMENT" else "plant"
-    if label == "injection" or rng.random() < 0.4:
-        carrier = Writer(rng, grammar.planting | {"note": find(grammar.planting, list_name)})
-        place = rng.choice([0, len(parts), rng.randrange(len(parts) + 1)])
-        parts.insert(place, carrier.write(rng.choice(document.carriers)))
-    text = document.join.join(parts)
-    return frame.replace("DOCUMENT", text), f"document-{document.name}"
+    noted = grammar.planting | {"note": find(grammar.planting, list_name)}
+
+    # Some texts are several documents of a kind, which a payload hides among.
+    several = [document]
+    if rng.random() < SEVERAL:
+        fellows = [d for d in grammar.documents if d.kind == document.kind]
+        several += rng.choices(fellows, k=rng.randint(1, 4))
+    with_note = rng.randrange(len(several))
+    texts = []
+    for number, each in enumerate(several):
+        writer = Writer(rng, grammar.planting)
+        kept = sorted(rng.sample(range(len(each.parts)), _size(len(each.parts), rng)))
+        parts = [writer.write(parse(each.parts[i])) for i in kept]
+        if number == with_note and (label == "injection" or rng.random() < 0.4):
+            place = rng.choice([0, len(parts), rng.randrange(len(parts) + 1)])
+            parts.insert(place, Writer(rng, noted).write(rng.choice(each.carriers)))
+        texts.append(each.join.join(parts))
+    text = rng.choice(["\n\n", "\n\n---\n\n"]).join(texts)
+    return frame.replace("DOCUMENT", text), f"document-{document.kind}"
 
 
 def _tidy(text: str) -> str:

@@ -46,7 +46,7 @@ def test_there_are_as_many_of_each_label_as_asked_for(rows: Rows) -> None:
 def test_every_kind_and_language_occurs_under_its_label(grammar: Any, rows: Rows) -> None:
     made = {(r["label"], *r["group"].split("-")[:2]) for r in rows}
     assert {(k.label, k.name, k.language) for k in grammar.kinds} <= made
-    kinds_of_document = {document.name.split("-")[0] for document in grammar.documents}
+    kinds_of_document = {document.kind for document in grammar.documents}
     for label in ("injection", "benign"):
         assert {(label, "document", kind) for kind in kinds_of_document} <= made
 
@@ -63,7 +63,7 @@ def test_no_text_comes_twice_and_none_holds_a_line_of_the_over_defence_set(
     assert not [text for text in texts if any(line in text for line in longer)]
 
 
-def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twin(rows: Rows) -> None:
+def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twins(rows: Rows) -> None:
     labels: dict[str, set[str]] = {}
     for row in rows:
         labels.setdefault(row["group"], set()).add(row["label"])
@@ -110,5 +110,7 @@ def test_a_grammar_that_runs_dry_says_so(own_text: ModuleType) -> None:
     document = own_text.Document("d", ["x"], " ", own_text.phrases("{note}"))
     planting = {name: own_text.phrases("DOCUMENT") for name in ("frame", "plant", "for_people")}
     grammar = own_text.Grammar([kind], [document], planting)
-    with pytest.raises(ValueError, match=r"benign: the grammar made \d texts of 50; ask for fewer"):
+    with pytest.raises(
+        ValueError, match=r"benign: the grammar made \d+ texts of 50; ask for fewer"
+    ):
         list(own_text.make(grammar, attacks=0, benign=50, seed=0))
