@@ -210,9 +210,19 @@ def normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
+def runs(text: str) -> set[tuple[str, ...]]:
+    """Return each five words in a row, or the whole of a shorter text."""
+    words = normal(text).split()
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
+
+
 def make(grammar: Grammar, attacks: int, benign: int, seed: int) -> Iterator[dict[str, str]]:
-    """Yield that many texts of each label, no two alike but for case and punctuation."""
-    taken = {normal(line) for line in OVERDEFENCE.read_text("utf-8").splitlines()}
+    """Yield that many texts of each label, no two alike but for case and punctuation.
+
+    None has five words in a row from the over-defence set, which models are measured on.
+    """
+    held_out = set().union(*map(runs, OVERDEFENCE.read_text("utf-8").splitlines()))
+    taken = set[str]()
     for label, wanted in (("injection", attacks), ("benign", benign)):
         texts = _texts(grammar, label, random.Random(f"{seed}-{label}"))
         made = 0
@@ -220,7 +230,7 @@ def make(grammar: Grammar, attacks: int, benign: int, seed: int) -> Iterator[dic
             if made == wanted:
                 break
             text, group = next(texts)
-            if (key := normal(text)) and key not in taken:
+            if (key := normal(text)) and key not in taken and not held_out & runs(text):
                 taken.add(key)
                 made += 1
                 yield {"text": text, "label": label, "group": group, "source": SOURCE}
