@@ -53,7 +53,7 @@ PERMISSIVE = (
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
 #: Attacks and benign texts of the grammar, beside 1,700 attacks and 1,600 benign texts of others:
 #: false positives cost more, and every trick of an attacker has harmless texts that look like it.
-GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 6000
+GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 3000, 5000
 MODELS = {
     "mdlm": ROOT / "plugins/mdlm/guardkit_mdlm/models/injection",
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
@@ -65,7 +65,7 @@ OPTIONS = {
         "--set",
         "epochs=3",
         "--set",
-        "max_windows_per_epoch=3",
+        "max_windows_per_epoch=2",
         "--set",
         "neutral=benign",
     ],
