@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.muon import Muon
 from guardkit_mdlm.parallel import Workers
 
 
@@ -72,11 +73,12 @@ class Optimiser:
         ]
         if hidden:
             self.optimisers.append(
-                torch.optim.Muon(
+                Muon(
                     [self.masters[n] for n in hidden],
                     lr=config.lr_muon,
                     momentum=0.95,
                     weight_decay=config.weight_decay,
+                    dtype=pick_dtype("auto", next(net.parameters()).device),
                 )
             )
         self.base_rates = [g["lr"] for o in self.optimisers for g in o.param_groups]
