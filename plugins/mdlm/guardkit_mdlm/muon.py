@@ -17,9 +17,9 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is made nearly orthogonal, for hidden matrices.
 
     ``torch.optim.Muon`` is the same but for two things. It iterates in bfloat16 whatever the
-    machine, which is half of a training step where a processor has to emulate it; ``dtype`` is
-    what this one iterates in. And it takes one matrix after the other, where this one takes all
-    of a shape at once: a GPU has hundreds of small products less to launch.
+    machine, slowly where a processor has to emulate it; this one iterates in ``dtype``. And it
+    takes one matrix after the other, where this one takes all of a shape at once: a GPU has
+    hundreds of small products less to launch.
     """
 
     def __init__(
