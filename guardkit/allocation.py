@@ -6,10 +6,10 @@ import ctypes
 import os
 import sys
 
-#: Parameters of glibc's mallopt(3), and values: the most that it takes, and 1 GiB.
+#: Parameters of glibc's mallopt(3), and values: the most that it takes on 64 bits, and 1 GiB.
 _MMAP_THRESHOLD, _LARGEST = -3, 32 << 20
 _TRIM_THRESHOLD, _KEPT = -1, 1 << 30
-#: Who sets one of these has a policy.
+#: Who sets one of these has a policy; other MALLOC_ variables, of arenas say, go well with ours.
 _OWN_POLICY = (
     "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_",
     "GLIBC_TUNABLES",

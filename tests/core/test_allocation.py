@@ -22,6 +22,8 @@ for _ in range(20):
     assert layer() == 2
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+#: Page faults that may happen for other reasons.
+FEW = 100
 
 
 def run(**more: str) -> tuple[bool, int]:
@@ -38,14 +40,14 @@ def test_layers_of_the_same_size_meet_memory_that_is_there() -> None:
     kept, faults = run()
     if not kept:
         pytest.skip("not glibc")
-    assert faults < 100
+    assert faults < FEW
 
 
 def test_who_sets_mallocs_options_keeps_them() -> None:
     kept, faults = run(MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072")
     assert not kept
     if sys.platform == "linux":
-        assert faults > 10_000
+        assert faults > FEW  # thousands, or hundreds where the kernel hands out huge pages
 
 
 def test_a_loaded_model_keeps_memory(monkeypatch: pytest.MonkeyPatch) -> None:
