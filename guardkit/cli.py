@@ -329,8 +329,8 @@ def explain(
     from guardkit.models import load_model
 
     loaded = load_model(model, device=device) if model else _first_member(device)
-    if text == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    text = data.decode("utf-8", "replace")  # an argument, too, may hold bytes that are not UTF-8
     explained = explanation.explain(loaded, text)
     if html is not None:
         explanation.write_page(html, explained)

@@ -66,7 +66,15 @@ def test_other_readings_of_a_disguised_text_are_owned_up_to(
     out = " ".join(capsys.readouterr().out.split())
     assert "injection 0.881" in out  # what the decoded text is
     assert "the worst of this text and 1 other reading(s)" in out
-    assert "in 1 other way, disguises taken off" in Page(Path("page.html").read_text()).words
+    assert "in 1 other way, disguises taken off" in Page(Path("page.html").read_text("utf-8")).words
+
+
+def test_bytes_that_are_not_utf_8_in_an_argument_are_read_as_from_standard_input(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["explain", "an \udcff attack", "--model", "model", "--html", "page.html"]) == 0
+    assert "an \ufffd attack" in capsys.readouterr().out
+    assert "an \ufffd attack" in Page(Path("page.html").read_text("utf-8")).text
 
 
 def test_a_page_that_cannot_be_written_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
