@@ -54,6 +54,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def prepare(sets: Path) -> None:
     """Write train.jsonl and test.jsonl of each domain; where a group goes its hash decides."""
+    sources = sorted({domain.source for domain in DOMAINS.values()})
+    if lacking := [x for x in sources if not any((sets / x).glob("*.parquet"))]:
+        found = f"{sets}: no parquet files in {', '.join(lacking)}"
+        raise typer.BadParameter(f"{found}; it has to hold {', '.join(sources)}, a folder each")
     for name, domain in DOMAINS.items():
         train, test = split(read(sets, domain), domain.most_training)
         folder = BUILD / name

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ("vocab_size=300", "epochs=1", "window_tokens=24", "overlap_tokens=6")
@@ -107,6 +108,14 @@ def test_a_text_of_two_labels_is_kept_where_texts_may_have_several(
     assert not {r.text for r in train} & {r.text for r in test}
     train, _ = rows.split(abstracts, 30)
     assert len(train) == 30
+
+
+def test_a_set_that_is_not_there_is_named_before_anything_is_written(
+    domains: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(typer.BadParameter, match="no parquet files in medical-abstracts, sms-spam"):
+        domains.prepare(tmp_path)
+    assert not domains.BUILD.exists()
 
 
 def test_what_is_trained_with_the_one_command_is_measured_beside_the_baselines(
