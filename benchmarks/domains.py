@@ -30,7 +30,7 @@ from family_arms import fitted_nbsvm
 from provenance import ROOT, commit, machine
 
 from guardkit.answers import judge_model
-from guardkit.data import group_names
+from guardkit.data import group_names, normalised
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of
 from guardkit.models import load_model
 from guardkit.train import Parts, load_parts
@@ -149,7 +149,7 @@ def about(parts: Parts, domain: Domain) -> dict[str, Any]:
     test = parts.test
     assert test is not None
     seen = {domain.template(text) for text in parts.train.texts}
-    distinct = len({*group_names(test)}) if domain.several_labels else len(test)
+    distinct = len({*map(normalised, test.texts)})  # a text may stand there under several labels
     return {
         "train": len(parts.train), "held_out": len(parts.validation) + len(parts.calibration),
         "test": len(test), "groups": len({*group_names(test)}), "ceiling": distinct / len(test),
