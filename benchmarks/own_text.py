@@ -344,6 +344,10 @@ def sizes(grammar: Grammar) -> dict[tuple[str, str], int]:
 
 
 def main(out: Path, attacks: int = 2000, benign: int = 4000, seed: int = 0) -> None:
+    """Write texts made by the grammar to OUT, and say how many of each kind there are.
+
+    What is printed after "of" is how many texts of that kind the grammar can make.
+    """
     grammar = load()
     rows = list(make(grammar, attacks, benign, seed))
     random.Random(seed).shuffle(rows)
