@@ -51,8 +51,8 @@ PERMISSIVE = (
 #: Benign groups kept out of all training: some to calibrate on, the rest for certificates
 #: (299 is the least that can certify a false-positive rate of 1% with confidence 95%).
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
-#: Attacks and benign texts of the grammar, beside 1,700 attacks and 1,600 benign texts of others:
-#: false positives cost more, and every trick of an attacker has harmless texts that look like it.
+#: Attacks and benign texts of the grammar, beside about as many of others: false positives cost
+#: more, and every trick of an attacker has harmless texts that look like it.
 GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 3000, 5000
 MODELS = {
     "mdlm": ROOT / "plugins/mdlm/guardkit_mdlm/models/injection",

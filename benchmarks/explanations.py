@@ -53,7 +53,9 @@ def main(model: str, injection: Path, texts: int = TEXTS, out: Path = RESULTS) -
     if out.is_file():
         record = json.loads(out.read_text("utf-8"))
     flagged = {kind: flagged_texts(loaded, injection, kind, texts) for kind in (LABEL, "benign")}
-    first = next(f for found in flagged.values() for f in found)
+    first = next((f for found in flagged.values() for f in found), None)
+    if first is None:
+        raise typer.BadParameter(f"{model} flags none of the test split's texts")
     record["models"][model] = {
         "commit": commit(), "machine": machine(), "hash": loaded.hash, "seed": SEED,
         "scorer": first.explanation.scorer, "label": first.explanation.label, "draws": DRAWS,

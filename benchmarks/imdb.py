@@ -221,6 +221,10 @@ def train(context: typer.Context, data: str, model: str, seed: int = 0) -> None:
     are handed to it, and prevail. What an interrupted call left is resumed. Writes how long it
     took, and on what, beside the model.
     """
+    if model not in TRAINED:
+        raise typer.BadParameter(f"no model {model!r}; there are {', '.join(TRAINED)}")
+    if _scale is QUICK and model == "mdlm-taught":
+        raise typer.BadParameter("mdlm-taught goes on from the committed network: not --quick")
     trained, out = TRAINED[model], _scale.build / "models" / f"{model}-{seed}"
     partial = out.with_name(f"{out.name}.partial")
     options = [*trained.options, *_set(f"seed={seed}")]

@@ -3,11 +3,11 @@
     python benchmarks/long_texts.py PATH/TO/injection [MODEL]   # -> benchmarks/results/
     python benchmarks/tables.py                                 # -> docs/results/evasion.md
 
-Attacks of the test split, of at most 64 tokens, stand at the start, in the middle and at the end
-of harmless news of 500 to 100,000 tokens (AG News, whose test file lies beside the injection set
-as sets/ag-news). A text is flagged above MODEL's score at a false-positive rate of 1% on benign
-validation text; recall is against that of the attacks by themselves. News without an attack says
-how often so long a text is flagged for nothing.
+Attacks of the test split, of at most 64 tokens and under 400 characters, stand at the start, in
+the middle and at the end of harmless news of 500 to 100,000 tokens (AG News, whose test file lies
+beside the injection set as sets/ag-news). A text is flagged above MODEL's score at a
+false-positive rate of 1% on benign validation text; recall is against that of the attacks by
+themselves. News without an attack says how often so long a text is flagged for nothing.
 """
 
 from __future__ import annotations

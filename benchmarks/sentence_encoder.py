@@ -23,7 +23,8 @@ class SentenceEncoder:
     """Reads a text once; its vector is kept in ``folder``, for whoever asks again."""
 
     def __init__(self, model: str, kept: Path) -> None:
-        """``model`` is a hub id or a folder."""
+        """``model`` is a hub id or a folder; what another one has kept is forgotten."""
+        self.model = model
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.net = AutoModel.from_pretrained(model).eval()
         self.kept = kept
@@ -31,8 +32,9 @@ class SentenceEncoder:
         if kept.is_file():
             with np.load(kept) as file:
                 found_NF = file["vectors_NF"]
-                texts = json.loads(bytes(file["texts"]))
-            self.known = dict(zip(texts, found_NF, strict=True))
+                whose, texts = json.loads(bytes(file["texts"]))
+            if whose == model:
+                self.known = dict(zip(texts, found_NF, strict=True))
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return vectors_NF, one a text."""
@@ -44,7 +46,7 @@ class SentenceEncoder:
             np.savez(
                 self.kept,
                 vectors_NF=np.stack(list(self.known.values())),
-                texts=np.frombuffer(json.dumps(list(self.known)).encode(), np.uint8),
+                texts=np.frombuffer(json.dumps([self.model, [*self.known]]).encode(), np.uint8),
             )
         return np.stack([self.known[t] for t in texts])
 

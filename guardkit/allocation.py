@@ -21,7 +21,7 @@ def keep_freed_memory() -> bool:
 
     Otherwise glibc gives large blocks back at once, and gets them again page by page, each
     cleared by the kernel: a tenth and more of the time of a network on a CPU
-    (docs/results/engine.md). What stays is at most what was needed at once, and below 1 GiB.
+    (docs/results/engine.md). At the heap's end stays at most what was needed at once, and 1 GiB.
     Of another C library nothing is changed, nor where the environment sets malloc's options.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in _OWN_POLICY):
