@@ -22,7 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("guardkit-*/*.py"))
 ORDER = (
     ("errors",),
     ("types",),
-    ("jsonblock", "digits"),
+    ("jsonblock", "digits", "allocation"),
     ("text", "canonical", "backends", "memory", "rows", "data", "yamlfile", "metrics"),
     ("readings", "overdefence"),
     ("artefact",),
