@@ -60,26 +60,14 @@ MODELS = {
 }
 OPTIONS = {
     "mdlm": [
-        "--preset",
-        "tiny",
-        "--set",
-        "epochs=3",
-        "--set",
-        "max_windows_per_epoch=2",
-        "--set",
-        "neutral=benign",
+        "--preset", "tiny", "--set", "epochs=3", "--set", "max_windows_per_epoch=2",
+        "--set", "neutral=benign",
     ],
     "gpt2": [
-        "--preset",
-        "tiny",
-        "--set",
-        "init=scratch",
-        "--set",
-        "epochs=3",
-        "--set",
-        "neutral=benign",
+        "--preset", "tiny", "--set", "init=scratch", "--set", "epochs=8",
+        "--set", "neutral=benign",
     ],
-}
+}  # fmt: skip
 #: Files beside train, validation and test, and the test split itself, all sources.
 MEASURED = (
     "test", "test_jackhhao", "ood_deepset_test", "ood_safeguard", "ood_notinject", "ood_bipia",

@@ -39,7 +39,7 @@ FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.2, 0.3, 0.25
 #: Texts tried for each one wanted, before the grammar counts as exhausted.
 TRIES = 60
 
-Lists = dict[str, list["Sequence"]]
+Lists = dict[str, list["Phrase"]]
 
 
 @dataclass
@@ -50,16 +50,16 @@ class Slot:
 
 @dataclass
 class Choice:
-    options: list[Sequence]
+    options: list[Phrase]
 
 
-Sequence = list[str | Slot | Choice]
+Phrase = list[str | Slot | Choice]
 _TOKEN = re.compile(r"\{(?:(\w+):)?([A-Za-z_]+\d?)\}|[(|)]")
 
 
-def parse(phrase: str) -> Sequence:
+def parse(phrase: str) -> Phrase:
     """Return the parts of a phrase. Brackets without a ``|`` in them are just brackets."""
-    open_groups: list[list[Sequence]] = [[[]]]
+    open_groups: list[list[Phrase]] = [[[]]]
     at = 0
 
     def close(bracket: str) -> None:
@@ -90,7 +90,7 @@ def parse(phrase: str) -> Sequence:
     return open_groups[0][0]
 
 
-def phrases(block: str) -> list[Sequence]:
+def phrases(block: str) -> list[Phrase]:
     lines = (line.strip() for line in block.splitlines())
     return [parse("" if line == "~" else line.replace("\\n", "\n")) for line in lines if line]
 
@@ -102,7 +102,7 @@ class Kind:
     name: str
     language: str
     label: str
-    templates: list[Sequence]
+    templates: list[Phrase]
     lists: Lists
 
 
@@ -111,7 +111,7 @@ class Document:
     kind: str
     parts: list[str]
     join: str
-    carriers: list[Sequence]
+    carriers: list[Phrase]
 
 
 @dataclass
@@ -148,10 +148,10 @@ class Writer:
     lists: Lists
     fixed: dict[str, str] = field(default_factory=dict)
 
-    def write(self, sequence: Sequence) -> str:
+    def write(self, sequence: Phrase) -> str:
         return "".join(self._part(part) for part in sequence)
 
-    def longest(self, sequence: Sequence) -> tuple[str, str]:
+    def longest(self, sequence: Phrase) -> tuple[str, str]:
         """Return the text and the longest of its fillings."""
         parts = [(part, self._part(part)) for part in sequence]
         fillings = [text for part, text in parts if not isinstance(part, str)]
@@ -180,7 +180,7 @@ class Writer:
         return text[:1].upper() + text[1:] if part.name[0].isupper() else text
 
 
-def find(lists: Lists, name: str) -> list[Sequence]:
+def find(lists: Lists, name: str) -> list[Phrase]:
     name = name.rstrip("0123456789")
     if name not in lists:
         known = ", ".join(sorted(lists))
@@ -188,7 +188,7 @@ def find(lists: Lists, name: str) -> list[Sequence]:
     return lists[name]
 
 
-def count(sequence: Sequence, lists: Lists) -> int:
+def count(sequence: Phrase, lists: Lists) -> int:
     """Return in how many ways a template can be filled."""
 
     def ways(part: str | Slot | Choice) -> int:
