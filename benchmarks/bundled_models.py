@@ -8,7 +8,8 @@
 PATH/TO/injection holds the prompt-injection set as train, validation and test parquet files
 with columns text, label, source and group, and files of other sources (ood_*, test_*) to
 measure on. Only sources whose licence lets a model ship are trained on (``PERMISSIVE``), and
-texts of this project: written by hand (examples/sample) and made by a grammar (own_text.py).
+texts of this project: written by hand (examples/sample) and made by a grammar (own_text.py),
+some of them around documents of Python's standard library (own_documents.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ PERMISSIVE = (
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
 #: Attacks and benign texts of the grammar, beside about as many of others: false positives cost
 #: more, and every trick of an attacker has harmless texts that look like it.
-GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 3000, 5000
+GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 6000
+#: One in so many of the grammar's groups is held out, to stop training and to weigh by.
+MADE_ASIDE = 12
 MODELS = {
     "mdlm": ROOT / "plugins/mdlm/guardkit_mdlm/models/injection",
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
@@ -111,9 +114,15 @@ def prepare(injection: Path) -> None:
     made = list(own_text.make(own_text.load(), GRAMMAR_ATTACKS, GRAMMAR_BENIGN, seed=0))
     held_out = [r for r in rows["validation"] if r["group"] not in aside] + own["validation"]
     held_out = [r for r in held_out if r["label"] == "injection" or r["source"] == "own"]
+    made_aside = {r["group"] for r in made if int(_hash("made" + r["group"]), 16) % MADE_ASIDE == 0}
+    made_train = [r for r in made if r["group"] not in made_aside]
     parts = {
-        "train": [r for r in rows["train"] if r["group"] not in aside] + own["train"] + more + made,
+        "train": [r for r in rows["train"] if r["group"] not in aside]
+        + own["train"]
+        + more
+        + made_train,
         "validation": [r for r in held_out if half(r)]
+        + [r for r in made if r["group"] in made_aside]
         + [r for r in rows["validation"] if r["label"] == "benign" and r["group"] not in aside],
         "calibration": [r for r in held_out if not half(r)] + first_of_each(calibration_groups),
         "certificate": first_of_each(certificate_groups),

@@ -10,7 +10,8 @@ A file of the grammar names its ``language``, its ``kinds`` of text and further 
 with one phrase a line. In a phrase ``(a|b|)`` is one of these, ``{list}`` a phrase of that list
 (of the same file, else of ``shared.yaml``), ``{List}`` the same with a capital, ``{list1}`` the
 same phrase wherever it stands in the text, ``{morse:list}`` the phrase in Morse code, and ``~``
-nothing. ``documents.yaml`` has documents, cut by ``//`` where something can be planted.
+nothing. ``documents.yaml`` has documents, cut by ``//`` where something can be planted;
+``own_documents`` gives real ones.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import own_documents
 import typer
 from own_codes import CODES
 from ruamel.yaml import YAML
@@ -35,7 +37,17 @@ GRAMMAR = Path(__file__).parent / "grammar"
 OVERDEFENCE = Path(__file__).parent.parent / "guardkit" / "overdefence.txt"
 SOURCE = "own-grammar"
 #: Shares: not in English; documents, and several of them; with an ordinary request beside it.
-FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.2, 0.3, 0.25
+FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.3, 0.3, 0.25
+#: Share of documents that are real ones.
+REAL = 0.5
+#: Characters of a document that stay on either side of what is planted: about a window with it. A
+#: window of an attack without its payload would be a harmless one that is called an attack.
+AROUND = 250
+#: What an instruction stands in where it is planted in a real document.
+CARRIERS = {
+    own_documents.CODE: "# {note}\n{note}\n# TODO {note}\n// {note}\nprint('{note}')",
+    own_documents.MANUAL: "{note}\n{note}\nNote: {note}",
+}
 #: Texts tried for each one wanted, before the grammar counts as exhausted.
 TRIES = 60
 
@@ -109,7 +121,7 @@ class Kind:
 @dataclass
 class Document:
     kind: str
-    parts: list[str]
+    parts: list[Phrase]
     join: str
     carriers: list[Phrase]
 
@@ -135,8 +147,11 @@ def load(folder: Path = GRAMMAR) -> Grammar:
     for name, entry in _yaml(folder / "documents.yaml").items():
         carriers = phrases(entry["carriers"])
         for line in entry["texts"].strip().splitlines():
-            parts = [part.replace("\\n", "\n") for part in line.strip().split(" // ")]
+            parts = [parse(part.replace("\\n", "\n")) for part in line.strip().split(" // ")]
             documents.append(Document(name, parts, entry["join"], carriers))
+    for name, paragraphs in own_documents.documents():
+        literal: list[Phrase] = [[paragraph] for paragraph in paragraphs]
+        documents.append(Document(name, literal, "\n\n", phrases(CARRIERS[name])))
     return Grammar(kinds, documents, shared | _lists(_yaml(folder / "planted.yaml")))
 
 
@@ -245,11 +260,13 @@ def _texts(grammar: Grammar, label: str, rng: random.Random) -> Iterator[tuple[s
     foreign = [kind for kind in of_label if kind.language != "en"]
     requests = [k for k in grammar.kinds if k.name == "requests" and k.language == "en"]
     turns = {id(kind): cycle(_shuffled(range(len(kind.templates)), rng)) for kind in of_label}
-    documents = cycle(_shuffled(grammar.documents, rng))
+    real = (own_documents.CODE, own_documents.MANUAL)
+    pools = [[d for d in grammar.documents if (d.kind in real) is which] for which in (False, True)]
+    documents = [cycle(_shuffled(pool or grammar.documents, rng)) for pool in pools]
     while True:
         draw = rng.random()
         if draw < DOCUMENTS:
-            yield _document(grammar, next(documents), label, rng)
+            yield _document(grammar, next(documents[rng.random() < REAL]), label, rng)
             continue
         pool = (draw < DOCUMENTS + FOREIGN and foreign) or english
         # The square root lets a kind with many templates come more often, but not crowd out.
@@ -283,17 +300,37 @@ def _document(
         fellows = [d for d in grammar.documents if d.kind == document.kind]
         several += rng.choices(fellows, k=rng.randint(1, 4))
     with_note = rng.randrange(len(several))
-    texts = []
+    texts, planted = [], ""
     for number, each in enumerate(several):
         writer = Writer(rng, grammar.planting)
         kept = sorted(rng.sample(range(len(each.parts)), _size(len(each.parts), rng)))
-        parts = [writer.write(parse(each.parts[i])) for i in kept]
+        parts = [writer.write(each.parts[i]) for i in kept]
         if number == with_note and (label == "injection" or rng.random() < 0.4):
             place = rng.choice([0, len(parts), rng.randrange(len(parts) + 1)])
-            parts.insert(place, Writer(rng, noted).write(rng.choice(each.carriers)))
+            planted = Writer(rng, noted).write(rng.choice(each.carriers))
+            parts.insert(place, planted)
         texts.append(each.join.join(parts))
     text = rng.choice(["\n\n", "\n\n---\n\n"]).join(texts)
-    return frame.replace("DOCUMENT", text), f"document-{document.kind}"
+    if label == "injection":
+        text = _around(text, planted, rng)
+    return frame.replace("DOCUMENT", text), f"document-{document.kind}-{_number(document)}"
+
+
+def _number(document: Document) -> str:
+    """Tell documents of a kind apart, whatever fills their slots."""
+    return f"{zlib.crc32(repr(document.parts).encode()):08x}"
+
+
+def _around(text: str, planted: str, rng: random.Random) -> str:
+    """Return what stands about ``planted``, whole words, as if a window had met it anywhere."""
+    start = text.index(planted)
+    end = start + len(planted)
+    before, after = text[:start], text[end:]
+    if len(before) > (reach := rng.randint(0, 2 * AROUND)):
+        before = before[-reach:].partition(" ")[2] if reach else ""
+    if len(after) > (reach := 2 * AROUND - min(reach, len(before))):
+        after = after[:reach].rpartition(" ")[0]
+    return before + planted + after
 
 
 def _tidy(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -79,9 +80,37 @@ def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twins(row
     assert {group.split("-")[0] for group in twins} == {"document"}
 
 
+def test_a_planted_document_is_about_a_window_long(own_text: ModuleType, rows: Rows) -> None:
+    documents = [r for r in rows if r["group"].startswith("document")]
+    longest = {
+        label: max(len(r["text"]) for r in documents if r["label"] == label)
+        for label in ("benign", "injection")
+    }
+    assert longest["injection"] < 6 * own_text.AROUND < longest["benign"]
+
+
+def test_what_is_planted_stays_whole_whatever_is_cut_about_it(own_text: ModuleType) -> None:
+    rng, words = random.Random(0), "lorem ipsum dolor sit amet " * 100
+    for text in (f"{words}PAYLOAD HERE {words}", f"PAYLOAD HERE {words}", "PAYLOAD HERE"):
+        for _ in range(50):
+            cut = own_text._around(text, "PAYLOAD HERE", rng)
+            assert "PAYLOAD HERE" in cut
+            assert cut in text
+            assert len(cut) <= 2 * own_text.AROUND + len("PAYLOAD HERE")
+
+
+def test_real_documents_are_pythons_own_and_the_same_each_time(own_text: ModuleType) -> None:
+    found = own_text.own_documents.documents()
+    assert found == own_text.own_documents.documents()
+    assert {kind for kind, _ in found} == set(own_text.CARRIERS)
+    source = Path(textwrap.__file__).read_text("utf-8")
+    assert any(all(part in source for part in parts) for _, parts in found)
+
+
 def test_no_slot_of_the_grammar_is_left_unfilled(rows: Rows) -> None:
     slot = re.compile(r"\{[\w:.-]+\}")
-    assert not [row["text"] for row in rows if slot.search(row["text"])]
+    own = [r["text"] for r in rows if not re.match("document-(code|manual)", r["group"])]
+    assert not [text for text in own if slot.search(text)]
 
 
 def test_every_list_that_a_template_asks_for_is_there(own_text: ModuleType, grammar: Any) -> None:
@@ -91,9 +120,11 @@ def test_every_list_that_a_template_asks_for_is_there(own_text: ModuleType, gram
     for name, options in grammar.planting.items():
         assert all(own_text.count(option, grammar.planting) >= 1 for option in options), name
     noted = grammar.planting | {"note": grammar.planting["plant"]}
-    for document in grammar.documents:
-        for phrase in [*map(own_text.parse, document.parts), *document.carriers]:
-            assert own_text.count(phrase, noted) >= 1, document.kind
+    carriers = {document.kind: document.carriers for document in grammar.documents}
+    phrases = [(d.kind, part) for d in grammar.documents for part in d.parts]
+    phrases += [(kind, carrier) for kind, own in carriers.items() for carrier in own]
+    for kind, phrase in phrases:
+        assert own_text.count(phrase, noted) >= 1, kind
 
 
 def test_every_code_that_a_template_asks_for_is_there(own_text: ModuleType, grammar: Any) -> None:
