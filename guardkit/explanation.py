@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from guardkit.details import visible
-from guardkit.errors import OutputError
+from guardkit.errors import OutputError, UsageError
 from guardkit.models import Model
 from guardkit.readings import readings
 from guardkit.report import environment
@@ -58,7 +58,12 @@ class Explanation:
 
 
 def explain(model: Model, text: str) -> Explanation:
-    """Explain the label that ``model`` finds likeliest; of two, the one that is to be found."""
+    """Explain the label that ``model`` finds likeliest; of two, the one that is to be found.
+
+    Raises UsageError where there is no text.
+    """
+    if not text:
+        raise UsageError("the text is empty: nothing to explain; give one, or - to read it")
     probabilities_C = model.probabilities([text])[0].tolist()
     column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
     neutral = model.config.neutral_index

@@ -82,3 +82,10 @@ def test_a_page_that_cannot_be_written_is_an_error(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == (
         "error: none/page.html: cannot be written: No such file or directory\n"
     )
+
+
+def test_an_empty_text_is_refused_with_what_to_give_instead(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["explain", "", "--model", "model"]) == 2
+    assert "the text is empty" in capsys.readouterr().err
