@@ -30,7 +30,7 @@ from guardkit_mdlm.estimators import ESTIMATORS, Scheme
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.stopping import StoppingRule, flips, pooled_spread, stop_early
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
-from imdb_scorers import class_bias
+from imdb_scorers import linear
 from provenance import ROOT, commit, machine
 
 from guardkit import Examples, load_model, pool_windows
@@ -160,8 +160,8 @@ def rows(bench: Bench) -> Record:
     logits_NC, seconds = _one_pass(bench)
     correct["one_pass"] = bench.correct(logits_NC)
     about["one_pass"] = {"texts_per_s": len(bench.ids) / seconds}
-    for name, wide in (("naive_bayes", False), ("wide", True)):
-        logits_NC, _ = class_bias(bench.model.path, wide=wide).score(bench.examples.texts)
+    for name in ("naive_bayes", "wide"):
+        logits_NC, _ = linear(bench.model.path, name).score(bench.examples.texts)
         correct[name], about[name] = bench.correct(logits_NC), {}
     best = f"half_pairs_{MOST}"
     gaps = {

@@ -35,19 +35,21 @@ import sklearn
 import torch
 import typer
 from imdb_scorers import (
+    LINEAR,
     Missing,
     Opinion,
     Scorer,
     calibrated,
-    class_bias,
     coin,
     keep,
     kept,
+    linear,
     nbsvm,
     nbsvm_of_all,
     of_model,
     stacked,
     tfidf,
+    without,
 )
 from provenance import ROOT, commit, machine
 
@@ -93,11 +95,13 @@ GPT2 = (
 )  # fmt: skip
 #: What two cores do in an hour. On a GPU: benchmarks/gpu, preset base.
 MDLM = ("pretrain_epochs=0", "epochs=1.2", "validations=4")
+#: What else is tried is compared with the network alone.
+ALONE = ("ngrams=0",)
 #: On from the committed network for about as long again, on labels another model gave.
 FROM_COMMITTED = ("--preset", "small", "--init", "benchmarks/artefacts/imdb-mdlm")
 TAUGHT = (
     "optimizer=muon", "lr_body=0.0006", "lr=0.0006", "lr_muon=0.005", "pretrain_epochs=0",
-    "epochs=0.45", "validations=4",
+    "epochs=0.45", "validations=4", *ALONE,
 )  # fmt: skip
 
 
@@ -128,9 +132,11 @@ _scale = FULL
 
 TRAINED = {
     "mdlm": Trained("mdlm", ("--preset", "small", *_set(*MDLM))),
-    "mdlm-pretrained": Trained("mdlm", ("--preset", "small", *_set(*MDLM, "pretrain_epochs=1"))),
+    "mdlm-pretrained": Trained(
+        "mdlm", ("--preset", "small", *_set(*MDLM, *ALONE, "pretrain_epochs=1"))
+    ),
     "mdlm-gpt2-features": Trained(
-        "mdlm", ("--preset", "small", *_set(*MDLM, "features={models}/gpt2-head-0"))
+        "mdlm", ("--preset", "small", *_set(*MDLM, *ALONE, "features={models}/gpt2-head-0"))
     ),
     "mdlm-taught": Trained("mdlm", (*FROM_COMMITTED, *_set(*TAUGHT)), "build/imdb/taught"),
     "gpt2-head": Trained("gpt2", _set("rule=head", *GPT2)),
@@ -142,17 +148,20 @@ TRAINED = {
 @dataclass(frozen=True)
 class Row:
     """One way to classify: fitted here in a minute (``fit``), a trained model under one of its
-    scorers (``model``), or other rows' log-odds joined (``of``)."""
+    scorers (``model``), other rows' log-odds joined (``of``), or one row's scores less those of
+    another, which is a summand of it (``less``)."""
 
     title: str
     fit: Callable[[Parts], Scorer] | None = None
     model: str | None = None
     scorer: str | None = None
     of: tuple[str, ...] = ()
+    less: tuple[str, str] | None = None
     without: str = "not run"
 
 
-BOTH = ("mdlm-one-pass", "mdlm-generative")
+#: The network in both of its readings, without n-grams.
+BOTH = ("mdlm-network", "mdlm-generative")
 ROWS = {
     "random": Row("random"),
     "nbsvm-all": Row("NB-SVM bigrams, held-out reviews learnt too", nbsvm_of_all),
@@ -165,46 +174,59 @@ ROWS = {
         "MDLM before training: naive Bayes", model="mdlm", scorer="naive_bayes"
     ),
     "mdlm-wide": Row("MDLM's wide term alone", model="mdlm", scorer="wide"),
+    "mdlm-ngrams": Row("MDLM's n-grams alone", model="mdlm", scorer="ngrams"),
+    "mdlm-network": Row("MDLM's network alone, one pass", less=("mdlm-one-pass", "mdlm-ngrams")),
     "mdlm-one-pass": Row("MDLM, one pass", model="mdlm", scorer="one_pass"),
     "mdlm-generative": Row("MDLM, generative", model="mdlm", scorer="generative"),
-    "mdlm-both": Row("MDLM, both combined", of=BOTH),
+    "mdlm-both": Row("MDLM's network, both combined", of=BOTH),
+    "mdlm-all": Row("MDLM, both combined", of=("mdlm-one-pass", "mdlm-generative")),
     "mdlm-pretrained": Row(
-        "MDLM pretrained on all reviews' text, one pass", model="mdlm-pretrained", scorer="one_pass"
+        "MDLM's network pretrained on all reviews' text, one pass",
+        model="mdlm-pretrained",
+        scorer="one_pass",
     ),
     "mdlm-pretrained-generative": Row(
-        "MDLM pretrained, generative", model="mdlm-pretrained", scorer="generative"
+        "MDLM's network pretrained, generative", model="mdlm-pretrained", scorer="generative"
     ),
     "mdlm-taught": Row(
-        "MDLM taught by NB-SVM on unlabelled reviews, one pass",
+        "MDLM's network taught by NB-SVM on unlabelled reviews, one pass",
         model="mdlm-taught",
         scorer="one_pass",
     ),
     "mdlm-taught-generative": Row(
-        "MDLM taught by NB-SVM, generative", model="mdlm-taught", scorer="generative"
+        "MDLM's network taught by NB-SVM, generative", model="mdlm-taught", scorer="generative"
     ),
     "mdlm-gpt2-features": Row(
-        "MDLM with GPT-2's features, one pass", model="mdlm-gpt2-features", scorer="one_pass"
+        "MDLM's network with GPT-2's features, one pass",
+        model="mdlm-gpt2-features",
+        scorer="one_pass",
     ),
-    "stacked-gpt2": Row("stacked: MDLM and GPT-2", of=(*BOTH, "gpt2-head")),
-    "stacked-nbsvm": Row("stacked: MDLM and NB-SVM", of=(*BOTH, "nbsvm")),
+    "stacked-gpt2": Row("stacked: MDLM's network and GPT-2", of=(*BOTH, "gpt2-head")),
+    "stacked-nbsvm": Row("stacked: MDLM's network and NB-SVM", of=(*BOTH, "nbsvm")),
+    "stacked-one-pass": Row("stacked: MDLM, one pass, and NB-SVM", of=("mdlm-one-pass", "nbsvm")),
     "stacked-all": Row(
-        "stacked: all of them", of=(*BOTH, "gpt2-head", "gpt2-likelihood", "nbsvm", "tfidf")
+        "stacked: all of them",
+        of=(*BOTH, "mdlm-ngrams", "gpt2-head", "gpt2-likelihood", "nbsvm", "tfidf"),
     ),
 }
 #: Pairs of rows whose difference is reported, the first minus the second.
 GAINS = (
-    ("mdlm-one-pass", "mdlm-wide"),
+    ("mdlm-network", "mdlm-wide"),
+    ("mdlm-one-pass", "mdlm-network"),
+    ("mdlm-one-pass", "mdlm-ngrams"),
     ("mdlm-generative", "mdlm-naive-bayes"),
-    ("mdlm-one-pass", "mdlm-generative"),
+    ("mdlm-network", "mdlm-generative"),
+    ("mdlm-network", "gpt2-head"),
     ("mdlm-one-pass", "gpt2-head"),
     ("mdlm-generative", "gpt2-likelihood"),
     ("mdlm-one-pass", "nbsvm-all"),
-    ("mdlm-pretrained", "mdlm-one-pass"),
+    ("mdlm-one-pass", "nbsvm"),
+    ("mdlm-pretrained", "mdlm-network"),
     ("mdlm-pretrained-generative", "mdlm-generative"),
-    ("mdlm-taught", "mdlm-one-pass"),
+    ("mdlm-taught", "mdlm-network"),
     ("mdlm-taught-generative", "mdlm-generative"),
     ("mdlm-taught", "nbsvm"),
-    ("mdlm-gpt2-features", "mdlm-one-pass"),
+    ("mdlm-gpt2-features", "mdlm-network"),
     ("mdlm-gpt2-features", "gpt2-head"),
 )
 
@@ -281,7 +303,16 @@ def rows(
         _store(name, seed, {**figures, **about, "machine": machine(), "commit": commit()}, parts)
         print(f"{name}: {_shown(figures['accuracy'])}", flush=True)
     record = json.loads(_scale.results.read_text("utf-8"))
-    _write(record | {"gains": gains(parts)})
+    found = gains(parts)
+    # rows measured elsewhere have left their figures and not their log-odds
+    known = {(gain["first"], gain["second"]) for gain in found}
+    anew = set(names or ROWS)
+    found += [
+        gain
+        for gain in record["gains"]
+        if (pair := (gain["first"], gain["second"])) not in known and not anew & set(pair)
+    ]
+    _write(record | {"gains": found})
 
 
 def measured(log_odds_NC: FloatArray, examples: Examples) -> Record:
@@ -331,6 +362,9 @@ def _make(
         if absent := [part for part, opinion in members.items() if opinion is None]:
             raise Missing(f"needs {', '.join(absent)} first")
         return stacked({p: o for p, o in members.items() if o}, parts)
+    if row.less is not None:
+        whole, part = (_rows_path(other, seed) for other in row.less)
+        return without(whole, part, parts), {}
     if row.fit is not None:
         started = time.perf_counter()
         score = row.fit(parts)
@@ -342,9 +376,8 @@ def _make(
     folder = model or _folder(row.model, seed)
     if not folder.is_dir():
         raise Missing(f"no model in {folder.relative_to(ROOT) if model is None else folder}")
-    if row.scorer in ("naive_bayes", "wide"):
-        score = class_bias(folder, wide=row.scorer == "wide")
-        return calibrated(score, parts, path), {}
+    if row.scorer in LINEAR:
+        return calibrated(linear(folder, row.scorer), parts, path), {}
     loaded = load_model(folder)
     score = of_model(loaded, row.scorer, evaluations)
     about = {"model": loaded.hash, "training": _training(loaded.config.training, folder)}

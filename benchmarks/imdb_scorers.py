@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guardkit import pool_windows, windows
+from guardkit import pool_windows
 from guardkit.answers import CHUNK_TEXTS
 from guardkit.calibrate import Calibration
 from guardkit.calibration_fit import fit_calibration
@@ -28,6 +28,8 @@ from guardkit.types import Examples, FloatArray, IntArray, TrainingData
 ROOT = Path(__file__).parents[1]
 #: Sets every row scores; the test reviews last, once everything is fixed.
 SETS = ("calibration", "validation", "test")
+#: What ``linear`` scores by.
+LINEAR = ("naive_bayes", "wide", "ngrams")
 #: Inverse regularisation strengths tried on the validation reviews.
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 SAVE_S = 30.0
@@ -116,39 +118,69 @@ def of_model(model: Model, scorer: str | None, evaluations: int | None) -> Score
     return Scorer(f"{model.hash} {options}", _checked(model), calibration, options)
 
 
-def class_bias(folder: Path, *, wide: bool) -> Scorer:
-    """Score by an MDLM's class bias alone: the log-count ratios that it starts from and keeps.
+def linear(folder: Path, part: str) -> Scorer:
+    """Score by what is linear in an MDLM's tokens alone, its one pass without the network.
 
-    ``wide``: the term of the one-pass logit. Else naive Bayes, what the generative score is
-    before any training (windows and length exponent as there).
+    ``naive_bayes``: what the generative score is before any training, by the class bias (windows
+    and length exponent as there). ``wide``: that bias as the one-pass logit has it. ``ngrams``:
+    the linear model of n-grams.
     """
+    from guardkit_mdlm.inference import cut_windows
     from guardkit_mdlm.scoring import load_network
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
     from guardkit import read_config
 
     config, net, tokenizer = read_config(folder), load_network(folder), read_tokenizer(folder)
-    if not net.shape.class_bias:
+    options = config.network
+    if part == "ngrams":
+        if net.ngrams is None:
+            raise Missing(f"{folder}: has no linear model of n-grams")
+        ngrams = net.ngrams
+    elif not net.shape.class_bias:
         raise Missing(f"{folder}: its network has no class bias")
-    bias_CV = net.class_bias.numpy()
-    exponent = 0.5 if wide else float(config.network["length_exponent"])
-    length, overlap = (int(config.network[k]) for k in ("window_tokens", "overlap_tokens"))
+    exponent = 0.5 if part == "wide" else float(options["length_exponent"])
 
     def score(texts: Sequence[str]) -> Scores:
         ids = encode(tokenizer, texts)
-        spans = [windows(len(i), length, overlap) for i in ids]
-        logits_WC = [
-            bias_CV[:, i[a:b]].sum(1) / max(1, b - a) ** exponent
-            for i, text_spans in zip(ids, spans, strict=True)
-            for a, b in text_spans
-        ]
-        text_W = np.repeat(np.arange(len(texts)), [len(s) for s in spans])
+        pieces, text_W = cut_windows(
+            ids, int(options["window_tokens"]), int(options["overlap_tokens"])
+        )
+        if part == "ngrams":
+            weight_FC, bias_C = ngrams.weight_FC.float().numpy(), ngrams.bias_C.float().numpy()
+            logits_WC = ngrams.matrix(pieces) @ weight_FC + bias_C
+        else:
+            bias_CV = net.class_bias.float().numpy()
+            logits_WC = np.stack(
+                [bias_CV[:, p].sum(1) / max(1, len(p)) ** exponent for p in pieces]
+            )
         how, neutral = config.window_pooling, config.neutral_index
-        pooled = pool_windows(np.array(logits_WC, np.float32), text_W, len(texts), how, neutral)
+        pooled = pool_windows(logits_WC.astype(np.float32), text_W, len(texts), how, neutral)
         return pooled, np.array([len(i) for i in ids])
 
     sums = (folder / "SHA256SUMS").read_text("utf-8")
-    return Scorer(f"{'wide' if wide else 'naive Bayes'} {sums}", score)
+    return Scorer(f"{part} {sums}", score)
+
+
+def without(whole: Path, part: Path, parts: Parts) -> Opinion:
+    """Return what ``whole`` says less ``part``, one of its summands: what it would say without.
+
+    Both name rows, and raw scores that ``calibrated`` kept; those of windows are averaged, so that
+    the difference of texts is that of windows.
+    """
+    raw = []
+    for path in (whole, part):
+        kept_scores = path.with_suffix(".part.npz")
+        if not kept_scores.is_file():
+            raise Missing(f"needs {path.stem.rpartition('-')[0]} first")
+        with np.load(kept_scores) as stored:
+            raw.append({name: stored[name] for name in (*SETS, *(f"{s}_tokens" for s in SETS))})
+    logits = {name: raw[0][name] - raw[1][name] for name in SETS}
+    calibration = fit_calibration(
+        logits["calibration"], parts.calibration.labels_N, parts.train.label_names, data=""
+    )
+    tokens = {name: raw[0][f"{name}_tokens"] for name in SETS}
+    return Opinion({s: calibration.log_odds_NC(logits[s], tokens[s]) for s in SETS})
 
 
 def nbsvm(parts: Parts) -> Scorer:

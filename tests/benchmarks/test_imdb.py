@@ -73,21 +73,43 @@ def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
     imdb: ModuleType, reviews: str, model: Path
 ) -> None:
     imdb.rows(reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
-    imdb.rows(reviews, [*imdb.BOTH, "mdlm-naive-bayes", "mdlm-wide"], model=model, evaluations=2)
+    alone = ["mdlm-naive-bayes", "mdlm-wide", "mdlm-ngrams", "mdlm-network", "mdlm-generative"]
+    imdb.rows(reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
     imdb.rows(reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
     rows = results(imdb)
     assert {name for name in imdb.ROWS if rows[name]} == {
-        "random", "nbsvm-all", "nbsvm", "tfidf", "mdlm-one-pass", "mdlm-generative",
-        "mdlm-naive-bayes", "mdlm-wide", "mdlm-both", "stacked-nbsvm",
+        "random", "nbsvm-all", "nbsvm", "tfidf", "mdlm-one-pass", *alone, "mdlm-both",
+        "stacked-nbsvm",
     }  # fmt: skip
     assert rows["tfidf"]["accuracy"]["value"] > 0.9 > rows["random"]["accuracy"]["value"]
     assert rows["nbsvm-all"]["options"]["reviews"] > rows["nbsvm"]["options"]["reviews"]
     assert rows["mdlm-generative"]["options"]["evaluations"] == 2
     pairs = {(gain["first"], gain["second"]) for gain in rows["gains"]}
-    assert ("mdlm-one-pass", "mdlm-wide") in pairs
+    assert ("mdlm-one-pass", "mdlm-ngrams") in pairs
     gain = next(g for g in rows["gains"] if g["second"] == "mdlm-wide")["accuracy"]["value"]
-    one_pass, wide = (rows[n]["accuracy"]["value"] for n in ("mdlm-one-pass", "mdlm-wide"))
-    assert gain == pytest.approx(one_pass - wide)
+    network, wide = (rows[n]["accuracy"]["value"] for n in ("mdlm-network", "mdlm-wide"))
+    assert gain == pytest.approx(network - wide)
+
+
+def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
+    imdb: ModuleType, reviews: str, model: Path
+) -> None:
+    from guardkit.calibration_fit import fit_calibration
+
+    imdb.rows(reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
+    loaded, parts = load_model(model), load_parts(reviews, None, None)
+    classifier: Any = loaded.classifier
+    classifier._net.ngrams = None
+    assert parts.test is not None
+    raw = [loaded.score(part.texts) for part in (parts.calibration, parts.test)]
+    fitted = fit_calibration(
+        raw[0].logits_NC, parts.calibration.labels_N, parts.train.label_names, data=""
+    )
+    alone = fitted.log_odds_NC(raw[1].logits_NC, raw[1].tokens_N)
+    row = imdb.kept(imdb._rows_path("mdlm-network", 0)).log_odds["test"]
+    whole = imdb.kept(imdb._rows_path("mdlm-one-pass", 0)).log_odds["test"]
+    np.testing.assert_allclose(row, alone, atol=1e-2)
+    assert np.abs(row - whole).max() > 0.1
 
 
 def test_the_one_pass_row_is_what_guardkit_evaluate_says_to_the_digit(
@@ -123,7 +145,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
     assert parts.test is not None
     texts = parts.test.texts[:20]
     logits_NC = classifier.score(texts).logits_NC
-    bias_NC, _ = imdb_scorers.class_bias(model, wide=False).score(texts)
+    bias_NC, _ = imdb_scorers.linear(model, "naive_bayes").score(texts)
     np.testing.assert_allclose(
         logits_NC[:, 1] - logits_NC[:, 0], bias_NC[:, 1] - bias_NC[:, 0], atol=0.02
     )

@@ -45,6 +45,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Tokenised:
+    """Texts as token ids, and their labels; -1 where there is none. ``features_NF`` are another
+    model's, standardised."""
+
+    ids: Sequence[TokenIds]
+    labels_N: npt.NDArray[np.integer]
+    features_NF: npt.NDArray[np.float32] | None = None
+    sources: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Tokenised texts and how to window them."""
 

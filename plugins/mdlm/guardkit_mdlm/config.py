@@ -128,6 +128,16 @@ class MdlmConfig(ScoringConfig):
         True, description="that bias, summed over the text, enters the one-pass logit"
     )
 
+    ngrams: int = Field(
+        3,
+        ge=0,
+        le=5,
+        description="tokens in the longest run that counts in the linear model which is fitted "
+        "beside the trained network and enters the one-pass logit; 0: no such model",
+    )
+    ngram_buckets: int = Field(
+        2**20, ge=1, description="that runs are hashed into, at most: text with fewer tokens, fewer"
+    )
     features: str | None = Field(
         None,
         min_length=1,
@@ -208,7 +218,7 @@ class MdlmConfig(ScoringConfig):
     def _fits_separate_networks(self) -> None:
         needed = {
             "scorer": "generative", "visible_share": 1.0, "label_weight": 0.0, "pair_weight": 0.0,
-            "naive_bayes_bias": False, "embeddings": "random", "features": None,
+            "naive_bayes_bias": False, "ngrams": 0, "embeddings": "random", "features": None,
             "novelty": "unigram",
         }  # fmt: skip
         if wrong := [f"{k}={v}" for k, v in needed.items() if getattr(self, k) != v]:
@@ -272,6 +282,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "dropout": 0.1,
         "tie_embeddings": False,
         "naive_bayes_bias": False,
+        "ngrams": 0,
         "embeddings": "random",
         "optimizer": "adamw",
         "lr": 3e-4,

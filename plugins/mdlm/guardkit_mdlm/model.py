@@ -18,6 +18,7 @@ from einops import rearrange
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.vocabulary import TokenLogProbs
 
 #: MASK's logit: finite, so that no arithmetic with it gives NaN.
@@ -40,6 +41,8 @@ class NetworkShape(BaseModel):
     class_bias: bool = False
     wide: bool = False
     n_features: int = 0  # of whole texts, by another model, beside the slot
+    ngrams: int = 0  # the longest run of tokens in the linear model beside the network
+    ngram_buckets: int = 0
 
     @property
     def mask_id(self) -> int:
@@ -76,6 +79,15 @@ class Denoiser(nn.Module):
             self.class_bias = nn.Parameter(torch.zeros(C, V), requires_grad=False)
         if shape.wide:
             self.wide_scale = nn.Parameter(torch.ones(()))
+        self.ngrams: Ngrams | None = None
+        if shape.ngrams:
+            self.join_ngrams(Ngrams(V, shape.ngrams, shape.ngram_buckets, C))
+
+    def join_ngrams(self, model: Ngrams) -> None:
+        """Let ``label_logits`` add a linear model of words and runs of them."""
+        added = {"ngrams": model.longest, "ngram_buckets": model.buckets}
+        self.shape = self.shape.model_copy(update=added)
+        self.ngrams = model
 
     def forward(
         self,
@@ -136,6 +148,8 @@ class Denoiser(nn.Module):
             length_B = real_BL.sum(1).clamp(min=1)
             wide_BC = rearrange(bias_CBL.sum(-1), "c b -> b c") / length_B[:, None].sqrt()
             logits_BC = logits_BC + self.wide_scale.float() * wide_BC
+        if self.ngrams is not None:
+            logits_BC = logits_BC + self.ngrams(ids_BL, real_BL)
         return logits_BC
 
     def token_logits(self, x_ND: Tensor, class_N: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from guardkit import ArtefactError, Pooling, pool_windows, windows
 from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.inference import batched
+from guardkit_mdlm.inference import batched, cut_windows
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.tokenizer import TokenIds
 
@@ -120,10 +120,8 @@ def states_of(
     sources: Sequence[str] = (),
 ) -> Windows:
     """Run the network over N tokenised texts."""
-    spans = [windows(len(i), window, overlap) for i in ids]
-    pieces = [i[a:b] for i, of_text in zip(ids, spans, strict=True) for a, b in of_text]
+    pieces, text_W = cut_windows(ids, window, overlap)
     logits_WC, states_WF = logits_and_states(net, pieces, device)
-    text_W = np.repeat(np.arange(len(spans)), [len(of_text) for of_text in spans])
     tokens_N = np.array([len(i) for i in ids], np.int64)
     return Windows(logits_WC, states_WF, text_W, labels_N.astype(np.int64), tokens_N, sources)
 

@@ -38,7 +38,7 @@ from guardkit_mdlm.estimators import (
     unigram_log_probs,
 )
 from guardkit_mdlm.features import TextFeatures, load_features
-from guardkit_mdlm.inference import batched, one_pass_logits
+from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.remembered import logits_and_states, window_states
@@ -197,9 +197,7 @@ class MdlmClassifier:
 
     def cut(self, ids: Sequence[TokenIds]) -> tuple[list[TokenIds], np.ndarray]:
         """Cut tokenised texts into windows; return them and text_W, whose each one is."""
-        spans = [windows(len(i), self._window, self._overlap) for i in ids]
-        pieces = [i[a:b] for i, text_spans in zip(ids, spans, strict=True) for a, b in text_spans]
-        return pieces, np.repeat(np.arange(len(ids)), [len(s) for s in spans])
+        return cut_windows(ids, self._window, self._overlap)
 
     def window_features(self, texts: Sequence[str], text_W: np.ndarray) -> Float32 | None:
         """Return features_WF of each window's whole text, where the one pass reads another
@@ -309,9 +307,9 @@ class MdlmClassifier:
 
         generative: the mean of l_i(c) over the masks that hold i; under half pairs and partitions
         their sum is the logit. one_pass: gradient times input of each label's logit with respect
-        to the token embeddings, plus the token's share of the wide term; what features of the
-        whole text add is no token's. Tokens in several windows take the mean; under max pooling
-        only the deciding window of each label counts.
+        to the token embeddings, plus the token's share of the wide term and of the linear model's;
+        what features of the whole text add is no token's. Tokens in several windows take the mean;
+        under max pooling only the deciding window of each label counts.
         """
         encoding = encode_with_offsets(self._tokenizer, text)
         ids = np.array(encoding.ids, np.int32)
@@ -361,6 +359,8 @@ class MdlmClassifier:
             values_LC = (
                 values_LC + net.wide_scale.detach().float() * bias_LC / max(1, len(piece)) ** 0.5
             )
+        if net.ngrams is not None:
+            values_LC = values_LC + net.ngrams.shares(ids_BL[0])
         return _numpy(values_LC)
 
 

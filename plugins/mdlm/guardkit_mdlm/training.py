@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -25,16 +24,16 @@ from guardkit import (
     TrainingData,
     choose_pooling,
     pool_windows,
-    windows,
     write_json,
 )
-from guardkit_mdlm.batches import Corpus, steps_of
+from guardkit_mdlm.batches import Corpus, Tokenised, steps_of
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures, learn_features
-from guardkit_mdlm.inference import one_pass_logits
+from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.loop import CHECKPOINT, Judge, Stage, run_stage
 from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.ngram_fit import add_ngrams
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.parallel import Workers, join
 from guardkit_mdlm.pretrained import Pretrained, open_pretrained
@@ -44,20 +43,6 @@ from guardkit_mdlm.start import start_from_cooccurrence, start_from_naive_bayes
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer, train_tokenizer
 
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Tokenised:
-    """Texts as token ids, and their labels; -1 where there is none. ``features_NF`` are another
-    model's, standardised."""
-
-    ids: Sequence[TokenIds]
-    labels_N: npt.NDArray[np.integer]
-    features_NF: npt.NDArray[np.float32] | None = None
-    sources: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def train(
@@ -157,10 +142,23 @@ def fit(
 
     folder = out / "artefact"
     if workers.leads:
+        parameters = sum(p.numel() for p in net.parameters())
+        if judge is not None and config.ngrams:
+            assert held_out is not None
+            assert isinstance(net, Denoiser)
+            progress("ngrams", 0, 1)
+            reports["ngrams"] = found = add_ngrams(
+                net, labelled, held_out, longest=config.ngrams, buckets=config.ngram_buckets,
+                pooling=pooling,
+                neutral=None if neutral is None else labels.index(neutral),
+                window=config.window_tokens, overlap=config.overlap_tokens, device=where,
+            )  # fmt: skip
+            alone = f"network {found['network_loss']:.3f}, n-grams {found['ngrams_loss']:.3f}"
+            progress("ngrams", 1, 1, f"held-out loss {alone}, both {found['joined_loss']:.3f}")
         record = {
             "options": config.model_dump(),
             "init": None if start is None else start.init,
-            "parameters": sum(p.numel() for p in net.parameters()),
+            "parameters": parameters,
             "tokens": int(sum(len(i) for i in labelled.ids)),
             "dtype": str(dtype).removeprefix("torch."),
             "processes": workers.count,
@@ -181,7 +179,9 @@ def fit(
             },
             training=record,
         )
-        _write(folder, artefact, net, tokenizer, None if config.novelty == "energy" else texts)
+        write_artefact(
+            folder, artefact, net, tokenizer, None if config.novelty == "energy" else texts
+        )
         if features is not None:
             features.save(folder)
         elif held_out and isinstance(net, Denoiser) and config.scorer == "one_pass":
@@ -250,18 +250,16 @@ def _network(
 
 def _judge(net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch.device) -> Judge:
     """Return what measures the label loss and accuracy of one pass, windows averaged."""
-    spans = [windows(len(i), config.window_tokens, config.overlap_tokens) for i in held_out.ids]
-    pieces = [i[a:b] for i, of_text in zip(held_out.ids, spans, strict=True) for a, b in of_text]
-    text_W = np.repeat(np.arange(len(spans)), [len(s) for s in spans])
+    pieces, text_W = cut_windows(held_out.ids, config.window_tokens, config.overlap_tokens)
     features_WF = None if held_out.features_NF is None else held_out.features_NF[text_W]
     labels_N = held_out.labels_N
 
     def judge() -> dict[str, float]:
         logits_WC = one_pass_logits(net, pieces, device, features_WF)
-        logits_NC = pool_windows(logits_WC, text_W, len(spans), "mean", None).astype(np.float64)
+        logits_NC = pool_windows(logits_WC, text_W, len(held_out), "mean", None).astype(np.float64)
         log_p_NC = logits_NC - np.logaddexp.reduce(logits_NC, axis=1, keepdims=True)
         return {
-            "held_out_loss": float(-log_p_NC[np.arange(len(spans)), labels_N].mean()),
+            "held_out_loss": float(-log_p_NC[np.arange(len(held_out)), labels_N].mean()),
             "held_out_accuracy": float((logits_NC.argmax(1) == labels_N).mean()),
         }
 
@@ -278,7 +276,7 @@ def _remember(
     return states_of(net, ids, held_out.labels_N[kept_N], device=device, sources=sources, **cut)
 
 
-def _write(
+def write_artefact(
     folder: Path,
     artefact: ArtefactConfig,
     net: Denoiser | SeparateNetworks,
