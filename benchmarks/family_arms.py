@@ -48,7 +48,7 @@ REPEATED = 10
 SIZE: Mapping[str, Any] = {"vocab_size": 2048, "neutral": "benign"}
 MDLM: Mapping[str, Any] = {
     **SIZE, "hidden_dim": 128, "n_blocks": 2, "n_heads": 2, "batch_tokens": 2048, "epochs": 1.0,
-    "max_windows_per_epoch": 2, "validations": 2,
+    "max_windows_per_epoch": 2, "validations": 2, "ngrams": 0,
 }  # fmt: skip
 LABELS_ALONE: Mapping[str, Any] = {"text_weight": 0.0, "pair_weight": 0.0, "visible_share": 0.0}
 GPT2: Mapping[str, Any] = {
@@ -296,10 +296,11 @@ def mean_log_prob(
 
 
 def with_one_more_class(net: Denoiser) -> Denoiser:
-    """Return a copy with a third class like the second."""
-    shape = net.shape.model_copy(update={"n_classes": net.shape.n_classes + 1})
+    """Return a copy with a third class like the second, for its generative scores alone: without
+    n-grams."""
+    shape = net.shape.model_copy(update={"n_classes": net.shape.n_classes + 1, "ngrams": 0})
     more = Denoiser(shape)
-    state = net.state_dict()
+    state = {name: t for name, t in net.state_dict().items() if not name.startswith("ngrams.")}
     for name in ("class_cond", "slot_class", "class_bias", "label_head.weight", "label_head.bias"):
         state[name] = torch.cat([state[name], state[name][-1:]])
     more.load_state_dict(state)
