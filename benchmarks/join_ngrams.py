@@ -36,10 +36,11 @@ def join(data: str, old: Path, new: Path) -> None:
     def tokenised(examples: Examples) -> Tokenised:
         return Tokenised(encode(tokenizer, examples.texts), examples.labels_N)
 
+    train = tokenised(parts.train)
     started = time.perf_counter()
     found = add_ngrams(
         net,
-        tokenised(parts.train),
+        train,
         tokenised(parts.validation),
         longest=MdlmConfig.model_fields["ngrams"].default,
         buckets=MdlmConfig.model_fields["ngram_buckets"].default,
@@ -57,7 +58,9 @@ def join(data: str, old: Path, new: Path) -> None:
     with tempfile.TemporaryDirectory(dir=new.parent) as work:
         folder = Path(work) / "artefact"
         update = {"network": network, "training": training}
-        write_artefact(folder, config.model_copy(update=update), net, tokenizer, None)
+        # token frequencies, where novelty is told by them
+        counted = None if config.network.get("novelty", "energy") == "energy" else train.ids
+        write_artefact(folder, config.model_copy(update=update), net, tokenizer, counted)
         measured = {"validation": parts.validation, "calibration": parts.calibration}
         finish_model(
             folder, new, calibration=parts.calibration, measured=measured, data=known,
