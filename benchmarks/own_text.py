@@ -43,7 +43,8 @@ REAL = 0.5
 #: Characters of a document that stay on either side of what is planted: about a window with it. A
 #: window of an attack without its payload would be a harmless one that is called an attack.
 AROUND = 250
-#: What an instruction stands in where it is planted in a real document.
+#: What an instruction stands in where it is planted in a real document: in code, as programmers
+#: leave each other notes and reminders.
 CARRIERS = {
     own_documents.CODE: "# {note}\n{note}\n# TODO {note}\n// {note}\nprint('{note}')",
     own_documents.MANUAL: "{note}\n{note}\nNote: {note}",
