@@ -123,8 +123,8 @@ QUICK = Scale(
             "vocab_size=4096", "hidden_dim=128", "n_blocks=2", "n_heads=2", "cond_dim=64",
             "lr_muon=0.02", "lr=0.002", "epochs=0.4",
         ),
-        "mdlm-pretrained": _set("pretrain_epochs=0.15"),
-        "gpt2": _set("vocab_size=4096", "width=128", "layers=2", "heads=2", "epochs=0.8"),
+        "mdlm-pretrained": _set("pretrain_epochs=0.08"),
+        "gpt2": _set("vocab_size=4096", "width=128", "layers=2", "heads=2", "epochs=1"),
     },
 )  # fmt: skip
 _scale = FULL
