@@ -126,6 +126,8 @@ def linear(folder: Path, part: str) -> Scorer:
     the linear model of n-grams.
     """
     from guardkit_mdlm.inference import cut_windows
+    from guardkit_mdlm.ngram_fit import term_matrix
+    from guardkit_mdlm.ngrams import window_hashes
     from guardkit_mdlm.scoring import load_network
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
@@ -147,8 +149,10 @@ def linear(folder: Path, part: str) -> Scorer:
             ids, int(options["window_tokens"]), int(options["overlap_tokens"])
         )
         if part == "ngrams":
-            weight_FC, bias_C = ngrams.weight_FC.float().numpy(), ngrams.bias_C.float().numpy()
-            logits_WC = ngrams.matrix(pieces) @ weight_FC + bias_C
+            weight_TC, bias_C = ngrams.weight_TC.float().numpy(), ngrams.bias_C.float().numpy()
+            hashes = list(window_hashes(pieces, ngrams.longest))
+            x_WT = term_matrix(hashes, ngrams.hash_T.numpy())
+            logits_WC = x_WT @ weight_TC[:-1] + bias_C
         else:
             bias_CV = net.class_bias.float().numpy()
             logits_WC = np.stack(

@@ -43,7 +43,7 @@ def join(data: str, old: Path, new: Path) -> None:
         train,
         tokenised(parts.validation),
         longest=MdlmConfig.model_fields["ngrams"].default,
-        buckets=MdlmConfig.model_fields["ngram_buckets"].default,
+        most=MdlmConfig.model_fields["ngram_terms"].default,
         window=int(config.network["window_tokens"]),
         overlap=int(config.network["overlap_tokens"]),
         pooling=config.window_pooling,

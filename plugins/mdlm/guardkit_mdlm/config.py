@@ -135,8 +135,8 @@ class MdlmConfig(ScoringConfig):
         description="tokens in the longest run that counts in the linear model which is fitted "
         "beside the trained network and enters the one-pass logit; 0: no such model",
     )
-    ngram_buckets: int = Field(
-        2**20, ge=1, description="that runs are hashed into, at most: text with fewer tokens, fewer"
+    ngram_terms: int = Field(
+        2**19, ge=1, description="runs that it knows, at most; the text has fewer or more"
     )
     features: str | None = Field(
         None,

@@ -42,7 +42,7 @@ class NetworkShape(BaseModel):
     wide: bool = False
     n_features: int = 0  # of whole texts, by another model, beside the slot
     ngrams: int = 0  # the longest run of tokens in the linear model beside the network
-    ngram_buckets: int = 0
+    ngram_terms: int = 0
 
     @property
     def mask_id(self) -> int:
@@ -81,13 +81,21 @@ class Denoiser(nn.Module):
             self.wide_scale = nn.Parameter(torch.ones(()))
         self.ngrams: Ngrams | None = None
         if shape.ngrams:
-            self.join_ngrams(Ngrams(V, shape.ngrams, shape.ngram_buckets, C))
+            self.join_ngrams(Ngrams(shape.ngrams, shape.ngram_terms, C))
 
     def join_ngrams(self, model: Ngrams) -> None:
         """Let ``label_logits`` add a linear model of words and runs of them."""
-        added = {"ngrams": model.longest, "ngram_buckets": model.buckets}
+        added = {"ngrams": model.longest, "ngram_terms": model.n_terms}
         self.shape = self.shape.model_copy(update=added)
         self.ngrams = model
+
+    @torch.no_grad()
+    def scale_label_logits(self, scale: float) -> None:
+        """Multiply the network's own label logits by ``scale``, once and for all."""
+        self.label_head.weight.mul_(scale)
+        self.label_head.bias.mul_(scale)
+        if self.shape.wide:
+            self.wide_scale.mul_(scale)
 
     def forward(
         self,

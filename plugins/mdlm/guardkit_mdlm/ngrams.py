@@ -1,107 +1,115 @@
 """Words and short runs of them beside the network: a linear model of what stands in a window.
 
-A window's *terms* are its runs of one to n tokens, each once; runs of two and more are hashed into
-a fixed number of buckets. The model adds, for each class, the sum of its terms' weights over the
-square root of their number, and a constant:
+A window's runs of one to n tokens count once each; those that the model knows are *terms*. It adds,
+for each class, the sum of the terms' weights over the square root of the number of runs, known or
+not, so that a few known words among strange ones weigh little, and a constant:
 
-    z_c = b_c + sum_{t in window} w_{t,c} / sqrt(number of terms)
+    z_c = b_c + sum_{t in window} w_{t,c} / sqrt(number of runs)
 
+A term is known by a hash of 31 bits, found among the sorted hashes of all by bisection: with a
+million terms, one unknown run in two thousand is taken for one of them. Hashing all runs into as
+many rows, known or not, costs more accuracy than the third word of a run brings.
 ``guardkit_mdlm.ngram_fit`` says where the weights come from.
 
-Shape letters: W windows, B those of a batch, L tokens, T terms, F rows of weights, C classes.
+Shape letters: W windows, B those of a batch, L tokens, n lengths of runs, R = n L runs, T terms,
+C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.tokenizer import TokenIds
 
-#: What spreads runs over the buckets, a number for each token from the last on, and one for the
-#: length. Which numbers does not matter; that they stay does.
+#: What tells runs apart, a number for each token from the last on, and one for the length. Which
+#: numbers does not matter; that they stay does.
 MULTIPLIERS, OF_LENGTH = (8_191, 1_000_003, 998_244_353, 122_949_823, 433_494_437), 7_919
-#: Windows whose terms are found at once.
+PRIME = 2**31 - 1
+#: The hash of no run.
+NONE = -1
+#: Windows whose runs are hashed at once.
 CHUNK_WINDOWS = 1024
 
 
 class Ngrams(nn.Module):
-    """The linear model of runs of at most ``longest`` tokens. ``weight_FC`` holds single tokens
-    first, then buckets, then padding, whose row is zero."""
+    """The linear model of ``n_terms`` runs of at most ``longest`` tokens. ``hash_T`` is in
+    ascending order; ``weight_TC`` has one row more, which is zero, for what is no term."""
 
-    def __init__(self, vocab_size: int, longest: int, buckets: int, n_classes: int) -> None:
+    def __init__(self, longest: int, n_terms: int, n_classes: int) -> None:
         super().__init__()
-        self.vocab_size, self.longest, self.buckets = vocab_size, longest, buckets
-        rows = vocab_size + buckets + 1
-        self.weight_FC = nn.Parameter(torch.zeros(rows, n_classes), requires_grad=False)
+        self.longest, self.n_terms = longest, n_terms
+        self.hash_T: Tensor
+        self.register_buffer("hash_T", torch.zeros(n_terms, dtype=torch.int32))
+        self.weight_TC = nn.Parameter(torch.zeros(n_terms + 1, n_classes), requires_grad=False)
         self.bias_C = nn.Parameter(torch.zeros(n_classes), requires_grad=False)
-
-    @property
-    def padding(self) -> int:
-        return self.vocab_size + self.buckets
-
-    def terms(self, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
-        """Return the row of ``weight_FC`` of the run of each length from each token on, (B, n, L);
-        of a run that would go past the window's end, that of padding."""
-        L = ids_BL.shape[1]
-        if real_BL is None:
-            real_BL = torch.ones_like(ids_BL, dtype=torch.bool)
-        beyond = (0, self.longest - 1)
-        ids_BS, real_BS = F.pad(ids_BL, beyond), F.pad(real_BL, beyond, value=False)
-        found = [ids_BL.masked_fill(~real_BL, self.padding)]
-        for n in range(2, self.longest + 1):
-            hash_BL = torch.full_like(ids_BL, n * OF_LENGTH)
-            for i in range(n):
-                hash_BL = hash_BL + ids_BS[:, i : i + L] * MULTIPLIERS[n - 1 - i]
-            row_BL = hash_BL % self.buckets + self.vocab_size
-            found.append(row_BL.masked_fill(~real_BS[:, n - 1 : n - 1 + L], self.padding))
-        return torch.stack(found, dim=1)
 
     def forward(self, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
         """Return logits_BC, float32; ``real_BL`` is false on padding, None where there is none."""
-        term_BT, once_BT = self._once(ids_BL, real_BL)
-        value_BTC = F.embedding(term_BT, self.weight_FC).float() * once_BT[..., None]
-        number_B1 = once_BT.sum(1, keepdim=True).clamp(min=1)
-        return value_BTC.sum(1) / number_B1.sqrt() + self.bias_C.float()
+        hash_BR = run_hashes(ids_BL, real_BL, self.longest).flatten(1).sort(dim=1).values
+        again_BR = F.pad(hash_BR[:, 1:] == hash_BR[:, :-1], (1, 0), value=False)
+        once_BR = (hash_BR != NONE) & ~again_BR
+        value_BRC = F.embedding(self.rows(hash_BR), self.weight_TC).float() * once_BR[..., None]
+        number_B1 = once_BR.sum(1, keepdim=True).clamp(min=1)
+        return value_BRC.sum(1) / number_B1.sqrt() + self.bias_C.float()
 
-    def _once(self, ids_BL: Tensor, real_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the terms in order, and which of them are a window's and the first alike."""
-        term_BT, _ = self.terms(ids_BL, real_BL).flatten(1).sort(dim=1)
-        again_BT = F.pad(term_BT[:, 1:] == term_BT[:, :-1], (1, 0), value=False)
-        return term_BT, (term_BT != self.padding) & ~again_BT
+    def rows(self, hash_BR: Tensor) -> Tensor:
+        """Return the row of ``weight_TC`` of each hash, the last where it is that of no term."""
+        if not self.n_terms:
+            return torch.zeros_like(hash_BR)
+        # bisection, spelt out: torch's own is not to be had as ONNX
+        below_BR = torch.zeros_like(hash_BR)
+        for power in reversed(range(self.n_terms.bit_length())):
+            next_BR = below_BR + 2**power
+            there_BR = self.hash_T[next_BR.clamp(max=self.n_terms - 1)]
+            up_BR = (next_BR < self.n_terms) & (there_BR <= hash_BR)
+            below_BR = torch.where(up_BR, next_BR, below_BR)
+        return torch.where(self.hash_T[below_BR] == hash_BR, below_BR, self.n_terms)
 
     def shares(self, ids_L: Tensor) -> Tensor:
         """Return values_LC of one window's tokens, which sum up to its logits less the constant:
         a term's value is shared by the places where it stands, and there by its tokens."""
-        row_NL = self.terms(ids_L[None], None)[0]
-        rows_U, own_NL, count_U = torch.unique(row_NL, return_inverse=True, return_counts=True)
-        terms = int((rows_U != self.padding).sum())
-        value_NLC = self.weight_FC[row_NL].float() / count_U[own_NL][..., None]
+        hash_NL = run_hashes(ids_L[None], None, self.longest)[0]
+        hash_U, own_NL, count_U = torch.unique(hash_NL, return_inverse=True, return_counts=True)
+        number = int((hash_U != NONE).sum())
+        value_NLC = self.weight_TC[self.rows(hash_NL)].float() / count_U[own_NL][..., None]
         values_LC = torch.zeros_like(value_NLC[0])
         for n, value_LC in enumerate(value_NLC, start=1):
             for i in range(min(n, len(ids_L))):
                 values_LC[i:] += value_LC[: len(ids_L) - i] / n
-        scaled_LC: Tensor = values_LC / max(1, terms) ** 0.5
+        scaled_LC: Tensor = values_LC / max(1, number) ** 0.5
         return scaled_LC
 
-    def matrix(self, pieces: Sequence[TokenIds]) -> csr_array:
-        """Return what the weights of every term are multiplied with, (W, F), on the CPU."""
-        columns, lengths = [], []
-        for start in range(0, len(pieces), CHUNK_WINDOWS):
-            chunk = pieces[start : start + CHUNK_WINDOWS]
-            batch = pad_batch(chunk, np.zeros(len(chunk)))
-            term_BT, once_BT = self._once(batch.ids_BL, batch.real_BL)
-            columns.append(term_BT[once_BT].numpy())
-            lengths.append(once_BT.sum(1).numpy())
-        number_W = np.concatenate(lengths)
-        scale = np.repeat(np.maximum(number_W, 1) ** -0.5, number_W).astype(np.float32)
-        starts = np.append(0, np.cumsum(number_W))
-        return csr_array(
-            (scale, np.concatenate(columns), starts), shape=(len(pieces), self.padding + 1)
-        )
+
+def run_hashes(ids_BL: Tensor, real_BL: Tensor | None, longest: int) -> Tensor:
+    """Return the hash of the run of each length from each token on, (B, n, L), ``NONE`` where it
+    would go past the window's end."""
+    L = ids_BL.shape[1]
+    if real_BL is None:
+        real_BL = torch.ones_like(ids_BL, dtype=torch.bool)
+    beyond = (0, longest - 1)
+    ids_BS, real_BS = F.pad(ids_BL, beyond), F.pad(real_BL, beyond, value=False)
+    found = []
+    for n in range(1, longest + 1):
+        hash_BL = torch.full_like(ids_BL, n * OF_LENGTH)
+        for i in range(n):
+            hash_BL = hash_BL + ids_BS[:, i : i + L] * MULTIPLIERS[n - 1 - i]
+        found.append((hash_BL % PRIME).masked_fill(~real_BS[:, n - 1 : n - 1 + L], NONE))
+    return torch.stack(found, dim=1)
+
+
+def window_hashes(pieces: Sequence[TokenIds], longest: int) -> Iterator[npt.NDArray[np.int32]]:
+    """Yield the hashes of each window's runs, each once, in ascending order."""
+    for start in range(0, len(pieces), CHUNK_WINDOWS):
+        chunk = pieces[start : start + CHUNK_WINDOWS]
+        batch = pad_batch(chunk, np.zeros(len(chunk)))
+        hash_BR = run_hashes(batch.ids_BL, batch.real_BL, longest).flatten(1)
+        for hash_R in hash_BR.numpy().astype(np.int32):
+            known_R = np.unique(hash_R)
+            yield known_R[known_R != NONE]

@@ -148,7 +148,7 @@ def fit(
             assert isinstance(net, Denoiser)
             progress("ngrams", 0, 1)
             reports["ngrams"] = found = add_ngrams(
-                net, labelled, held_out, longest=config.ngrams, buckets=config.ngram_buckets,
+                net, labelled, held_out, longest=config.ngrams, most=config.ngram_terms,
                 pooling=pooling,
                 neutral=None if neutral is None else labels.index(neutral),
                 window=config.window_tokens, overlap=config.overlap_tokens, device=where,
@@ -289,12 +289,18 @@ def write_artefact(
     if isinstance(net, SeparateNetworks):
         files = {class_weights(folder, n): own for n, own in enumerate(net.networks, start=1)}
     for path, own in files.items():
-        weights = {n: t.to(torch.bfloat16).contiguous() for n, t in own.state_dict().items()}
+        weights = {n: _stored(t) for n, t in own.state_dict().items()}
         save_file(weights, path)
     if background is not None:
         log_p_V = torch.from_numpy(unigram(background, net.shape.mask_id))
         save_file({"log_p_V": log_p_V}, folder / BACKGROUND)
     write_json(folder / "config.json", artefact)
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        tensor = tensor.to(torch.bfloat16)
+    return tensor.contiguous()
 
 
 def _mask_key(tokenizer: Tokenizer, config: MdlmConfig) -> str:
