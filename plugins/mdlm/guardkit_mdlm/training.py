@@ -185,7 +185,7 @@ def fit(
         if features is not None:
             features.save(folder)
         elif held_out and isinstance(net, Denoiser) and config.scorer == "one_pass":
-            _remember(net, held_out, config, where).save(folder)
+            remember(net, held_out, config, where).save(folder)
     workers.wait()
     return folder
 
@@ -266,7 +266,7 @@ def _judge(net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch
     return judge
 
 
-def _remember(
+def remember(
     net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch.device
 ) -> Windows:
     cut = {"window": config.window_tokens, "overlap": config.overlap_tokens}
