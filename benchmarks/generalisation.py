@@ -106,6 +106,8 @@ def measure(
     sets = {name: load_examples(f"{injection}?split={name}")[name] for name in SETS}
     record: Record = json.loads(out.read_text("utf-8")) if out.is_file() else {"detectors": {}}
     made = detectors(injection)
+    if unknown := set(names or ()) - set(made):
+        raise typer.BadParameter(f"no detector {sorted(unknown)}; there are {list(made)}")
     for name in names or made:
         score, begun = made[name](), time.perf_counter()
         benign_N = np.sort(score(benign))[::-1]
