@@ -19,7 +19,7 @@ from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training import train
 from safetensors.torch import load_file
 
-from guardkit import ConfigError, Costing, TrainingData, read_config
+from guardkit import ArtefactError, ConfigError, Costing, TrainingData, read_config
 
 from .conftest import TINY, make_examples, quiet
 
@@ -198,6 +198,15 @@ def test_the_mask_key_moves_generative_scores_only(
     np.testing.assert_array_equal(own.score(TEXTS).logits_NC, other.score(TEXTS).logits_NC)
     own.scorer = other.scorer = "generative"
     assert not np.array_equal(own.score(TEXTS).logits_NC, other.score(TEXTS).logits_NC)
+
+
+def test_the_model_of_another_version_is_refused_by_what_it_has_of_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    shape = read_config(folder).network["shape"] | {"ngram_buckets": 4}
+    copy = edited(folder, tmp_path, {"shape": shape})
+    with pytest.raises(ArtefactError, match=r"ngram_buckets.*Train the model anew"):
+        load(copy, device="cpu", backend="torch")
 
 
 def test_an_unknown_backend_is_refused(folder: Path) -> None:

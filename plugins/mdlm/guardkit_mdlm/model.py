@@ -11,13 +11,17 @@ network without classes does.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from guardkit import ArtefactError
 from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.vocabulary import TokenLogProbs
 
@@ -47,6 +51,19 @@ class NetworkShape(BaseModel):
     @property
     def mask_id(self) -> int:
         return self.vocab_size - 1
+
+    @classmethod
+    def stored(cls, folder: Path, network: Mapping[str, Any]) -> NetworkShape:
+        """Read the shape from an artefact's record. Raises ArtefactError where it has other fields:
+        another version wrote it."""
+        try:
+            return cls.model_validate(network["shape"])
+        except ValidationError as error:
+            names = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise ArtefactError(
+                f"{folder}: network.shape in its config.json: {names}: not as this version of the "
+                "mdlm plugin writes it. Train the model anew, or install the version that made it"
+            ) from error
 
 
 class Denoiser(nn.Module):

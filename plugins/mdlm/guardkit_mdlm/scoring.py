@@ -82,7 +82,7 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
 
 def load_network(path: Path) -> Denoiser:
     """Build an artefact's network and fill in its weights."""
-    net = Denoiser(NetworkShape.model_validate(read_config(path).network["shape"]))
+    net = Denoiser(NetworkShape.stored(path, read_config(path).network))
     net.load_state_dict(load_file(path / WEIGHTS), strict=True)
     return net
 

@@ -83,7 +83,7 @@ def class_weights(folder: Path, number: int) -> Path:
 
 def load_separate(folder: Path, network: Mapping[str, Any]) -> SeparateNetworks:
     """Build an artefact's networks and fill in their weights, one file at a time."""
-    shape = NetworkShape.model_validate(network["shape"])
+    shape = NetworkShape.stored(folder, network)
     net = SeparateNetworks(shape, network["separate"]["start_id"])
     for number, own in enumerate(net.networks, start=1):
         own.load_state_dict(load_file(class_weights(folder, number)), strict=True)
