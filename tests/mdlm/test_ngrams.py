@@ -184,6 +184,21 @@ def test_an_order_of_words_that_the_network_does_not_know_is_learnt() -> None:
     assert (decided_N == fresh.labels_N).mean() > 0.95
 
 
+def test_texts_that_share_no_run_leave_the_shares_of_the_labels() -> None:
+    ids = [np.array([], np.int32), *(np.array([i], np.int32) for i in range(1, 9))]
+    texts = Tokenised(ids, np.array([0, 0, 0, 0, 0, 0, 1, 1, 1]))
+    net = Denoiser(
+        NetworkShape(vocab_size=V, hidden_dim=16, cond_dim=4, n_blocks=1, n_heads=1, n_classes=2)
+    ).eval()
+    found = add_ngrams(
+        net, texts, texts, longest=3, most=1000, window=8, overlap=2, pooling="mean",
+        neutral=None, device=CPU,
+    )  # fmt: skip
+    assert found["terms"] == 0
+    z_NC = one_pass_logits(net, ids, CPU)
+    np.testing.assert_allclose(z_NC[:, 0] - z_NC[:, 1], np.log(7 / 4), atol=0.02)
+
+
 def test_a_trained_model_holds_them_and_what_they_were_worth(folder: Path) -> None:
     net = load_network(folder)
     assert net.ngrams is not None

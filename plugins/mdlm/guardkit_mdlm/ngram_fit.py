@@ -177,7 +177,8 @@ def log_ratios(x_WT: csr_array, label_W: Labels, vote_W: Float64, n_classes: int
     rest_CT = counts_CT.sum(0) - counts_CT
 
     def log_share(counts_CT: Float64) -> Float64:
-        result: Float64 = np.log(counts_CT + 1) - np.log((counts_CT + 1).sum(1, keepdims=True))
+        all_C1 = np.maximum((counts_CT + 1).sum(1, keepdims=True), 1)  # there may be no term
+        result: Float64 = np.log(counts_CT + 1) - np.log(all_C1)
         return result
 
     ratio_CT = log_share(counts_CT) - log_share(rest_CT)

@@ -269,6 +269,7 @@ def _judge(net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch
 def remember(
     net: Denoiser, held_out: Tokenised, config: MdlmConfig, device: torch.device
 ) -> Windows:
+    """Return what the trained network makes of held-out texts, as many as a model remembers."""
     cut = {"window": config.window_tokens, "overlap": config.overlap_tokens}
     kept_N = to_remember(held_out.ids, seed=config.seed, **cut)
     sources = [held_out.sources[i] for i in kept_N] if held_out.sources else []
