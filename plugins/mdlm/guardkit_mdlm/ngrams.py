@@ -7,8 +7,8 @@ not, so that a few known words among strange ones weigh little, and a constant:
     z_c = b_c + sum_{t in window} w_{t,c} / sqrt(number of runs)
 
 A term is known by a hash of 31 bits, found among the sorted hashes of all by bisection: with a
-million terms, one unknown run in two thousand is taken for one of them. Hashing all runs into as
-many rows, known or not, costs more accuracy than the third word of a run brings.
+million terms, one unknown run in two thousand is taken for one of them. Hashing all runs into rows,
+known or not, costs accuracy (docs/results/imdb.md).
 ``guardkit_mdlm.ngram_fit`` says where the weights come from.
 
 Shape letters: W windows, B those of a batch, L tokens, n lengths of runs, R = n L runs, T terms,
