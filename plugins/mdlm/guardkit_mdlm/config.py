@@ -135,9 +135,7 @@ class MdlmConfig(ScoringConfig):
         description="tokens in the longest run that counts in the linear model which is fitted "
         "beside the trained network and enters the one-pass logit; 0: no such model",
     )
-    ngram_terms: int = Field(
-        2**19, ge=1, description="runs that it knows, at most; the text has fewer or more"
-    )
+    ngram_terms: int = Field(2**19, ge=1, description="runs that it knows, at most")
     features: str | None = Field(
         None,
         min_length=1,
