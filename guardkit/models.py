@@ -244,13 +244,14 @@ class Model:
 def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) -> Path:
     """Return the folder ``ref`` means: a path from ``base``, or a bundled model.
 
-    ``builtin:NAME`` is ``family``'s; without a family, ``builtin:FAMILY/NAME`` says whose, and
-    a NAME that only one family has needs no more.
+    ``builtin:FAMILY/NAME`` says whose it is, which is ``family`` where that is given;
+    ``builtin:NAME`` is ``family``'s, or the only one of that name.
     """
     if not ref.startswith(BUILTIN):
         return (base / Path(ref).expanduser()).resolve()
     owner, _, name = ref.removeprefix(BUILTIN).rpartition("/")
-    families = [plugins.family(f) for f in (family, owner) if f] or plugins.families.values()
+    asked = dict.fromkeys(f for f in (family, owner) if f)
+    families = [plugins.family(f) for f in asked] or plugins.families.values()
     bundled = [
         folder
         for f in families
@@ -259,7 +260,7 @@ def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) ->
         if folder.is_dir()
     ]
     found = [folder for folder in bundled if folder.name == name]
-    if len(found) == 1 and not (family and owner):
+    if len(found) == 1 and len(asked) < 2:
         return found[0]
     owned = sorted(
         f"{BUILTIN}{f.name}/{folder.name}"
@@ -267,7 +268,11 @@ def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) ->
         for folder in bundled
         if folder.parent == f.builtin
     )
-    problem = "more than one family has it" if len(found) > 1 else "no such bundled model"
+    problem = "no such bundled model"
+    if len(asked) > 1:
+        problem = f"is of plugin {owner!r}, asked for as {family!r}"
+    elif len(found) > 1:
+        problem = "more than one family has it"
     raise ArtefactError(f"{ref}: {problem}; bundled: {', '.join(owned) or 'none'}")
 
 

@@ -333,6 +333,9 @@ def test_a_bundled_model_of_two_families_must_be_named_in_full(tmp_path: Path) -
     assert find("builtin:own") == folders["first"] / "own"
     assert find("builtin:shared", "second") == folders["second"] / "shared"
     assert find("builtin:second/shared") == folders["second"] / "shared"
+    assert find("builtin:second/shared", "second") == folders["second"] / "shared"
+    with pytest.raises(ArtefactError, match="is of plugin 'second', asked for as 'first'"):
+        find("builtin:second/shared", "first")
     with pytest.raises(ArtefactError, match=r"more than one family .*first/shared"):
         find("builtin:shared")
     with pytest.raises(ArtefactError, match="no such bundled model; bundled: builtin:first/own"):

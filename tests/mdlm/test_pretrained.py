@@ -178,7 +178,7 @@ def test_fine_tuning_learns_resumes_and_loads(
 
 
 def test_another_familys_model_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gpt2 family, not mdlm"):
+    with pytest.raises(ArtefactError, match="of plugin 'gpt2', asked for as 'mdlm'"):
         open_pretrained("builtin:gpt2/injection", "unused")
 
 

@@ -93,11 +93,8 @@ def open_pretrained(init: str, tokenizer: str) -> Pretrained:
     Raises ConfigError or ArtefactError.
     """
     if init.startswith("builtin:") or _is_artefact(Path(init)):
-        path = load_model(init, device="cpu").path  # its hashes hold
-        config = read_config(path)
-        if config.family != "mdlm":
-            raise ConfigError(f"--init {init}: is a model of the {config.family} family, not mdlm")
-        if is_separate(config):
+        path = load_model(init, family="mdlm", device="cpu").path  # its hashes hold
+        if is_separate(read_config(path)):
             raise ConfigError(
                 f"--init {init}: has a network for each label, imported; name one of the "
                 "checkpoints it was made of"
