@@ -24,9 +24,10 @@ from guardkit_mdlm.diffusion import masked_log_probs
 from guardkit_mdlm.estimators import Scheme, class_plans, evaluate
 from guardkit_mdlm.inference import batched
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.remembered import Windows, states_of
+from guardkit_mdlm.remembered import Windows, read_windows
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.scoring import load as load_mdlm
+from guardkit_mdlm.sketch import sketches
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
 from guardkit_mdlm.training import train as train_mdlm
 from provenance import ROOT
@@ -117,14 +118,14 @@ class RowArm:
         self.contrast = Contrast(self.held_out, ATTACK, "max", NEUTRAL)
 
     def score(self, shots: Sequence[int]) -> ScoresOfSets:
-        rows = AddedRows(0, self.held_out.states_WF.shape[1])
+        rows = AddedRows(0)
         if shots:
             rows = fit_row(self.shots.of_texts(shots), self.contrast, rows)
         first, second, third = (self._log_odds(rows, windows) for windows in self.of_sets)
         return first, second, third
 
     def _log_odds(self, rows: AddedRows, own: Windows) -> FloatArray:
-        logits_WC = rows.of(own.logits_WC, own.states_WF) if len(rows) else own.logits_WC
+        logits_WC = rows.of(own.logits_WC, own.sketch_WK) if len(rows) else own.logits_WC
         return lead(pool_windows(logits_WC, own.text_W, len(own), "max", NEUTRAL))
 
     def novelty(self) -> Mapping[str, ScoresOfSets]:
@@ -138,7 +139,7 @@ def mdlm_arm(task: Task, out: Path, options: Mapping[str, Any]) -> RowArm:
     tokenizer = read_tokenizer(folder)
 
     def read(rows: Sequence[Row]) -> Windows:
-        return states_of(
+        return read_windows(
             classifier._joint, encode(tokenizer, texts(rows)), examples(rows).labels_N,
             window=classifier._window, overlap=classifier._overlap, device=torch.device("cpu"),
         )  # fmt: skip
@@ -157,8 +158,7 @@ def trained_mdlm(task: Task, out: Path, options: Mapping[str, Any]) -> tuple[Pat
 
 
 def gpt2_arm(task: Task, out: Path) -> RowArm:
-    """Train a GPT-2 unless it is there; a text's state is its mean final state, and one
-    window's."""
+    """Train a GPT-2 unless it is there; to a row, a whole text is one window of its tokens."""
     data = TrainingData(examples(task.train), examples(task.held_out))
     folder, seconds = trained(out, lambda: gpt2_training.train(
         data, Gpt2Options(**GPT2), out,
@@ -168,11 +168,9 @@ def gpt2_arm(task: Task, out: Path) -> RowArm:
 
     def read(rows: Sequence[Row]) -> Windows:
         scores = classifier.score(texts(rows))
-        whose = np.arange(len(rows))
-        features_NF = classifier.features(texts(rows))
-        return Windows(
-            scores.logits_NC, features_NF, whose, examples(rows).labels_N, scores.tokens_N
-        )
+        ids = encode(classifier._tokenizer, texts(rows))
+        whose, labels_N = np.arange(len(rows)), examples(rows).labels_N
+        return Windows(scores.logits_NC, sketches(ids), whose, labels_N, scores.tokens_N)
 
     of_sets = [read(getattr(task, name)) for name in SETS]
     strange = strangeness(classifier, task, [w.logits_WC for w in of_sets])

@@ -25,7 +25,7 @@ from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.ngram_fit import add_ngrams
-from guardkit_mdlm.remembered import STATES
+from guardkit_mdlm.remembered import REMEMBERED
 from guardkit_mdlm.scoring import WEIGHTS
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training import remember, write_artefact
@@ -90,7 +90,7 @@ def join(
         write_artefact(folder, joined, net, tokenizer, None)
         if (old / BACKGROUND).is_file():
             shutil.copy(old / BACKGROUND, folder)
-        if (old / STATES).is_file():
+        if (old / REMEMBERED).is_file():
             remember(net, held_out, trained, CPU).save(folder)
         finish_model(
             folder, new, calibration=parts.calibration, measured=measured, data=known["data"],

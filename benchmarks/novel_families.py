@@ -14,7 +14,7 @@ mdlm             MDLM trained jointly on text and labels, one pass, and a class 
 label-only       the same network trained on labels alone, and a class row: the control
 mdlm-generative  the joint network, log p(text | class) by mask pairs, and a new class's 64 numbers
                  of conditioning trained on the examples, nothing else
-gpt2             GPT-2 of the same data and size, its head, and a class row on its mean states
+gpt2             GPT-2 of the same data and size, its head, and a class row
 tfidf            logistic regression on TF-IDF of words and pairs, trained again with the examples
 nbsvm            NB-SVM on words and pairs, trained again with the examples
 sentences        logistic regression on the vectors of a pretrained sentence encoder, trained again

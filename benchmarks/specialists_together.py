@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import typer
 from guardkit_mdlm.classrows import AddedRows
+from guardkit_mdlm.sketch import BUCKETS
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from pipeline import make_texts
 from provenance import ROOT, commit, machine
@@ -143,9 +144,8 @@ def compare(
 def adapt(base: Model, folder: Path, seed: int) -> Model:
     """Copy ``base``, add a row of chance to it and load it."""
     shutil.copytree(base.path, folder, ignore=shutil.ignore_patterns(SUMS))
-    n_states = 2 * int(base.config.network["shape"]["hidden_dim"])
-    weight_F = np.random.default_rng(seed).normal(size=n_states).astype(np.float32)
-    AddedRows(0, n_states).with_row(weight_F, 0.0, 0.0, 1).save(folder)
+    weight_K = np.random.default_rng(seed).normal(size=BUCKETS).astype(np.float32)
+    AddedRows(0).with_row(weight_K, 0.0, 9.0, 0.0, 1).save(folder)
     seal(folder)
     return load_model(folder, device="cpu")
 

@@ -11,6 +11,7 @@ import pytest
 from guardkit_mdlm import scoring
 from guardkit_mdlm.classrows import AddedRows
 from guardkit_mdlm.scoring import MdlmClassifier, load
+from guardkit_mdlm.sketch import BUCKETS
 
 from guardkit import Sharing, read_config
 from guardkit.artefact import CALIBRATION, CONFIG, seal, write_json
@@ -27,7 +28,6 @@ def models(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained model and two that were made of it: each its network and a row."""
     made = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
-    states = 2 * read_config(folder).network["shape"]["hidden_dim"]
     for name in ("base", "first", "second"):
         shutil.copytree(folder, made / name)
         labels = read_config(folder).labels
@@ -37,8 +37,8 @@ def models(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         write_json(made / name / CALIBRATION, calibration)
         if name != "base":
-            weight_F = rng.normal(size=states).astype(np.float32)
-            AddedRows(0, states).with_row(weight_F, 0.5, 0.1, 1).save(made / name)
+            weight_K = rng.normal(size=BUCKETS).astype(np.float32)
+            AddedRows(0).with_row(weight_K, 0.5, 9.0, 0.1, 1).save(made / name)
         seal(made / name)
     return made
 
@@ -47,13 +47,13 @@ def models(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many windows each run of a network read."""
     counted: list[int] = []
-    run = scoring.logits_and_states
+    run = scoring.one_pass_logits
 
-    def counting(net: Any, pieces: Any, device: Any) -> Any:
+    def counting(net: Any, pieces: Any, *others: Any) -> Any:
         counted.append(len(pieces))
-        return run(net, pieces, device)
+        return run(net, pieces, *others)
 
-    monkeypatch.setattr(scoring, "logits_and_states", counting)
+    monkeypatch.setattr(scoring, "one_pass_logits", counting)
     return counted
 
 

@@ -149,7 +149,7 @@ def test_three_classes_and_unlabelled_rows_train(tmp_path: Path) -> None:
 
 def test_the_artefact_holds_plain_data_only(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [
-        "background.safetensors", "config.json", "model.safetensors", "states.safetensors",
+        "background.safetensors", "config.json", "model.safetensors", "remembered.safetensors",
         "tokenizer.json",
     ]  # fmt: skip
     config = read_config(folder)

@@ -19,7 +19,7 @@ from guardkit import (
 )
 from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row, load_rows
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
-from guardkit_mdlm.remembered import Windows, load_states, states_of
+from guardkit_mdlm.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
@@ -39,7 +39,7 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
             f"{base}: its scorer is {config.network['scorer']!r}; rows are added to what one_pass "
             "reads"
         )
-    remembered = load_states(base)
+    remembered = load_remembered(base)
     (label,) = {config.labels.index(examples.label_names[y]) for y in examples.labels_N}
     others = int((remembered.labels_N != label).sum())
     if others < LEAST_OTHERS:
@@ -50,7 +50,7 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
     where = pick_device(device)
     net = load_network(base).to(where, pick_dtype(str(config.network.get("dtype", "auto")), where))
     progress("read examples", 0, len(examples))
-    new = states_of(
+    new = read_windows(
         net.eval(),
         encode(read_tokenizer(base), examples.texts),
         np.full(len(examples), label),
@@ -59,7 +59,7 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
         device=where,
     )
     progress("read examples", len(examples), len(examples))
-    rows = load_rows(base) or AddedRows(0, new.states_WF.shape[1])
+    rows = load_rows(base) or AddedRows(0)
     new, remembered = _with(rows, new), _with(rows, remembered)
     how = (config.window_pooling, config.neutral_index)
     contrast = Contrast(remembered, label, *how)
@@ -92,4 +92,4 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
 def _with(rows: AddedRows, texts: Windows, *, after: int = 0) -> Windows:
     """Return texts with ``rows`` in their logits, the first ``after`` of which are there."""
     added = rows.since(after)
-    return replace(texts, logits_WC=added.of(texts.logits_WC, texts.states_WF))
+    return replace(texts, logits_WC=added.of(texts.logits_WC, texts.sketch_WK))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from guardkit import ConfigError, read_config
 from guardkit_mdlm.classrows import AddedRows, load_rows
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.remembered import window_states
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.separate import is_separate
 
@@ -29,11 +28,11 @@ class OnePass(nn.Module):
         self.net, self.rows = net, rows
 
     def forward(self, ids_BL: Tensor, real_BL: Tensor) -> Tensor:
-        slot_BD, x_BLD = self.net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
+        slot_BD, _ = self.net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
         logits_BC: Tensor = self.net.label_logits(slot_BD, ids_BL, real_BL)
         if self.rows is None:
             return logits_BC
-        raised_BC = self.rows(logits_BC, window_states(slot_BD, x_BLD, real_BL))
+        raised_BC = self.rows(logits_BC, ids_BL, real_BL)
         return torch.cat([logits_BC, raised_BC], dim=1)
 
 

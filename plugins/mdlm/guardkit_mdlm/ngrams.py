@@ -52,9 +52,7 @@ class Ngrams(nn.Module):
 
     def forward(self, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
         """Return logits_BC, float32; ``real_BL`` is false on padding, None where there is none."""
-        hash_BR = run_hashes(ids_BL, real_BL, self.longest).flatten(1).sort(dim=1).values
-        again_BR = F.pad(hash_BR[:, 1:] == hash_BR[:, :-1], (1, 0), value=False)
-        once_BR = (hash_BR != NONE) & ~again_BR
+        hash_BR, once_BR = once(run_hashes(ids_BL, real_BL, self.longest))
         value_BRC = F.embedding(self.rows(hash_BR), self.weight_TC).float() * once_BR[..., None]
         number_B1 = once_BR.sum(1, keepdim=True).clamp(min=1)
         return value_BRC.sum(1) / number_B1.sqrt() + self.bias_C.float()
@@ -76,15 +74,7 @@ class Ngrams(nn.Module):
         """Return values_LC of one window's tokens, which sum up to its logits less the constant:
         a term's value is shared by the places where it stands, and there by its tokens."""
         hash_NL = run_hashes(ids_L[None], None, self.longest)[0]
-        hash_U, own_NL, count_U = torch.unique(hash_NL, return_inverse=True, return_counts=True)
-        number = int((hash_U != NONE).sum())
-        value_NLC = self.weight_TC[self.rows(hash_NL)].float() / count_U[own_NL][..., None]
-        values_LC = torch.zeros_like(value_NLC[0])
-        for n, value_LC in enumerate(value_NLC, start=1):
-            for i in range(min(n, len(ids_L))):
-                values_LC[i:] += value_LC[: len(ids_L) - i] / n
-        scaled_LC: Tensor = values_LC / max(1, number) ** 0.5
-        return scaled_LC
+        return shared_out(self.weight_TC[self.rows(hash_NL)].float(), hash_NL)
 
 
 def run_hashes(ids_BL: Tensor, real_BL: Tensor | None, longest: int) -> Tensor:
@@ -102,6 +92,28 @@ def run_hashes(ids_BL: Tensor, real_BL: Tensor | None, longest: int) -> Tensor:
             hash_BL = hash_BL + ids_BS[:, i : i + L] * MULTIPLIERS[n - 1 - i]
         found.append((hash_BL % PRIME).masked_fill(~real_BS[:, n - 1 : n - 1 + L], NONE))
     return torch.stack(found, dim=1)
+
+
+def once(hash_BNL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each window's hashes, (B, R), and which of them to count that each run counts once."""
+    hash_BR = hash_BNL.flatten(1).sort(dim=1).values
+    again_BR = F.pad(hash_BR[:, 1:] == hash_BR[:, :-1], (1, 0), value=False)
+    return hash_BR, (hash_BR != NONE) & ~again_BR
+
+
+def shared_out(value_NLC: Tensor, hash_NL: Tensor) -> Tensor:
+    """Share what the runs of one window are worth among its tokens, values_LC: a run's worth by
+    the places where it stands and there by its tokens, over the square root of the number of runs.
+    """
+    hash_U, own_NL, count_U = torch.unique(hash_NL, return_inverse=True, return_counts=True)
+    number = int((hash_U != NONE).sum())
+    value_NLC = value_NLC / count_U[own_NL][..., None]
+    values_LC, L = torch.zeros_like(value_NLC[0]), hash_NL.shape[1]
+    for n, value_LC in enumerate(value_NLC, start=1):
+        for i in range(min(n, L)):
+            values_LC[i:] += value_LC[: L - i] / n
+    scaled_LC: Tensor = values_LC / max(1, number) ** 0.5
+    return scaled_LC
 
 
 def window_hashes(pieces: Sequence[TokenIds], longest: int) -> Iterator[npt.NDArray[np.int32]]:

@@ -1,8 +1,9 @@
-"""What the one pass makes of a text's windows, and what a model remembers of held-out texts.
+"""What the one pass makes of texts and what stands in them, window by window.
 
-The *states* of a window are the label slot's and the mean of its tokens'. A trained model keeps
-those of some held-out texts, and no text, so that a row can be added to it later
-(``guardkit_mdlm.classrows``) where its data is not at hand.
+A trained model keeps that of some held-out texts, so that a row can be added to it later
+(``guardkit_mdlm.classrows``) where its data is not at hand. No text is kept and no token: a window
+is its logits and its sketch (``guardkit_mdlm.sketch``), in which whoever suspects a word can look
+for it, not more.
 """
 
 from __future__ import annotations
@@ -17,59 +18,28 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from scipy import sparse
 
 from guardkit import ArtefactError, Pooling, pool_windows, windows
-from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.inference import batched, cut_windows
+from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.sketch import BUCKETS, sketches
 from guardkit_mdlm.tokenizer import TokenIds
 
-STATES = "states.safetensors"
-#: Windows whose states a model remembers, at most: at 192 wide 1.5 MB.
+REMEMBERED = "remembered.safetensors"
+#: Windows that a model remembers, at most: of 128 tokens each about 2 MB.
 REMEMBERED_WINDOWS = 2_000
 
 Float32 = npt.NDArray[np.float32]
 
 
-def window_states(slot_BD: Tensor, x_BLD: Tensor, real_BL: Tensor | None) -> Tensor:
-    """Return the states_BF of windows, float32, F = 2 D; arguments as ``Denoiser.forward`` gives
-    and takes them."""
-    x_BLD = x_BLD.float()
-    if real_BL is None:
-        return torch.cat([slot_BD.float(), x_BLD.mean(1)], dim=1)
-    real_BL1 = real_BL[..., None]
-    total_BD = x_BLD.masked_fill(~real_BL1, 0.0).sum(1)
-    return torch.cat([slot_BD.float(), total_BD / real_BL1.sum(1).clamp(min=1)], dim=1)
-
-
-def logits_and_states(
-    net: Denoiser, pieces: Sequence[TokenIds], device: torch.device
-) -> tuple[Float32, Float32]:
-    """Return logits_WC of the network alone, and states_WF."""
-    C, F = net.shape.n_classes, 2 * net.shape.hidden_dim
-
-    def run(chosen: Sequence[TokenIds]) -> np.ndarray:
-        batch = pad_batch(chosen, np.zeros(len(chosen)))
-        ids_BL, real_BL, _ = batch.inputs(device)
-        with torch.inference_mode():
-            slot_BD, x_BLD = net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL)
-            logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
-            both = torch.cat([logits_BC, window_states(slot_BD, x_BLD, real_BL)], dim=1)
-        result: np.ndarray = both.float().cpu().numpy()
-        return result
-
-    both = batched(pieces, run, (C + F,), device)
-    return both[:, :C].copy(), both[:, C:].copy()
-
-
 @dataclass(frozen=True)
 class Windows:
     """What the network made of N texts, window by window; ``text_W`` says whose each one is.
-    ``states_WF`` of a model's own texts are kept in 16 bits."""
+    ``sketch_WK`` of a model's own texts is kept in 16 bits."""
 
     logits_WC: Float32
-    states_WF: Float32
+    sketch_WK: sparse.csr_array
     text_W: npt.NDArray[np.int64]
     labels_N: npt.NDArray[np.int64]
     tokens_N: npt.NDArray[np.int64]
@@ -89,7 +59,7 @@ class Windows:
         chosen_W = np.concatenate(at)
         return Windows(
             self.logits_WC[chosen_W],
-            self.states_WF[chosen_W],
+            self.sketch_WK[chosen_W],
             np.repeat(np.arange(len(at)), [len(w) for w in at]),
             self.labels_N[list(index)],
             self.tokens_N[list(index)],
@@ -100,16 +70,18 @@ class Windows:
         known = sorted(set(self.sources))
         tensors: dict[str, npt.NDArray[Any]] = {
             "logits_WC": self.logits_WC,
-            "states_WF": self.states_WF.astype(np.float16),
+            "sketch_value": self.sketch_WK.data.astype(np.float16),
+            "sketch_bucket": self.sketch_WK.indices.astype(np.uint16),
+            "sketch_end_W": self.sketch_WK.indptr[1:].astype(np.int64),
             "text_W": self.text_W,
             "labels_N": self.labels_N,
             "tokens_N": self.tokens_N,
             "source_N": np.array([known.index(s) for s in self.sources], np.int64),
         }
-        save_file(tensors, folder / STATES, {"sources": "\n".join(known)})
+        save_file(tensors, folder / REMEMBERED, {"sources": "\n".join(known)})
 
 
-def states_of(
+def read_windows(
     net: Denoiser,
     ids: Sequence[TokenIds],
     labels_N: npt.NDArray[np.integer],
@@ -121,37 +93,42 @@ def states_of(
 ) -> Windows:
     """Run the network over N tokenised texts."""
     pieces, text_W = cut_windows(ids, window, overlap)
-    logits_WC, states_WF = logits_and_states(net, pieces, device)
+    logits_WC = one_pass_logits(net, pieces, device)
     tokens_N = np.array([len(i) for i in ids], np.int64)
-    return Windows(logits_WC, states_WF, text_W, labels_N.astype(np.int64), tokens_N, sources)
+    known_N = labels_N.astype(np.int64)
+    return Windows(logits_WC, sketches(pieces), text_W, known_N, tokens_N, sources)
 
 
 def to_remember(
     ids: Sequence[TokenIds], *, window: int, overlap: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Return which texts to keep the states of: at random, as many as their windows allow."""
+    """Return which texts to remember: at random, as many as their windows allow."""
     order_N = np.random.default_rng(seed).permutation(len(ids))
     counts_N = np.array([len(windows(len(ids[i]), window, overlap)) for i in order_N])
     kept: npt.NDArray[np.int64] = np.sort(order_N[np.cumsum(counts_N) <= REMEMBERED_WINDOWS])
     return kept
 
 
-def load_states(folder: Path) -> Windows:
+def load_remembered(folder: Path) -> Windows:
     """Return what a model remembers of its held-out texts. Raises ArtefactError where it has
     none."""
-    path = folder / STATES
+    path = folder / REMEMBERED
     if not path.is_file():
         raise ArtefactError(
-            f"{folder}: remembers no held-out texts ({STATES}), so nothing can be added to it; "
+            f"{folder}: remembers no held-out texts ({REMEMBERED}), so nothing can be added to it; "
             "models trained by this version do, if they have the one_pass scorer, a network of "
             "their own for all labels and no other model's features"
         )
     with safe_open(path, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         known = (file.metadata() or {}).get("sources", "").split("\n")
+    value = tensors["sketch_value"].astype(np.float32)
+    start_W = np.concatenate([[0], tensors["sketch_end_W"]])
+    bucket = tensors["sketch_bucket"].astype(np.int32)
+    sketch_WK = sparse.csr_array((value, bucket, start_W), shape=(len(start_W) - 1, BUCKETS))
     return Windows(
         tensors["logits_WC"],
-        tensors["states_WF"].astype(np.float32),
+        sketch_WK,
         tensors["text_W"],
         tensors["labels_N"],
         tensors["tokens_N"],

@@ -41,8 +41,8 @@ from guardkit_mdlm.features import TextFeatures, load_features
 from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
-from guardkit_mdlm.remembered import logits_and_states, window_states
 from guardkit_mdlm.separate import SeparateNetworks, is_separate, load_separate
+from guardkit_mdlm.sketch import sketches
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, encode_with_offsets, read_tokenizer
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
@@ -88,7 +88,7 @@ def load_network(path: Path) -> Denoiser:
 
 
 def _trunk(folder: Path, config: ArtefactConfig) -> Hashable:
-    """Return all that the network's states of a text follow from."""
+    """Return all that the network's logits of a text follow from."""
     digests = []
     for name in (WEIGHTS, TOKENIZER):
         with (folder / name).open("rb") as file:
@@ -165,8 +165,8 @@ class MdlmClassifier:
         if self.scorer == "one_pass" and self._trunk is not None:
             key = self._trunk, tuple(texts)
             if key not in shared:
-                shared[key] = logits_and_states(self._joint, pieces, self._device)
-            plain_WC, logits_WC = self._with_rows(*shared[key])
+                shared[key] = one_pass_logits(self._joint, pieces, self._device)
+            plain_WC, logits_WC = self._with_rows(shared[key], pieces)
         elif self.scorer == "one_pass":
             plain_WC, logits_WC = self._one_pass(pieces, features_WF)
         else:
@@ -242,13 +242,13 @@ class MdlmClassifier:
 
             both = batched(pieces, run, (C if self._rows is None else 2 * C,), self._device)
             return both[:, :C], both[:, -C:]
-        if self._rows is None:
-            plain_WC = one_pass_logits(self._joint, pieces, self._device, features_WF)
-            return plain_WC, plain_WC
-        return self._with_rows(*logits_and_states(self._joint, pieces, self._device))
+        plain_WC = one_pass_logits(self._joint, pieces, self._device, features_WF)
+        return self._with_rows(plain_WC, pieces)
 
-    def _with_rows(self, plain_WC: Float32, states_WF: Float32) -> tuple[Float32, Float32]:
-        return plain_WC, plain_WC if self._rows is None else self._rows.of(plain_WC, states_WF)
+    def _with_rows(self, plain_WC: Float32, pieces: Sequence[TokenIds]) -> tuple[Float32, Float32]:
+        return plain_WC, plain_WC if self._rows is None else self._rows.of(
+            plain_WC, sketches(pieces)
+        )
 
     def _evaluate(self, pieces: Sequence[TokenIds], scheme: Scheme) -> Evaluated:
         classes = range(1, len(self.labels) + 1)
@@ -308,8 +308,9 @@ class MdlmClassifier:
         generative: the mean of l_i(c) over the masks that hold i; under half pairs and partitions
         their sum is the logit. one_pass: gradient times input of each label's logit with respect
         to the token embeddings, plus the token's share of the wide term and of the linear model's;
-        what features of the whole text add is no token's. Tokens in several windows take the mean;
-        under max pooling only the deciding window of each label counts.
+        what features of the whole text add is no token's, and rows that were added have their share
+        of the label's. Tokens in several windows take the mean; under max pooling only the deciding
+        window of each label counts.
         """
         encoding = encode_with_offsets(self._tokenizer, text)
         ids = np.array(encoding.ids, np.int32)
@@ -344,11 +345,8 @@ class MdlmClassifier:
         net = self._joint
         x_BLD = net.vocab_embed(ids_BL).detach().requires_grad_()
         null_B = torch.zeros_like(ids_BL[:, 0])
-        slot_BD, state_BLD = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
+        slot_BD, _ = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
         logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
-        if self._rows is not None:
-            rows = self._rows.to(self._device)
-            logits_BC = rows(logits_BC, window_states(slot_BD, state_BLD, real_BL))
         columns: list[Tensor] = []
         for c in range(len(self.labels)):
             (gradient_BLD,) = torch.autograd.grad(logits_BC[0, c], x_BLD, retain_graph=True)
@@ -361,6 +359,9 @@ class MdlmClassifier:
             )
         if net.ngrams is not None:
             values_LC = values_LC + net.ngrams.shares(ids_BL[0])
+        if self._rows is not None:
+            rows = self._rows.to(self._device)
+            values_LC = rows.evidence(values_LC, logits_BC[0].detach().float(), ids_BL[0])
         return _numpy(values_LC)
 
 

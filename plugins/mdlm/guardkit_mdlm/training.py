@@ -37,7 +37,7 @@ from guardkit_mdlm.ngram_fit import add_ngrams
 from guardkit_mdlm.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.parallel import Workers, join
 from guardkit_mdlm.pretrained import Pretrained, open_pretrained
-from guardkit_mdlm.remembered import Windows, states_of, to_remember
+from guardkit_mdlm.remembered import Windows, read_windows, to_remember
 from guardkit_mdlm.separate import SeparateNetworks, class_weights
 from guardkit_mdlm.start import start_from_cooccurrence, start_from_naive_bayes
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer, train_tokenizer
@@ -274,7 +274,7 @@ def remember(
     kept_N = to_remember(held_out.ids, seed=config.seed, **cut)
     sources = [held_out.sources[i] for i in kept_N] if held_out.sources else []
     ids = [held_out.ids[i] for i in kept_N]
-    return states_of(net, ids, held_out.labels_N[kept_N], device=device, sources=sources, **cut)
+    return read_windows(net, ids, held_out.labels_N[kept_N], device=device, sources=sources, **cut)
 
 
 def write_artefact(
