@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Record = dict[str, Any]
+FEW_SHOT_BENIGN = ("ood_safeguard", "ood_notinject")
 
 
 def recalls(record: Record) -> str:
@@ -70,6 +71,47 @@ def conditions(record: Record) -> str:
     )
 
 
+def few_shot(record: Record) -> str:
+    """A row a number of examples: found of new and known attacks, and benign texts flagged."""
+    lines = [
+        "| examples | new attacks found | known attacks found | safe-guard's benign, flagged "
+        "| NotInject, flagged |",
+        "| --- |" + " --- |" * 4,
+    ]
+    for one in record["mean"]:
+        cells = [_percent(one[name]) for name in ("recall", "known", *FEW_SHOT_BENIGN)]
+        lines.append(f"| {one['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def few_shot_by_family(record: Record) -> str:
+    """A row a family, a column a number of examples: the share of its other attacks found."""
+    shots = [one["n"] for one in record["mean"]]
+    lines = [
+        "| family | attacks | " + " | ".join(f"n = {n}" for n in shots) + " |",
+        "| --- |" + " --- |" * (len(shots) + 1),
+    ]
+    for family, attacks in record["counts"]["families"].items():
+        points = [p for p in record["points"] if p["family"] == family]
+        found = [[p["recall"] for p in points if p["n"] == n] for n in shots]
+        cells = [f"{100 * sum(x) / len(x):.0f}%" for x in found]
+        lines.append(f"| {family} | {attacks} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def few_shot_conditions(record: Record) -> str:
+    counts = record["counts"]
+    benign = " and ".join(f"{counts[name]:,}" for name in FEW_SHOT_BENIGN)
+    return (
+        f"Means over families and {record['seeds']} drawings of examples; 95% intervals, families "
+        f"and drawings drawn again. {counts['known']} known attacks, which the model remembers "
+        f"from its validation set; {benign} benign texts. A row is fitted in "
+        f"{1000 * record['fit_s']:.0f} ms (median), reading the examples aside. "
+        f"`{record['script']}` at commit {record['commit'][:10]}, {record['machine']}, model "
+        f"{record['model'][:10]}; stored in `benchmarks/results/few_shot.json`, every point of it."
+    )
+
+
 def _first_and_last(points: list[Record] | None, last: int = 16) -> str:
     if points is None:
         return "not run"
@@ -94,4 +136,8 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "novel_families_differences": ("novel_families.json", differences),
     "novel_families_by_family": ("novel_families.json", by_family),
     "novel_families_conditions": ("novel_families.json", conditions),
+    "novel_families_states": ("novel_families_states.json", recalls),
+    "few_shot": ("few_shot.json", few_shot),
+    "few_shot_by_family": ("few_shot.json", few_shot_by_family),
+    "few_shot_conditions": ("few_shot.json", few_shot_conditions),
 }

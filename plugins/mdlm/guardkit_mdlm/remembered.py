@@ -56,7 +56,7 @@ class Windows:
     def of_texts(self, index: Sequence[int]) -> Windows:
         """Return the texts at ``index``, in that order."""
         at = [np.flatnonzero(self.text_W == i) for i in index]
-        chosen_W = np.concatenate(at)
+        chosen_W = np.concatenate([*at, np.zeros(0, np.int64)])
         return Windows(
             self.logits_WC[chosen_W],
             self.sketch_WK[chosen_W],
