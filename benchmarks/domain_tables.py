@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from interval import interval
+
 Record = dict[str, Any]
 
 TITLES = {
@@ -29,7 +31,7 @@ def scores(record: Record) -> str:
             if (own := domain["scorers"].get(scorer)) is None:
                 lines.append(f"| {TITLES[name]} | {scorer} | not run |" + " |" * (len(METRICS) + 1))
                 continue
-            cells = [_cell(own[metric]) if metric in own else "" for metric in METRICS]
+            cells = [interval(own[metric]) if metric in own else "" for metric in METRICS]
             cells += [f"{own['train']['seconds']:,.0f} s", f"{own['texts_per_s']:,.0f}"]
             lines.append(f"| {TITLES[name]} | {scorer} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -42,7 +44,7 @@ def gains(record: Record) -> str:
     ]
     for name, domain in record["domains"].items():
         for other, gain in domain["gains"].items():
-            cells = [_signed(gain[m]) if m in gain else "" for m in METRICS]
+            cells = [interval(gain[m], "+.3f") if m in gain else "" for m in METRICS]
             lines.append(f"| {TITLES[name]} | {other} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -78,18 +80,6 @@ def conditions(record: Record) -> str:
         f"commit {record['commit'][:10]}, {record['machine']}, where the linear models were fitted "
         "too; stored in `benchmarks/results/domains.json`, each network's command as well."
     )
-
-
-def _cell(value: Record) -> str:
-    if value["value"] is None:
-        return "-"
-    return "{value:.3f} ({low:.3f} to {high:.3f})".format(**value)
-
-
-def _signed(value: Record) -> str:
-    if value["value"] is None:
-        return "-"
-    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**value)
 
 
 SOURCE = "domains.json"

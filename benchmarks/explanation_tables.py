@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from interval import interval, points
+
 Record = dict[str, Any]
 
 KINDS = {"injection": "attacks", "benign": "benign texts flagged"}
@@ -58,14 +60,13 @@ def _table(record: Record, of: str, title: str, show: Callable[[Record], str]) -
 def _number(value: Record) -> str:
     if "low" not in value:
         return f"{value['value']:+.2f}"
-    return "{value:+.2f} ({low:+.2f} to {high:+.2f})".format(**value)
+    return interval(value, "+.2f")
 
 
 def _percent(value: Record) -> str:
     if "low" not in value:
         return f"{value['value']:.0%}"
-    points = {name: 100 * x for name, x in value.items()}
-    return "{value:+.0f} points ({low:+.0f} to {high:+.0f})".format(**points)
+    return points(value, 0)
 
 
 SOURCE = "explanations.json"

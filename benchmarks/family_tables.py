@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from interval import interval, percent, points
+
 Record = dict[str, Any]
 FEW_SHOT_BENIGN = ("ood_safeguard", "ood_notinject")
 
@@ -21,8 +23,8 @@ def recalls(record: Record) -> str:
     for name, arm in arms.items():
         cells = [f"{100 * x['value']:.1f}%" for x in arm["recall"]]
         cells += [
-            _percent(arm["area"][0]), f"{arm['auroc'][0]['value']:.3f}",
-            f"{arm['auroc'][-1]['value']:.3f}", _percent(arm["fpr"][-1]),
+            percent(arm["area"][0]), f"{arm['auroc'][0]['value']:.3f}",
+            f"{arm['auroc'][-1]['value']:.3f}", percent(arm["fpr"][-1]),
         ]  # fmt: skip
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -38,8 +40,8 @@ def differences(record: Record) -> str:
         "| --- |" + " --- |" * (len(shots) + 3),
     ]
     for name, gain in record["less_control"].items():
-        cells = [_points(gain["area"][0]), *map(_points, gain["recall"])]
-        cells += [_signed(gain["auroc"][0]), _points(gain["fpr"][-1])]
+        cells = [points(x) for x in (gain["area"][0], *gain["recall"])]
+        cells += [interval(gain["auroc"][0], "+.3f"), points(gain["fpr"][-1])]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -79,7 +81,7 @@ def few_shot(record: Record) -> str:
         "| --- |" + " --- |" * 4,
     ]
     for one in record["mean"]:
-        cells = [_percent(one[name]) for name in ("recall", "known", *FEW_SHOT_BENIGN)]
+        cells = [percent(one[name]) for name in ("recall", "known", *FEW_SHOT_BENIGN)]
         lines.append(f"| {one['n']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -92,8 +94,8 @@ def few_shot_by_family(record: Record) -> str:
         "| --- |" + " --- |" * (len(shots) + 1),
     ]
     for family, attacks in record["counts"]["families"].items():
-        points = [p for p in record["points"] if p["family"] == family]
-        found = [[p["recall"] for p in points if p["n"] == n] for n in shots]
+        drawn = [p for p in record["points"] if p["family"] == family]
+        found = [[p["recall"] for p in drawn if p["n"] == n] for n in shots]
         cells = [f"{100 * sum(x) / len(x):.0f}%" for x in found]
         lines.append(f"| {family} | {attacks} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -117,18 +119,6 @@ def _first_and_last(points: list[Record] | None, last: int = 16) -> str:
         return "not run"
     of_n = {n: [p["recall"] for p in points if p["n"] == n] for n in (0, last)}
     return ", ".join(f"{100 * sum(x) / len(x):.0f}%" for x in of_n.values())
-
-
-def _percent(value: Record) -> str:
-    return f"{100 * value['value']:.1f}% ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
-
-
-def _points(value: Record) -> str:
-    return f"{100 * value['value']:+.1f} ({100 * value['low']:+.1f} to {100 * value['high']:+.1f})"
-
-
-def _signed(value: Record) -> str:
-    return f"{value['value']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
 
 
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {

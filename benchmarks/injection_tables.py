@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from interval import percent
+
 Record = dict[str, Any]
 
 
@@ -76,8 +78,8 @@ def evasion_conditions(record: Record) -> str:
         line += (
             f"Of {scripts['texts']:,} benign sentences in many scripts "
             f"{scripts['with_another_reading']:,} have another reading; reading it too raises "
-            f"false positives by {percent(scripts['rise'])}, from {percent(scripts['flagged_raw'])}"
-            ". "
+            f"false positives by {percent(scripts['rise'])}, from "
+            f"{percent(scripts['flagged_raw'])}. "
         )
     return line + _source(record, "evasion")
 
@@ -109,12 +111,6 @@ def long_texts_conditions(record: Record) -> str:
         f"`{record['model']}`, windows pooled by {record['window_pooling']}; attacks of at most "
         f"{record['most_tokens']} tokens, {record['conditions']}. {_source(record, 'long_texts')}"
     )
-
-
-def percent(value: Record) -> str:
-    if value["value"] is None:
-        return "-"
-    return f"{100 * value['value']:.1f}% ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
 def _source(record: Record, name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from interval import percent, points
+
 Record = dict[str, Any]
 
 SETS = {
@@ -44,7 +46,7 @@ def _measured(record: Record, figure: str, sets: Sequence[str]) -> str:
     for run in record["test"]:
         for one in run["categories"]:
             cells = rows.setdefault((run["policy"], one["category"]), {})
-            cells[run["set"]] = _percent(one[figure])
+            cells[run["set"]] = percent(one[figure])
     for (policy, category), cells in rows.items():
         shown = [cells.get(name, "") for name in sets]
         if any(shown):
@@ -89,10 +91,10 @@ def frontier(record: Record) -> str:
             f"{run['n'] - run['positives']:,} / {run['positives']:,}",
             alone["specialist alone"],
             alone["backup alone"],
-            _percent(run["held_out"]["recall"]),
-            _percent(run["held_out"]["fpr"]),
-            _points(run["gains"]["specialist"]),
-            _points(run["gains"]["backup"]),
+            percent(run["held_out"]["recall"]),
+            percent(run["held_out"]["fpr"]),
+            points(run["gains"]["specialist"]),
+            points(run["gains"]["backup"]),
             "yes" if run["helps"] else "not shown",
         ]
         lines.append(f"| {SETS[run['set']]} | {' | '.join(cells)} |")
@@ -118,17 +120,6 @@ def _session(runs: Iterable[Record]) -> str:
     """Return commands and what they printed, as a terminal shows it."""
     lines = [f"$ {run['command']}\n{run['output']}" for run in runs]
     return "```text\n" + "\n".join(lines) + "\n```"
-
-
-def _percent(value: Record) -> str:
-    if value["value"] is None:
-        return "-"
-    return "{value:.1%} ({low:.1%} to {high:.1%})".format(**value)
-
-
-def _points(value: Record) -> str:
-    points = {key: 100 * v for key, v in value.items()}
-    return "{value:+.1f} points ({low:+.1f} to {high:+.1f})".format(**points)
 
 
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {

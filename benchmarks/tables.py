@@ -20,6 +20,7 @@ import family_tables
 import injection_tables
 import policy_tables
 import specialist_tables
+from interval import interval, percent, points
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -70,10 +71,10 @@ def bundled(record: Record) -> str:
         "| --- | --- |" + " --- |" * (len(scorers) + 2),
     ]
     for name, result in record["results"].items():
-        cells = [_cell(result[s]["roc_auc"]) for s in scorers]
+        cells = [interval(result[s]["roc_auc"]) for s in scorers]
         cells += [
-            _cell(result["mdlm"]["recall_at_fpr_1%"]),
-            _cell(result["mdlm"]["fpr"], percent=True),
+            interval(result["mdlm"]["recall_at_fpr_1%"]),
+            percent(result["mdlm"]["fpr"]),
         ]
         about = SETS.get(name, name)
         lines.append(
@@ -89,9 +90,9 @@ def bundled_conditions(record: Record) -> str:
         f"95% bootstrap intervals; `{record['script']}` at commit {record['commit'][:10]}, "
         f"{record['machine']}, torch {record['versions']['torch']}, stored in "
         "`benchmarks/results/bundled_models.json`. Putting GPT-2 behind MDLM changes the pooled "
-        f"AUC by {_signed(gain['roc_auc'])} and recall at 1% false positives by "
-        f"{_signed(gain['recall_at_fpr_1%'])}. Of the test set's texts the cascade asked its "
-        f"backup about {pooled['mdlm-with-backup']['escalated']:.0%}."
+        f"AUC by {interval(gain['roc_auc'], '+.3f')} and recall at 1% false positives by "
+        f"{interval(gain['recall_at_fpr_1%'], '+.3f')}. Of the test set's texts the cascade asked "
+        f"its backup about {pooled['mdlm-with-backup']['escalated']:.0%}."
     )
 
 
@@ -101,7 +102,7 @@ def nbsvm(record: Record) -> str:
     return (
         "| trained on | tested on | accuracy | train | score |\n| --- | --- | --- | --- | --- |\n"
         f"| {run['options']['reviews']:,} reviews | {tested:,} reviews "
-        f"| {_cell(run['accuracy'], percent=True)} | {run['training']['seconds']:.0f} s "
+        f"| {percent(run['accuracy'])} | {run['training']['seconds']:.0f} s "
         f"| {tested / run['texts_per_s']:.0f} s |\n\n"
         f"95% bootstrap interval over films; `{record['script']}` at commit {run['commit'][:10]}, "
         f"{run['machine']}, scikit-learn {record['versions']['scikit-learn']}."
@@ -121,9 +122,9 @@ def imdb(record: Record) -> str:
         first, *others = (run for _, run in sorted(row["runs"].items(), key=lambda r: int(r[0])))
         cells = [
             row["title"],
-            _cell(first["accuracy"], percent=True, decimals=2),
+            percent(first["accuracy"], 2),
             ", ".join(f"{run['accuracy']['value']:.2%}" for run in others),
-            _cell(first["roc_auc"]),
+            interval(first["roc_auc"]),
             _training(first.get("training", {})),
             f"{first['texts_per_s']:,.0f}" if first["texts_per_s"] else "",
         ]
@@ -135,8 +136,7 @@ def imdb_gains(record: Record) -> str:
     titles = {row["name"]: row["title"] for row in record["rows"]}
     lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
     for gain in record["gains"]:
-        points = {k: 100 * v for k, v in gain["accuracy"].items()}
-        cell = "{value:+.2f} points ({low:+.2f} to {high:+.2f})".format(**points)
+        cell = points(gain["accuracy"], 2)
         lines.append(f"| {titles[gain['first']]} | {titles[gain['second']]} | {cell} |")
     return "\n".join(lines)
 
@@ -198,14 +198,14 @@ def estimators(record: Record) -> str:
         if "repeats" in row:
             title += f" ({', '.join(f'{r:.1%}' for r in row['repeats'])})"
         speed = f"{row['texts_per_s']:,.1f}" if "texts_per_s" in row else ""
-        lines.append(f"| {title} | {_cell(row['accuracy'], percent=True)} | {speed} |")
+        lines.append(f"| {title} | {percent(row['accuracy'])} | {speed} |")
     return "\n".join(lines)
 
 
 def estimators_gaps(record: Record) -> str:
     lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
     for name, (first, second) in GAPS.items():
-        lines.append(f"| {first} | {second} | {_points(record['gaps'][name])} |")
+        lines.append(f"| {first} | {second} | {points(record['gaps'][name])} |")
     return "\n".join(lines)
 
 
@@ -222,14 +222,14 @@ def estimators_curve(record: Record) -> str:
     ):
         shared, own = (points[estimator, evaluations, s] for s in (True, False))
         lines.append(
-            f"| {estimator} | {evaluations} | {_cell(shared['accuracy'], percent=True)} "
+            f"| {estimator} | {evaluations} | {percent(shared['accuracy'])} "
             f"| {shared['correlation']:.3f} | {shared['texts_per_s']:,.1f} "
-            f"| {_cell(own['accuracy'], percent=True)} | {own['correlation']:.3f} |"
+            f"| {percent(own['accuracy'])} | {own['correlation']:.3f} |"
         )
     limit = record["curve"]["limit"]
     lines.append(
         f"| half_pairs, the others' limit | {limit['evaluations']} "
-        f"| {_cell(limit['accuracy'], percent=True)} | | | | |"
+        f"| {percent(limit['accuracy'])} | | | | |"
     )
     return "\n".join(lines)
 
@@ -242,8 +242,8 @@ def estimators_stopping(record: Record) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |\n"
         f"| {stop['alpha']} | {stop['cap']} | {stop['evaluations']:.1f} "
         f"| {stop['stopped_early']:.1%} | {stop['flipped']:.1%} "
-        f"| {_cell(stop['accuracy'], percent=True)} "
-        f"| {_cell(stop['capped_accuracy'], percent=True)} |"
+        f"| {percent(stop['accuracy'])} "
+        f"| {percent(stop['capped_accuracy'])} |"
     )
 
 
@@ -268,7 +268,7 @@ def novelty(record: Record) -> str:
     ]
     for family, model in record["models"].items():
         for score, rows in model["scores"].items():
-            cells = [_cell(rows[c]["within_length"]) for c in columns]
+            cells = [interval(rows[c]["within_length"]) for c in columns]
             lines.append(f"| {family} | {_novelty_title(family, score)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -283,10 +283,10 @@ def novelty_used(record: Record) -> str:
     for family, model in record["models"].items():
         for score, rows in model["scores"].items():
             pooled, alarms = rows["pooled"], rows["false_alarms"]
-            cells = [_cell(pooled["auroc"])]
+            cells = [interval(pooled["auroc"])]
             for x in ("within_length", "sure"):
-                gain = "" if score == "msp" else _signed(pooled["over_msp"][x])
-                cells += [_cell(pooled[x]), gain]
+                gain = "" if score == "msp" else interval(pooled["over_msp"][x], "+.3f")
+                cells += [interval(pooled[x]), gain]
             for bound in ("0.05", "0.01"):
                 cells += [f"{pooled['found_at'][bound]:.1%}", f"{alarms[bound]:.1%}"]
             lines.append(f"| {family} | {_novelty_title(family, score)} | {' | '.join(cells)} |")
@@ -315,11 +315,6 @@ def _novelty_title(family: str, score: str) -> str:
     return f"{score} (the model's own)" if NOVELTY_OF_MODEL[family] == score else score
 
 
-def _points(value: Record) -> str:
-    points = {k: 100 * v for k, v in value.items()}
-    return "{value:+.1f} points ({low:+.1f} to {high:+.1f})".format(**points)
-
-
 def _training(about: Record) -> str:
     """Return how long a training took, and on what."""
     seconds = about.get("seconds")
@@ -331,18 +326,6 @@ def _training(about: Record) -> str:
     else:
         took = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
     return ", ".join([took, *([about["machine"]] if "machine" in about else [])])
-
-
-def _cell(value: Record, *, percent: bool = False, decimals: int = 1) -> str:
-    if value["value"] is None:
-        return "-"
-    form = f"{{:.{decimals}%}}" if percent else "{:.3f}"
-    v, low, high = (form.format(value[k]) for k in ("value", "low", "high"))
-    return f"{v} ({low} to {high})"
-
-
-def _signed(value: Record) -> str:
-    return f"{value['value']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
 
 
 SETS = {
