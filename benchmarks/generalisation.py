@@ -18,6 +18,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from sklearn.linear_model import LogisticRegression
 import guardkit
 from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
+from guardkit.readings import ALL
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"
@@ -77,14 +79,15 @@ def train() -> None:
 def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
     """Return what makes each detector."""
 
-    def model(path: str) -> Callable[[], Scorer]:
-        return lambda: of_model(path)
+    def model(path: str, **config: Any) -> Callable[[], Scorer]:
+        return lambda: of_model(path, **config)
 
     def words(folder: Path) -> Callable[[], Scorer]:
         return lambda: tfidf(load_examples(f"{folder}/train.jsonl")["train"])
 
     return {
         "mdlm, bundled": model("builtin:mdlm/injection"),
+        "mdlm, bundled, lines too": model("builtin:mdlm/injection", also_read=list(ALL)),
         "gpt2, bundled": model("builtin:gpt2/injection"),
         "TF-IDF, the bundled ones' text": words(PERMISSIVE_BUILD),
         "mdlm, every source": model(str(BUILD / "mdlm")),
@@ -163,8 +166,9 @@ def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
     return found
 
 
-def of_model(path: str) -> Scorer:
+def of_model(path: str, **config: Any) -> Scorer:
     loaded = guardkit.load_model(path, device="cpu")
+    loaded = replace(loaded, config=loaded.config.model_copy(update=config))
     return lambda texts: odds(loaded, texts)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from provenance import ROOT, commit, machine
 
 from guardkit import load_model
 from guardkit.data import load_examples
+from guardkit.readings import ALL
 from guardkit.types import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "long_texts.json"
@@ -36,8 +38,13 @@ PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
 MOST_TOKENS, SEED = 64, 0
 
 
-def main(injection: Path, model: str = "builtin:mdlm/injection", out: Path = RESULTS) -> None:
+def main(
+    injection: Path, model: str = "builtin:mdlm/injection", lines: bool = False, out: Path = RESULTS
+) -> None:
     loaded, rng = load_model(model, device="cpu"), random.Random(SEED)
+    if lines:  # a model trained before they were read
+        config = loaded.config.model_copy(update={"also_read": list(ALL)})
+        loaded = replace(loaded, config=config)
 
     def score(texts: Sequence[str]) -> FloatArray:
         return odds(loaded, texts)
@@ -74,7 +81,7 @@ def main(injection: Path, model: str = "builtin:mdlm/injection", out: Path = RES
     record = {
         "script": "benchmarks/long_texts.py", "commit": commit(), "machine": machine(),
         "model": model, "model_hash": loaded.hash, "most_tokens": MOST_TOKENS,
-        "window_pooling": loaded.config.window_pooling,
+        "window_pooling": loaded.config.window_pooling, "also_read": loaded.config.also_read,
         "conditions": f"threshold at {FPR:.0%} of {len(benign_N):,} benign validation texts; "
         f"bootstrap of 1000, seed {SEED}",
         "rows": rows,

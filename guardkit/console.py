@@ -209,14 +209,13 @@ def show_explanation(explanation: Explanation) -> None:
         + Text(" ")
         + Text("against", style="on rgb(150,180,255) black")
     )
-    if explanation.others:
-        out.print(
-            Text(
-                f"the probabilities are the worst of this text and {len(explanation.others)} other "
-                "reading(s) of it; the evidence is about the text as it stands",
-                style="yellow",
-            )
+    if explanation.readings > 1:
+        deciding = (
+            "the text as it stands"
+            if explanation.as_it_stands
+            else "not the text as it stands, but what it says here"
         )
+        out.print(Text(f"the worst of {explanation.readings} readings: {deciding}", style="yellow"))
     shown = Text(_visible(explanation.text))
     for piece in explanation.pieces:
         pale = 255 - int(105 * abs(piece.value) / explanation.largest)

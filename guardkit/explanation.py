@@ -14,7 +14,6 @@ import numpy as np
 from guardkit.details import visible
 from guardkit.errors import OutputError, UsageError
 from guardkit.models import Model
-from guardkit.readings import readings
 from guardkit.report import environment
 from guardkit.types import FloatArray
 
@@ -34,16 +33,17 @@ class Piece:
 class Explanation:
     """Evidence for ``label`` in ``text``, under ``scorer``.
 
-    ``others`` are further readings of the text that the probabilities are of as well and that the
-    pieces do not explain.
+    ``text`` is what was asked about ``as_it_stands``, or the one of its ``readings``, so many in
+    all, that decides.
     """
 
     text: str
+    as_it_stands: bool
+    readings: int
     label: str
     scorer: str
     pieces: Sequence[Piece]
     probabilities: dict[str, float]
-    others: Sequence[str]
     model: str
     model_hash: str
 
@@ -58,7 +58,8 @@ class Explanation:
 
 
 def explain(model: Model, text: str) -> Explanation:
-    """Explain the label that ``model`` finds likeliest; of two, the one that is to be found.
+    """Explain the label that ``model`` finds likeliest; of two, the one that is to be found. Of
+    several readings of the text, explained is the one that decides.
 
     Raises UsageError where there is no text.
     """
@@ -69,12 +70,12 @@ def explain(model: Model, text: str) -> Explanation:
     neutral = model.config.neutral_index
     if len(model.labels) == 2:
         column = 1 if neutral is None else 1 - neutral
-    evidence = model.explain(text)
+    deciding, n_readings = model.decisive(text, column)
+    evidence = model.explain(deciding)
     return Explanation(
-        text, model.labels[column], evidence.scorer,
+        deciding, deciding == text, n_readings, model.labels[column], evidence.scorer,
         pieces_of(evidence.spans, lead(evidence.values_TC, column)),
         dict(zip(model.labels, probabilities_C, strict=True)),
-        readings(text, model.config.also_read) if model.config.also_read else [],
         str(model.path), model.hash,
     )  # fmt: skip
 

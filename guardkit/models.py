@@ -159,12 +159,13 @@ class Model:
         return self.classifier.score(texts, **asked)
 
     def _with_readings(self, texts: Sequence[str], scored: Scored, shared: Shared) -> Scored:
-        """Let the worst reading of each text stand: a disguise hides nothing from one of them.
+        """Let the worst reading of each text stand: what hides in one of them shows in another.
 
         Novelty and the number of tokens remain the raw text's; a text one of whose readings
         cannot be scored has failed.
         """
-        found = [readings(text, self.config.also_read) for text in texts]
+        found = [self._readings(text, int(windows))
+                 for text, windows in zip(texts, scored.windows_N, strict=True)]  # fmt: skip
         whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
         if not whose_R.size:
             return scored
@@ -232,6 +233,26 @@ class Model:
         errors |= scored.errors
         novelty_N[list(errors)] = np.nan
         return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
+
+    def _readings(self, text: str, windows: int) -> list[str]:
+        if not self.config.also_read:
+            return []
+        return readings(text, self.config.also_read, long=windows > 1)
+
+    def decisive(self, text: str, label: int) -> tuple[str, int]:
+        """Return the reading of ``text`` whose lead of ``label`` over the neutral one stands, and
+        how many were read, the text as it stands included. Raises ClassifierError where one
+        cannot be scored."""
+        own = self._score([text], {}, novelty=False)
+        every = [text, *self._readings(text, int(own.windows_N[0]))]
+        neutral = self.config.neutral_index
+        if len(every) == 1 or neutral is None:
+            return text, 1
+        scored = joined([own, self._score(every[1:], {}, novelty=False)])
+        if scored.errors:
+            raise ClassifierError(f"{self.path}: {next(iter(scored.errors.values()))}")
+        lead_R = scored.logits_NC[:, label] - scored.logits_NC[:, neutral]
+        return every[int(lead_R.argmax())], len(every)
 
     def explain(self, text: str) -> Evidence:
         """Return what each token of ``text`` adds to each label's logit."""

@@ -30,11 +30,12 @@ class FakeClassifier:
         self.family.calls.append((self.id, list(texts)))
         rows = [self.family.answer(self.id, text) for text in texts]
         ones = np.ones(len(texts), np.int64)
+        windows_N = np.full(len(texts), self.family.windows)
         cut = np.array(["CUT" in text for text in texts], bool)
         strange_N = None
         if novelty and self.family.novelty is not None:
             strange_N = np.array([self.family.novelty(self.id, text) for text in texts], np.float32)
-        return RawScores(np.array(rows, np.float32), ones, ones, cut, strange_N)
+        return RawScores(np.array(rows, np.float32), ones, windows_N, cut, strange_N)
 
 
 class FakeFamily:
@@ -55,6 +56,7 @@ class FakeFamily:
         self.answer, self.name, self.builtin, self.novelty = answer, name, builtin, novelty
         self.calls: list[tuple[str, list[str]]] = []
         self.loads: list[str] = []
+        self.windows = 1  # that it reads any text in
 
     def train(self, *_: Any, **__: Any) -> Path:
         raise NotImplementedError("only scores")

@@ -54,7 +54,7 @@ def test_tokens_that_are_bytes_of_one_character_are_one_piece() -> None:
     assert [(p.start, p.end, p.value) for p in pieces] == [(0, 2, 1.0), (2, 3, 1.5), (4, 5, 4.0)]
 
 
-def test_other_readings_of_a_disguised_text_are_owned_up_to(
+def test_of_a_disguised_text_the_reading_that_decides_is_explained(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from fake_models import write_model
@@ -65,8 +65,14 @@ def test_other_readings_of_a_disguised_text_are_owned_up_to(
     assert main(["explain", hidden, "--model", "reads", "--html", "page.html"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "injection 0.881" in out  # what the decoded text is
-    assert "the worst of this text and 1 other reading(s)" in out
-    assert "in 1 other way, disguises taken off" in Page(Path("page.html").read_text("utf-8")).words
+    assert "the worst of 2 readings: not the text as it stands, but what it says here" in out
+    assert SPELL in out
+    page = Page(Path("page.html").read_text("utf-8"))
+    assert "read this text in 2 ways" in page.words
+    assert SPELL in page.text
+    assert main(["explain", f"{SPELL} {hidden}", "--model", "reads"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the worst of 2 readings: the text as it stands" in out
 
 
 def test_bytes_that_are_not_utf_8_in_an_argument_are_read_as_from_standard_input(

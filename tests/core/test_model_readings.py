@@ -115,6 +115,24 @@ def test_the_score_is_the_worst_of_the_readings_scored_one_at_a_time(texts: list
         assert lead == pytest.approx(worst)
 
 
+def test_a_long_text_is_read_line_by_line_too_and_a_short_one_is_not(tmp_path: Path) -> None:
+    family = FakeFamily(lambda _, text: [1.0, 6.0 if text.startswith("evil") else 0.0])
+    model = loaded(tmp_path / "m", family, also_read=["lines"])
+    news = ["one line of harmless news", "  another line of harmless news ", "short"]
+    text = "\n".join(news)
+    assert model.score([text]).windows_N.tolist() == [1]
+    assert family.calls == [("m", [text])]
+    family.windows = 2
+    assert model.score([text, "news"]).windows_N.tolist() == [6, 2]
+    assert family.calls[1:] == [
+        ("m", [text, "news"]), ("m", [news[0], news[1].strip()]),
+    ]  # fmt: skip
+    planted = f"{text}\n\nevil that somebody put in here\n"
+    assert leads(model, [text, planted]) == [-1.0, 5.0]
+    assert model.decisive(planted, 1) == ("evil that somebody put in here", 4)
+    assert model.decisive(text, 1) == (text, 3)
+
+
 def test_a_model_without_a_neutral_label_cannot_have_a_worst_reading() -> None:
     with pytest.raises(ValueError, match="also_read needs window_pooling 'max'"):
         ArtefactConfig(family="fake", labels=["a", "b"], network={}, also_read=["canonical"])
