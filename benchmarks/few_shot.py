@@ -24,7 +24,8 @@ import numpy.typing as npt
 import torch
 import typer
 from families import family_of
-from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row
+from generalisation import attacks
+from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row, log_odds
 from guardkit_mdlm.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
@@ -32,7 +33,7 @@ from provenance import ROOT, commit, machine
 
 from guardkit.data import load_examples
 from guardkit.models import Model, load_model
-from guardkit.types import BoolArray, FloatArray
+from guardkit.types import BoolArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "few_shot.json"
 MODEL = "builtin:mdlm/injection"
@@ -77,13 +78,10 @@ class Detector:
         ids = encode(self.tokenizer, texts)
         return read_windows(self.net, ids, labels_N, device=torch.device("cpu"), **self.cut)
 
-    def odds(self, texts: Windows, rows: AddedRows | None = None) -> FloatArray:
+    def odds(self, texts: Windows, rows: AddedRows | None = None) -> npt.NDArray[np.float64]:
         if rows is not None:
             texts = replace(texts, logits_WC=rows.of(texts.logits_WC, texts.sketch_WK))
-        pooled_NC = texts.pooled(*self.how)
-        rest_NC = np.delete(pooled_NC, self.label, axis=1)
-        lead_N: FloatArray = pooled_NC[:, self.label] - np.logaddexp.reduce(rest_NC, axis=1)
-        return lead_N
+        return log_odds(texts.pooled(*self.how), self.label)
 
     def flagged(self, texts: Windows, rows: AddedRows | None) -> float:
         return float((self.odds(texts, rows) > self.threshold).mean())
@@ -133,21 +131,20 @@ def families_of(injection: Path, detector: Detector) -> dict[str, Family]:
     groups: dict[str, list[str]] = {}
     for split in SOURCES:
         examples = load_examples(f"{injection}?split={split}")[split]
-        for text, y, group in zip(examples.texts, examples.labels_N, examples.groups, strict=True):
-            if examples.label_names[y] == "injection":
-                name = family_of(text, split)
-                texts.setdefault(name, []).append(text)
-                groups.setdefault(name, []).append(group)
+        own = examples.select(np.flatnonzero(attacks(examples)))
+        for text, group in zip(own.texts, own.groups, strict=True):
+            name = family_of(text, split)
+            texts.setdefault(name, []).append(text)
+            groups.setdefault(name, []).append(group)
     return {
-        name: Family(detector.read(own), np.array(groups[name]))
-        for name, own in texts.items() if len(set(groups[name])) >= LEAST_GROUPS
+        name: Family(detector.read(found), np.array(groups[name]))
+        for name, found in texts.items() if len(set(groups[name])) >= LEAST_GROUPS
     }  # fmt: skip
 
 
 def benign_texts(injection: Path, split: str) -> list[str]:
     examples = load_examples(f"{injection}?split={split}")[split]
-    benign_N = [examples.label_names[y] != "injection" for y in examples.labels_N]
-    return examples.select(np.flatnonzero(benign_N)).texts
+    return examples.select(np.flatnonzero(~attacks(examples))).texts
 
 
 def averages(points: Sequence[Record], resamples: int = 2000) -> list[Record]:

@@ -2,8 +2,8 @@
 
 A row is linear in a window's sketch, the tokens and pairs of them that stand in it
 (``guardkit_mdlm.sketch``). It is the discriminant between the examples and remembered texts of the
-other labels that takes buckets for independent (Dudoit, Fridlyand and Speed 2002, section 3.2):
-both Gaussian, with the remembered texts' variance, halfway to its mean over buckets, for many a
+other labels that takes buckets for independent (DLDA of Dudoit, Fridlyand and Speed 2002): both
+Gaussian, with the remembered texts' variance, halfway to its mean over buckets, for many a
 bucket is empty in all of them. No weight of the network moves. Rows in what the network makes of a
 window, its last states, learn next to nothing from as many examples
 (docs/results/novel-families.md).
@@ -173,7 +173,7 @@ class Contrast:
     def __init__(self, remembered: Windows, label: int, how: Pooling, neutral: int | None) -> None:
         self.label, self.how, self.neutral = label, how, neutral
         others_N = np.flatnonzero(remembered.labels_N != label)
-        own_N = self._lead(remembered.pooled(how, neutral))[remembered.labels_N == label]
+        own_N = log_odds(remembered.pooled(how, neutral), label)[remembered.labels_N == label]
         self.bound = float(np.quantile(own_N, SURE)) if len(own_N) else np.inf
         self.texts = remembered.of_texts(others_N.tolist())
         self.fold_W = np.random.default_rng(0).permutation(len(others_N))[self.texts.text_W] % FOLDS
@@ -182,12 +182,15 @@ class Contrast:
 
     def log_odds(self, logits_WC: Float32) -> Float64:
         """Return the label's log-odds_N against all others, of pooled windows."""
-        return self._lead(replace(self.texts, logits_WC=logits_WC).pooled(self.how, self.neutral))
+        pooled_NC = replace(self.texts, logits_WC=logits_WC).pooled(self.how, self.neutral)
+        return log_odds(pooled_NC, self.label)
 
-    def _lead(self, logits_NC: Float32) -> Float64:
-        rest_NC = np.delete(logits_NC.astype(np.float64), self.label, axis=1)
-        result_N: Float64 = logits_NC[:, self.label] - np.logaddexp.reduce(rest_NC, axis=1)
-        return result_N
+
+def log_odds(logits_NC: Float32, label: int) -> Float64:
+    """Return a label's log-odds_N against all others."""
+    rest_NC = np.delete(logits_NC.astype(np.float64), label, axis=1)
+    result_N: Float64 = logits_NC[:, label] - np.logaddexp.reduce(rest_NC, axis=1)
+    return result_N
 
 
 class _Moments:

@@ -1,6 +1,6 @@
 """Which tokens and pairs of them stand in a window, in a vector of fixed length.
 
-Signed feature hashing (Weinberger et al. 2009, equation 3): each distinct run h of one or two
+Signed feature hashing (Weinberger et al. 2009, section 2): each distinct run h of one or two
 tokens adds its sign to one of K buckets, over the square root of the number of runs R:
 
     s_k = sum_{h: bucket(h) = k} sign(h) / sqrt(R)
