@@ -188,7 +188,10 @@ DEFAULT = str(Path(__file__).parents[2] / "policies" / "default.yaml")
 
 @pytest.mark.parametrize("args", [["--help"], ["policy", "check", DEFAULT]])
 def test_help_and_a_policy_check_take_little_more_than_their_libraries(args: list[str]) -> None:
-    """Half a second on a machine that imports those in .25: a bound that a slow machine scales."""
+    """Half a second on a machine that imports those in .25: a bound that a slow machine scales.
+
+    Of pairs run back to back the best counts: a busy machine slows both of a pair, or spoils it.
+    """
 
     def seconds(run: list[str]) -> float:  # of this process: the machine may be busy with others
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -198,4 +201,4 @@ def test_help_and_a_policy_check_take_little_more_than_their_libraries(args: lis
 
     libraries = ["-c", "import numpy, pydantic, typer, typer._adapters"]
     pairs = [(seconds(libraries), seconds(["-m", "guardkit", *args])) for _ in range(5)]
-    assert min(own for _, own in pairs) < 2.5 * min(floor for floor, _ in pairs)
+    assert min(own / floor for floor, own in pairs) < 2.5
