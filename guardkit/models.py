@@ -169,7 +169,8 @@ class Model:
         whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
         if not whose_R.size:
             return scored
-        others = self._score([reading for own in found for reading in own], shared, novelty=False)
+        every = [reading for own in found for reading in own.items()]
+        others = self._score_readings(every, shared)
         self.work.tokens += int(others.tokens_N.sum())
         read_N = np.unique(whose_R)
         logits_NC = scored.logits_NC.copy()
@@ -187,6 +188,14 @@ class Model:
             scored, logits_NC=logits_NC, windows_N=windows_N, truncated_N=truncated_N,
             errors={**errors, **scored.errors},
         )  # fmt: skip
+
+    def _score_readings(self, every: Sequence[tuple[str, float]], shared: Shared) -> Scored:
+        """Score readings, each of whose leads over the neutral label gives up so many nats."""
+        texts_R, given_up_R = zip(*every, strict=True)
+        scored = self._score(texts_R, shared, novelty=False)
+        logits_RC = scored.logits_NC.copy()
+        logits_RC[:, self.config.neutral_index] += np.array(given_up_R, np.float32)
+        return replace(scored, logits_NC=logits_RC)
 
     def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
         """Return the novelty p-values p_N of texts scored with ``novelty``, NaN where unknown.
@@ -234,9 +243,9 @@ class Model:
         novelty_N[list(errors)] = np.nan
         return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
 
-    def _readings(self, text: str, windows: int) -> list[str]:
+    def _readings(self, text: str, windows: int) -> dict[str, float]:
         if not self.config.also_read:
-            return []
+            return {}
         return readings(text, self.config.also_read, long=windows > 1)
 
     def decisive(self, text: str, label: int) -> tuple[str, int]:
@@ -244,15 +253,15 @@ class Model:
         how many were read, the text as it stands included. Raises ClassifierError where one
         cannot be scored."""
         own = self._score([text], {}, novelty=False)
-        every = [text, *self._readings(text, int(own.windows_N[0]))]
+        others = self._readings(text, int(own.windows_N[0]))
         neutral = self.config.neutral_index
-        if len(every) == 1 or neutral is None:
+        if not others or neutral is None:
             return text, 1
-        scored = joined([own, self._score(every[1:], {}, novelty=False)])
+        scored = joined([own, self._score_readings(list(others.items()), {})])
         if scored.errors:
             raise ClassifierError(f"{self.path}: {next(iter(scored.errors.values()))}")
         lead_R = scored.logits_NC[:, label] - scored.logits_NC[:, neutral]
-        return every[int(lead_R.argmax())], len(every)
+        return [text, *others][int(lead_R.argmax())], len(lead_R)
 
     def explain(self, text: str) -> Evidence:
         """Return what each token of ``text`` adds to each label's logit."""

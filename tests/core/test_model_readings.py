@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_a_long_text_is_read_line_by_line_too_and_a_short_one_is_not(tmp_path: P
         ("m", [text, "news"]), ("m", [news[0], news[1].strip()]),
     ]  # fmt: skip
     planted = f"{text}\n\nevil that somebody put in here\n"
-    assert leads(model, [text, planted]) == [-1.0, 5.0]
+    assert leads(model, [text, planted]) == pytest.approx([-1.0, 5.0 - math.log(3) / 4])
     assert model.decisive(planted, 1) == ("evil that somebody put in here", 4)
     assert model.decisive(text, 1) == (text, 3)
 
