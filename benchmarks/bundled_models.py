@@ -2,7 +2,7 @@
 
     python benchmarks/bundled_models.py prepare PATH/TO/injection   # -> build/bundled/*.jsonl
     python benchmarks/bundled_models.py train                       # both, into their plugins
-    python benchmarks/bundled_models.py novelty                     # fitted again, sealed again
+    python benchmarks/bundled_models.py finish                      # calibrated again, and so on
     python benchmarks/bundled_models.py measure PATH/TO/injection   # -> benchmarks/results/
 
 PATH/TO/injection holds the prompt-injection set as train, validation and test parquet files
@@ -22,6 +22,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,14 @@ import guardkit
 from guardkit import artefact
 from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.models import Model, novelty_of, texts_hash
+from guardkit.models import Model
 from guardkit.router import PolicyRouter, load_policy
-from guardkit.train import calibration_set
+from guardkit.train import finish_model, load_parts
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"
 SAMPLE = ROOT / "examples" / "sample"
+CARD = ROOT / "benchmarks" / "cards" / "injection.md"
 RESULTS = ROOT / "benchmarks" / "results" / "bundled_models.json"
 PERMISSIVE = (
     "awesome-chatgpt-prompts",
@@ -145,7 +147,7 @@ def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - t
         guardkit_train(
             family, BUILD, out,
             [*OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
-             "--card", str(ROOT / "benchmarks/cards/injection.md")],
+             "--card", str(CARD)],
         )  # fmt: skip
         shutil.rmtree(MODELS[family], ignore_errors=True)
         shutil.copytree(out, MODELS[family])
@@ -165,20 +167,27 @@ def guardkit_train(family: str, data: Path, out: Path, options: Sequence[str]) -
 
 
 @app.command()
-def novelty(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
-    """Fit novelty.json on exactly the texts the probabilities were calibrated on, as training
-    does at its end, and seal the model again."""
+def finish(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
+    """Do again what `guardkit train` does once the weights are there: other readings, calibration,
+    novelty, held-out figures, card. For when that has changed and the weights have not."""
     for family in families or MODELS:
-        model = guardkit.load_model(MODELS[family])
-        calibration = calibration_set(str(BUILD / "calibration.jsonl"), model.labels)
-        data = texts_hash(calibration.texts, [str(y) for y in calibration.labels_N])
-        if data != model.calibrated().data:
-            raise typer.BadParameter(f"{family}: calibrated on other texts; `prepare` anew?")
-        fitted = novelty_of(calibration, model.score(calibration.texts, novelty=True), data=data)
-        assert fitted is not None
-        artefact.write_json(MODELS[family] / artefact.NOVELTY, fitted)
-        artefact.seal(MODELS[family])
-        print(f"{family}: {len(fitted.tokens)} texts, bounds from {fitted.least_p:.4f}")
+        folder = MODELS[family]
+        parts = load_parts(str(BUILD), None, str(BUILD / "calibration.jsonl"))
+        known = json.loads((folder / artefact.METRICS).read_text("utf-8"))
+        with TemporaryDirectory(dir=BUILD) as work:
+            copy = Path(work) / "artefact"
+            shutil.copytree(folder, copy)
+            (copy / artefact.SUMS).unlink()
+            made = Path(work) / folder.name
+            finish_model(
+                copy, made, calibration=parts.calibration,
+                measured={name: getattr(parts, name) for name in known if name != "data"},
+                data=known["data"], opening=CARD.read_text("utf-8"), device="cpu",
+                progress=lambda *_: None,
+            )  # fmt: skip
+            shutil.rmtree(folder)
+            shutil.copytree(made, folder)
+        print(f"{family}: {guardkit.load_model(folder).hash}")
 
 
 @app.command()

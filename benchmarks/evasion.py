@@ -4,10 +4,10 @@
 
 Twenty transforms (``evasions.py``) of 200 attacks of the test split: how many are undone to the
 letter, and the recall of MODEL on plain attacks and on hidden ones, reading raw text alone and
-reading what it also reads. The same transforms on 2,000 benign texts of the test split; and
+reading what it also reads. The same transforms on 500 benign texts of the test split; and
 benign sentences in many scripts: DIR is where Django is installed, whose translations they are
 (``pip install --no-deps django polib``). A text is flagged above MODEL's score at a
-false-positive rate of 1% on plain benign test text. -> benchmarks/results/evasion.json
+false-positive rate of 1% on 2,000 plain benign test texts. -> benchmarks/results/evasion.json
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from guardkit.types import BoolArray, FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "evasion.json"
 ATTACKS, BENIGN, LOCALE_TEXTS = 200, 2000, 2000
+HIDDEN_BENIGN = 500
 LONGEST = 1500  # characters: a transform makes up to eight of one
 RESAMPLES, SEED = 1000, 0
 FPR = 0.01
@@ -57,6 +58,7 @@ def main(
         return rng.sample(found, min(most, len(found)))
 
     attacks, benign = drawn("injection", ATTACKS), drawn("benign", BENIGN)
+    to_hide = benign[:HIDDEN_BENIGN]
     plain_N = odds(also, benign)
     thresholds = {
         "also_read": float(np.quantile(plain_N, 1 - FPR)),
@@ -69,7 +71,7 @@ def main(
     open_N = flagged(attacks, "raw")
     transforms = []
     for name, hide in {**HIDING, **REWRITING}.items():
-        hidden, hidden_benign = [hide(t) for t in attacks], [hide(t) for t in benign]
+        hidden, hidden_benign = [hide(t) for t in attacks], [hide(t) for t in to_hide]
         undone_N = [undone(t, h) for t, h in zip(attacks, hidden, strict=True)]
         row: dict[str, Any] = {"name": name, "lossless": name in HIDING,
                                "undone": float(np.mean(undone_N))}  # fmt: skip
@@ -90,7 +92,7 @@ def main(
         "model": model, "model_hash": loaded.hash,
         "conditions": f"threshold at {FPR:.0%} false positives on {len(benign):,} plain benign "
         f"texts; texts of at most {LONGEST:,} characters; bootstrap of {RESAMPLES}, seed {SEED}",
-        "attacks": len(attacks), "benign": len(benign), "recall": share(open_N),
+        "attacks": len(attacks), "benign": len(to_hide), "recall": share(open_N),
         "transforms": transforms,
     }  # fmt: skip
     if locales is not None:

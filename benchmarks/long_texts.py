@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from provenance import ROOT, commit, machine
 
 from guardkit import load_model
 from guardkit.data import load_examples
-from guardkit.readings import ALL
 from guardkit.types import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "long_texts.json"
@@ -38,13 +36,8 @@ PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
 MOST_TOKENS, SEED = 64, 0
 
 
-def main(
-    injection: Path, model: str = "builtin:mdlm/injection", lines: bool = False, out: Path = RESULTS
-) -> None:
+def main(injection: Path, model: str = "builtin:mdlm/injection", out: Path = RESULTS) -> None:
     loaded, rng = load_model(model, device="cpu"), random.Random(SEED)
-    if lines:  # a model trained before they were read
-        config = loaded.config.model_copy(update={"also_read": list(ALL)})
-        loaded = replace(loaded, config=config)
 
     def score(texts: Sequence[str]) -> FloatArray:
         return odds(loaded, texts)
