@@ -65,15 +65,22 @@ def explain(model: Model, text: str) -> Explanation:
     """
     if not text:
         raise UsageError("the text is empty: nothing to explain; give one, or - to read it")
-    probabilities_C = model.probabilities([text])[0].tolist()
-    column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
     neutral = model.config.neutral_index
+    every, scored = model.read(text)
+    logits_RC = scored.logits_NC
+    if len(every) > 1:
+        assert neutral is not None  # no other reading without one
+        logits_RC = logits_RC - logits_RC[:, [neutral]]
+    logits_1C = logits_RC.max(axis=0, keepdims=True)
+    calibrated_1C = model.calibrated().probabilities_NC(logits_1C, scored.tokens_N[:1])
+    probabilities_C = calibrated_1C[0].tolist()
+    column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
     if len(model.labels) == 2:
         column = 1 if neutral is None else 1 - neutral
-    deciding, n_readings = model.decisive(text, column)
+    deciding = every[int(logits_RC[:, column].argmax())]
     evidence = model.explain(deciding)
     return Explanation(
-        deciding, deciding == text, n_readings, model.labels[column], evidence.scorer,
+        deciding, deciding == text, len(every), model.labels[column], evidence.scorer,
         pieces_of(evidence.spans, lead(evidence.values_TC, column)),
         dict(zip(model.labels, probabilities_C, strict=True)),
         str(model.path), model.hash,

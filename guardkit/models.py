@@ -248,20 +248,19 @@ class Model:
             return {}
         return readings(text, self.config.also_read, long=windows > 1)
 
-    def decisive(self, text: str, label: int) -> tuple[str, int]:
-        """Return the reading of ``text`` whose lead of ``label`` over the neutral one stands, and
-        how many were read, the text as it stands included. Raises ClassifierError where one
-        cannot be scored."""
-        own = self._score([text], {}, novelty=False)
-        others = self._readings(text, int(own.windows_N[0]))
-        neutral = self.config.neutral_index
-        if not others or neutral is None:
-            return text, 1
-        scored = joined([own, self._score_readings(list(others.items()), {})])
-        if scored.errors:
-            raise ClassifierError(f"{self.path}: {next(iter(scored.errors.values()))}")
-        lead_R = scored.logits_NC[:, label] - scored.logits_NC[:, neutral]
-        return [text, *others][int(lead_R.argmax())], len(lead_R)
+    def read(self, text: str) -> tuple[list[str], Scored]:
+        """Return the readings of ``text``, as it stands first, and the score of each: each label's
+        largest lead over the neutral one stands.
+
+        Raises ClassifierError where one cannot be scored.
+        """
+        scored = self._score([text], {}, novelty=False)
+        others = self._readings(text, int(scored.windows_N[0]))
+        if others:
+            scored = joined([scored, self._score_readings(list(others.items()), {})])
+        for reason in scored.errors.values():
+            raise ClassifierError(f"{self.path}: {reason}")
+        return [text, *others], scored
 
     def explain(self, text: str) -> Evidence:
         """Return what each token of ``text`` adds to each label's logit."""

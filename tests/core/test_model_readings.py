@@ -130,8 +130,10 @@ def test_a_long_text_is_read_line_by_line_too_and_a_short_one_is_not(tmp_path: P
     ]  # fmt: skip
     planted = f"{text}\n\nevil that somebody put in here\n"
     assert leads(model, [text, planted]) == pytest.approx([-1.0, 5.0 - math.log(3) / 4])
-    assert model.decisive(planted, 1) == ("evil that somebody put in here", 4)
-    assert model.decisive(text, 1) == (text, 3)
+    every, scored = model.read(planted)
+    assert every == [planted, *news[:1], news[1].strip(), "evil that somebody put in here"]
+    lead_R = scored.logits_NC[:, 1] - scored.logits_NC[:, 0]
+    assert lead_R == pytest.approx([-1.0, *(x - math.log(3) / 4 for x in (-1.0, -1.0, 5.0))])
 
 
 def test_a_model_without_a_neutral_label_cannot_have_a_worst_reading() -> None:
