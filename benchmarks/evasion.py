@@ -4,7 +4,7 @@
 
 Twenty transforms (``evasions.py``) of 200 attacks of the test split: how many are undone to the
 letter, and the recall of MODEL on plain attacks and on hidden ones, reading raw text alone and
-reading what it also reads. The same transforms on 500 benign texts of the test split; and
+reading what it also reads. The same transforms on 250 benign texts of the test split; and
 benign sentences in many scripts: DIR is where Django is installed, whose translations they are
 (``pip install --no-deps django polib``). A text is flagged above MODEL's score at a
 false-positive rate of 1% on 2,000 plain benign test texts. -> benchmarks/results/evasion.json
@@ -33,7 +33,7 @@ from guardkit.types import BoolArray, FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "evasion.json"
 ATTACKS, BENIGN, LOCALE_TEXTS = 200, 2000, 2000
-HIDDEN_BENIGN = 500
+HIDDEN_BENIGN = 250
 LONGEST = 1500  # characters: a transform makes up to eight of one
 RESAMPLES, SEED = 1000, 0
 FPR = 0.01

@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,9 +34,9 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import guardkit
-from guardkit import readings
 from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
+from guardkit.readings import ALL
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"
@@ -80,10 +79,8 @@ def train() -> None:
 def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
     """Return what makes each detector."""
 
-    def model(
-        path: str, log_lines: float = readings.LOG_LINES, **config: Any
-    ) -> Callable[[], Scorer]:
-        return lambda: of_model(path, log_lines, **config)
+    def model(path: str, **config: Any) -> Callable[[], Scorer]:
+        return lambda: of_model(path, **config)
 
     def words(folder: Path) -> Callable[[], Scorer]:
         return lambda: tfidf(load_examples(f"{folder}/train.jsonl")["train"])
@@ -91,10 +88,8 @@ def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
     return {
         "mdlm, bundled": model("builtin:mdlm/injection"),
         "mdlm, bundled, no lines": model(
-            "builtin:mdlm/injection", also_read=[r for r in readings.ALL if r != "lines"]
+            "builtin:mdlm/injection", also_read=[r for r in ALL if r != "lines"]
         ),
-        "mdlm, bundled, lines give up nothing": model("builtin:mdlm/injection", log_lines=0.0),
-        "mdlm, bundled, lines give up log n": model("builtin:mdlm/injection", log_lines=1.0),
         "gpt2, bundled": model("builtin:gpt2/injection"),
         "TF-IDF, the bundled ones' text": words(PERMISSIVE_BUILD),
         "mdlm, every source": model(str(BUILD / "mdlm")),
@@ -173,15 +168,10 @@ def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
     return found
 
 
-def of_model(path: str, log_lines: float, **config: Any) -> Scorer:
+def of_model(path: str, **config: Any) -> Scorer:
     loaded = guardkit.load_model(path, device="cpu")
     loaded = replace(loaded, config=loaded.config.model_copy(update=config))
-
-    def score(texts: Sequence[str]) -> FloatArray:
-        with patch.object(readings, "LOG_LINES", log_lines):
-            return odds(loaded, texts)
-
-    return score
+    return lambda texts: odds(loaded, texts)
 
 
 def hashed(train: Examples) -> Scorer:

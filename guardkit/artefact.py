@@ -50,7 +50,7 @@ class ArtefactConfig(BaseModel):
     also_read: list[Reading] = Field(
         default=[],
         description="readings of a text that are scored beside it; each label's largest lead "
-        "over the neutral one stands, of n lines each less log(n) / 4",
+        "over the neutral one stands",
     )
     network: dict[str, Any] = Field(description="what the family needs to rebuild the network")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained")

@@ -169,8 +169,7 @@ class Model:
         whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
         if not whose_R.size:
             return scored
-        every = [reading for own in found for reading in own.items()]
-        others = self._score_readings(every, shared)
+        others = self._score([reading for own in found for reading in own], shared, novelty=False)
         self.work.tokens += int(others.tokens_N.sum())
         read_N = np.unique(whose_R)
         logits_NC = scored.logits_NC.copy()
@@ -188,14 +187,6 @@ class Model:
             scored, logits_NC=logits_NC, windows_N=windows_N, truncated_N=truncated_N,
             errors={**errors, **scored.errors},
         )  # fmt: skip
-
-    def _score_readings(self, every: Sequence[tuple[str, float]], shared: Shared) -> Scored:
-        """Score readings, each of whose leads over the neutral label gives up so many nats."""
-        texts_R, given_up_R = zip(*every, strict=True)
-        scored = self._score(texts_R, shared, novelty=False)
-        logits_RC = scored.logits_NC.copy()
-        logits_RC[:, self.config.neutral_index] += np.array(given_up_R, np.float32)
-        return replace(scored, logits_NC=logits_RC)
 
     def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
         """Return the novelty p-values p_N of texts scored with ``novelty``, NaN where unknown.
@@ -243,9 +234,9 @@ class Model:
         novelty_N[list(errors)] = np.nan
         return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
 
-    def _readings(self, text: str, windows: int) -> dict[str, float]:
+    def _readings(self, text: str, windows: int) -> list[str]:
         if not self.config.also_read:
-            return {}
+            return []
         return readings(text, self.config.also_read, long=windows > 1)
 
     def read(self, text: str) -> tuple[list[str], Scored]:
@@ -257,7 +248,7 @@ class Model:
         scored = self._score([text], {}, novelty=False)
         others = self._readings(text, int(scored.windows_N[0]))
         if others:
-            scored = joined([scored, self._score_readings(list(others.items()), {})])
+            scored = joined([scored, self._score(others, {}, novelty=False)])
         for reason in scored.errors.values():
             raise ClassifierError(f"{self.path}: {reason}")
         return [text, *others], scored

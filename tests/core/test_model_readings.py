@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +128,11 @@ def test_a_long_text_is_read_line_by_line_too_and_a_short_one_is_not(tmp_path: P
         ("m", [text, "news"]), ("m", [news[0], news[1].strip()]),
     ]  # fmt: skip
     planted = f"{text}\n\nevil that somebody put in here\n"
-    assert leads(model, [text, planted]) == pytest.approx([-1.0, 5.0 - math.log(3) / 4])
+    assert leads(model, [text, planted]) == [-1.0, 5.0]
     every, scored = model.read(planted)
     assert every == [planted, *news[:1], news[1].strip(), "evil that somebody put in here"]
     lead_R = scored.logits_NC[:, 1] - scored.logits_NC[:, 0]
-    assert lead_R == pytest.approx([-1.0, *(x - math.log(3) / 4 for x in (-1.0, -1.0, 5.0))])
+    assert lead_R.tolist() == [-1.0, -1.0, -1.0, 5.0]
 
 
 def test_a_model_without_a_neutral_label_cannot_have_a_worst_reading() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import codecs
-import math
 import time
 
 import pytest
@@ -52,7 +51,7 @@ def test_a_decoded_span_stands_where_it_stood() -> None:
 
 def test_a_disguise_within_a_disguise_is_taken_off() -> None:
     fullwidth = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in PACKED)
-    assert list(readings(fullwidth))[-1] == ATTACK
+    assert readings(fullwidth)[-1] == ATTACK
 
 
 @pytest.mark.parametrize(
@@ -71,13 +70,13 @@ def test_a_disguise_within_a_disguise_is_taken_off() -> None:
     ],
 )
 def test_ordinary_text_has_no_other_reading(text: str) -> None:
-    assert readings(text) == {}
+    assert readings(text) == []
 
 
 def test_only_the_readings_asked_for_are_given() -> None:
-    assert readings(PACKED, ["canonical"]) == {}
-    assert list(readings(f"\u200b{PACKED}", ["canonical", "decoded"])) == [PACKED, ATTACK]
-    assert list(readings(f"\u200b{PACKED}", ["decoded"])) == [ATTACK]
+    assert readings(PACKED, ["canonical"]) == []
+    assert readings(f"\u200b{PACKED}", ["canonical", "decoded"]) == [PACKED, ATTACK]
+    assert readings(f"\u200b{PACKED}", ["decoded"]) == [ATTACK]
 
 
 @given(st.text())
@@ -106,20 +105,7 @@ def test_lines_are_those_of_a_long_text_and_of_its_other_readings() -> None:
     text = f"A harmless line of news.\r\n{PACKED}\n\n  short \n"
     assert lines(text) == ["A harmless line of news.", PACKED]
     assert lines("A single line of harmless news.\n") == []
-    assert readings(text, ["lines"]) == {}
-    assert list(readings(text, ["lines"], long=True)) == lines(text)
+    assert readings(text, ["lines"]) == []
+    assert readings(text, ["lines"], long=True) == lines(text)
     assert ATTACK in readings(text, ["decoded", "lines"], long=True)
     assert ATTACK not in readings(text, ["decoded", "lines"])
-
-
-def test_the_more_lines_a_text_has_the_more_each_gives_up() -> None:
-    def given_up(n: int) -> set[float]:
-        text = "\n".join(f"This is line number {i}." for i in range(n)) + "\n" + PACKED
-        found = readings(text, long=True)
-        (whole,) = [nats for reading, nats in found.items() if "\n" in reading]
-        assert whole == 0
-        return {nats for reading, nats in found.items() if "\n" not in reading}
-
-    (few,), (many,) = given_up(6), given_up(62)  # and two of what is packed, as it is and unpacked
-    assert few == pytest.approx(math.log(8) / 4)
-    assert many == pytest.approx(math.log(64) / 4)
