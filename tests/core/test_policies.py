@@ -65,8 +65,8 @@ def test_the_documented_stack_is_what_its_command_gives(
     losses = {name: f"{m['value']:.3f}" for name, m in stack.log_loss.items()}
     assert f"log-loss of {losses['stacked']}; the plain mean has {losses['mean']}" in docs
     value, low, high = (f"{stack.gain[x]:.3f}" for x in ("value", "low", "high"))
-    assert f"{value} ({low} to {high}), is a loss" in docs
-    assert stack.gain["high"] < 0
+    assert f"{value} ({low} to {high}), is none" in docs
+    assert stack.gain["low"] < 0
 
 
 def test_the_documented_certificate_is_what_its_command_gives(
