@@ -38,7 +38,7 @@ from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
 from guardkit.models import Model
 from guardkit.router import PolicyRouter, load_policy
-from guardkit.train import finish_model, load_parts
+from guardkit.train import fingerprint, finish_model, load_parts
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"
@@ -170,10 +170,12 @@ def guardkit_train(family: str, data: Path, out: Path, options: Sequence[str]) -
 def finish(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
     """Do again what `guardkit train` does once the weights are there: other readings, calibration,
     novelty, held-out figures, card. For when that has changed and the weights have not."""
+    parts = load_parts(str(BUILD), None, str(BUILD / "calibration.jsonl"))
     for family in families or MODELS:
         folder = MODELS[family]
-        parts = load_parts(str(BUILD), None, str(BUILD / "calibration.jsonl"))
         known = json.loads((folder / artefact.METRICS).read_text("utf-8"))
+        if known["data"]["train"] != fingerprint(parts.train):
+            raise typer.BadParameter(f"{family}: trained on other texts; `train` anew?")
         with TemporaryDirectory(dir=BUILD) as work:
             copy = Path(work) / "artefact"
             shutil.copytree(folder, copy)

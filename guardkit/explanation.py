@@ -1,6 +1,6 @@
 """What a model saw in a text, piece by piece: worked out once, for the terminal and as a page.
 
-Shape letters: T tokens, C labels.
+Shape letters: R readings, T tokens, C labels.
 """
 
 from __future__ import annotations
