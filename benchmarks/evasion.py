@@ -45,6 +45,7 @@ def main(
     locales: Annotated[Path | None, typer.Option()] = None,
     out: Path = RESULTS,
 ) -> None:
+    scripts = sentences(locales) if locales is not None else []  # what is missing fails here
     loaded = load_model(model)
     also = replace(loaded, config=loaded.config.model_copy(update={"also_read": list(ALL)}))
     raw = replace(loaded, config=loaded.config.model_copy(update={"also_read": []}))
@@ -95,8 +96,7 @@ def main(
         "attacks": len(attacks), "benign": len(to_hide), "recall": share(open_N),
         "transforms": transforms,
     }  # fmt: skip
-    if locales is not None:
-        scripts = sentences(locales)
+    if scripts:
         before_N, after_N = flagged(scripts, "raw"), odds(also, scripts) > thresholds["raw"]
         record["scripts"] = {
             "texts": len(scripts), "with_another_reading": sum(bool(readings(t)) for t in scripts),
