@@ -8,7 +8,7 @@ sources alone: in distribution is the test split of those sources. Every score i
 network and the same pass where it can be, larger is stranger:
 
     msp          1 - the largest calibrated probability          (Hendrycks & Gimpel 2017)
-    energy       -logsumexp of the one-pass logits, what the plugins give       (Liu 2020)
+    energy       -logsumexp of the one-pass logits                             (Liu 2020)
     mahalanobis  of the network's state to the nearest label's mean, over training text (Lee 2018)
     likelihood   -log p(x) / tokens; of mdlm an estimate by two masks
     unigram      the same by the training text's token frequencies: no network at all
@@ -192,7 +192,8 @@ def _mdlm(model: Model, training: Examples) -> Scorer:
 
     state_WD, text_W, pieces = states(training.texts)
     distance = _mahalanobis(state_WD, training.labels_N[text_W])
-    background_V = unigram(pieces, net.shape.vocab_size)
+    background_V = classifier._background_V  # of all training text, for the model's own score
+    assert background_V is not None
 
     def density(chosen: Sequence[Any]) -> np.ndarray:
         background_B = unigram_log_probs(background_V, chosen)
@@ -200,17 +201,16 @@ def _mdlm(model: Model, training: Examples) -> Scorer:
 
     def score(texts: Sequence[str]) -> Mapping[str, Float64]:
         state_WD, text_W, pieces = states(texts)
-        novelty_N = classifier.score(texts, novelty=True).novelty_N
-        assert novelty_N is not None
         density_W, unigram_W = batched(pieces, density, (), device), _unigram(background_V, pieces)
         by_window = {
+            "energy": -np.logaddexp.reduce(classifier.window_logits(pieces), axis=1),
             "mahalanobis": distance(state_WD),
             "likelihood": density_W + unigram_W,
             "unigram": unigram_W,
             "density": density_W,
         }
         strangest = {name: _strangest(x_W, text_W) for name, x_W in by_window.items()}
-        return {**_plain(model, texts), "energy": novelty_N.astype(np.float64), **strangest}
+        return {**_plain(model, texts), **strangest}
 
     return score
 

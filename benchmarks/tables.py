@@ -344,7 +344,7 @@ NOVELTY_SOURCES = {
     "sql": "SQL injection", "pooled": "all of them",
 }  # fmt: skip
 #: What each of these models gives where it is asked for novelty.
-NOVELTY_OF_MODEL = {"mdlm": "energy", "gpt2": "likelihood"}
+NOVELTY_OF_MODEL = {"mdlm": "unigram", "gpt2": "likelihood"}
 RULES = {
     "experiment": "one Bernoulli mask of its own for each class, the mean of repeats",
     "one_pass": "one pass, the label slot",
