@@ -190,7 +190,7 @@ def _mdlm(model: Model, training: Examples) -> Scorer:
         pieces, text_W = classifier.cut(mdlm_encode(classifier._tokenizer, texts))
         return batched(pieces, slots, (net.shape.hidden_dim,), device), text_W, pieces
 
-    state_WD, text_W, pieces = states(training.texts)
+    state_WD, text_W, _ = states(training.texts)
     distance = _mahalanobis(state_WD, training.labels_N[text_W])
     background_V = classifier._background_V  # of all training text, for the model's own score
     assert background_V is not None

@@ -7,7 +7,9 @@
 `model`: texts of 20 to 512 tokens through a bundled model of plugin mdlm, one thread a worker;
 `patterns`: short lines through a policy without a model. Each way is one run of
 ``guardkit classify``, one worker's on one core. Ray's cluster stands before the clock starts; the
-start of Python and of the workers, here and there, is in the figures.
+start of Python and of the workers, here and there, is in the figures. What the machine's second
+core is worth to such work is seen from two runs at once that share nothing: each has one worker,
+one core and half of the lines.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +44,7 @@ categories:
 WAYS = {
     "1 worker": ("local", 1), "2 workers": ("local", 2), "2 workers on Ray": ("ray", 2),
 }  # fmt: skip
+APART = "2 runs of half each"
 Record = dict[str, Any]
 
 
@@ -52,23 +58,31 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
     rows = rows or {Kind.model: 8000, Kind.patterns: 4_000_000}[kind]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[float]] = {way: [] for way in (*WAYS, APART)}
     with TemporaryDirectory() as work:
         folder = Path(work)
         source, by = prepare(kind, folder, rows)
+        halves = cut(source)
         bytes_of = set()
+
+        def classify(source: Path, engine: str, workers: int) -> list[str | Path]:
+            source.with_suffix(".out").unlink(missing_ok=True)
+            command = [sys.executable, "-m", "guardkit", "classify", source, *by]
+            command += ["--workers", str(workers), "--engine", engine]
+            return [*command, "--out", source.with_suffix(".out")]
+
         for _ in range(repeats):
             for way, (engine, workers) in WAYS.items():
-                output = folder / "out.jsonl"
-                output.unlink(missing_ok=True)
-                command = [sys.executable, "-m", "guardkit", "classify", source, *by]
-                command += ["--workers", str(workers), "--engine", engine, "--out", output]
-                seconds[way].append(run(command, workers)["seconds"])
-                bytes_of.add(output.read_bytes())
+                took = run(classify(source, engine, workers), workers)
+                seconds[way].append(took["seconds"])
+                bytes_of.add(source.with_suffix(".out").read_bytes())
                 print(way, round(seconds[way][-1], 2), flush=True)
+            seconds[APART].append(at_once([classify(half, "local", 1) for half in halves]))
+            bytes_of.add(b"".join(half.with_suffix(".out").read_bytes() for half in halves))
+            print(APART, round(seconds[APART][-1], 2), flush=True)
         assert len(bytes_of) == 1, "where the workers are must not change a byte"
     ray.shutdown()
-    one, two, there = (seconds[way] for way in WAYS)
+    one, two, there, apart = seconds.values()
     record = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     record[kind.value] = {
         "script": "benchmarks/scale.py",
@@ -80,11 +94,44 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
         "seconds": seconds,
         "rows_per_s": {way: rows / statistics.median(own) for way, own in seconds.items()},
         "speed_up": statistics.median(a / b for a, b in zip(one, two, strict=True)),
+        "speed_up_apart": statistics.median(a / d for a, d in zip(one, apart, strict=True)),
+        "two_of_apart": statistics.median(d / b for d, b in zip(apart, two, strict=True)),
         "ray_of_local": statistics.median(b / c for b, c in zip(two, there, strict=True)),
     }  # fmt: skip
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    print(f"written: {out}; {record[kind.value]['speed_up']:.2f} x by two workers, Ray reaches "
-          f"{record[kind.value]['ray_of_local']:.2f} of them")  # fmt: skip
+    own = record[kind.value]
+    print(
+        f"written: {out}; {own['speed_up']:.2f} x by two workers, {own['speed_up_apart']:.2f} x "
+        f"by two runs that share nothing, Ray reaches {own['ray_of_local']:.2f} of the workers"
+    )
+
+
+def cut(source: Path) -> list[Path]:
+    """Write the two halves of a file of lines, and return their paths."""
+    lines = source.read_bytes().splitlines(keepends=True)
+    middle = len(lines) // 2
+    halves = [source.with_name("first.jsonl"), source.with_name("second.jsonl")]
+    for half, own in zip(halves, (lines[:middle], lines[middle:]), strict=True):
+        half.write_bytes(b"".join(own))
+    return halves
+
+
+def at_once(commands: Sequence[Sequence[str | Path]]) -> float:
+    """Run commands at once, each on a core of its own; return the seconds until the last ended."""
+    cores, began = sorted(os.sched_getaffinity(0)), time.perf_counter()
+    assert len(cores) >= len(commands), "too few cores"
+    processes = [
+        subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), *map(str, command)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
+        )
+        for core, command in zip(cores, commands, strict=False)
+    ]  # fmt: skip
+    for process in processes:
+        _, said = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{process.args} failed: {said.decode()}")
+    return time.perf_counter() - began
 
 
 def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, list[str | Path]]:
