@@ -95,7 +95,6 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
         "rows_per_s": {way: rows / statistics.median(own) for way, own in seconds.items()},
         "speed_up": statistics.median(a / b for a, b in zip(one, two, strict=True)),
         "speed_up_apart": statistics.median(a / d for a, d in zip(one, apart, strict=True)),
-        "two_of_apart": statistics.median(d / b for d, b in zip(apart, two, strict=True)),
         "ray_of_local": statistics.median(b / c for b, c in zip(two, there, strict=True)),
     }  # fmt: skip
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
