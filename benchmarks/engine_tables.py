@@ -68,17 +68,19 @@ def allocation_conditions(record: Record) -> str:
 
 
 def scale(record: Record) -> str:
-    """A row a kind of work, a column a way to do it."""
-    ways = list(next(iter(record.values()))["rows_per_s"])
+    """A row a kind of work, a column a way to do it; two runs apart were timed for some."""
+    one, two, ray, apart = "1 worker", "2 workers", "2 workers on Ray", "2 runs of half each"
+    ways = (one, two, ray, apart)
+    ratios = ((one, two), (one, apart), (apart, two), (two, ray))
     lines = [
-        "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 | repeats "
-        "| Ray : local | repeats |",
-        "| --- |" + " --- |" * (len(ways) + 4),
+        "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 "
+        "| 2 runs : 1 worker | 2 workers : 2 runs | Ray : local |",
+        "| --- |" + " --- |" * (len(ways) + len(ratios)),
     ]
-    for kind, one in record.items():
-        cells = [f"{one['rows_per_s'][way]:,.0f}" for way in ways]
-        cells += [f"{one['speed_up']:.2f}", _spread(one["seconds"], ways[0], ways[1])]
-        cells += [f"{one['ray_of_local']:.2f}", _spread(one["seconds"], ways[1], ways[2])]
+    for kind, own in record.items():
+        speed, seconds = own["rows_per_s"], own["seconds"]
+        cells = [f"{speed[way]:,.0f}" if way in speed else "" for way in ways]
+        cells += [_ratio(seconds, *pair) if {*pair} <= seconds.keys() else "" for pair in ratios]
         lines.append(f"| {SCALE_WORK[kind]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -95,6 +97,12 @@ def scale_conditions(record: Record) -> str:
         f"{one['versions']['torch']}, Ray {one['versions']['ray']}; stored in "
         "`benchmarks/results/scale.json`."
     )
+
+
+def _ratio(seconds: Record, slow: str, fast: str) -> str:
+    """Return the median ratio of the repeats, and its spread."""
+    ratios = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({_spread(seconds, slow, fast)})"
 
 
 def _spread(seconds: Record, slow: str, fast: str) -> str:
