@@ -27,6 +27,8 @@ _SPACES_KEPT = "\t\n\r"
 _MARK = re.compile("[\u0300-\u036f]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"\w+")
+#: So many letters of another alphabet, and all look Latin: no text of that alphabet has it.
+_LEAST_ALIKE = 6
 #: Cyrillic letters that look like a small Latin capital: used for the letter, and not in the list.
 _SMALL_CAPITALS = {
     ord(c): latin for c, latin in zip("\u043a\u0442\u043c\u0432\u043d", "ktmbh", strict=True)
@@ -44,7 +46,8 @@ def canonical(text: str) -> str:
     and vanish otherwise; NFKC (fullwidth and mathematical letters become plain); invisible and
     control characters, bidirectional controls among them, vanish; combining marks on Latin
     letters and signs vanish; letters of other alphabets that look Latin (Unicode's confusables)
-    become Latin where a word mixes alphabets, or consists of such letters amid Latin text.
+    become Latin where a word mixes alphabets, or consists of such letters amid Latin text, or where
+    a text has no other letters of its alphabet.
     Linear in the length. Applying it twice changes nothing more.
 
     >>> canonical("Ｉgn\\u200bоrе аll")
@@ -122,6 +125,8 @@ def _latin(text: str) -> str:
     latin = plain_letters + sum(map(_is_latin, others))
     mostly_latin = 2 * latin > plain_letters + len(others)
     table = _look_alikes()
+    aliens = [ord(char) for char in others if not _is_latin(char)]
+    only_alike = len(aliens) >= _LEAST_ALIKE and all(code in table for code in aliens)
 
     def plain(match: re.Match[str]) -> str:
         word: str = match.group()
@@ -129,7 +134,8 @@ def _latin(text: str) -> str:
             return word
         alien = [char for char in word if not char.isascii() and char.isalpha()]
         mixed = any(map(_is_latin, word))
-        disguised = mostly_latin and all(ord(char) in table for char in alien)
+        alike = all(ord(char) in table for char in alien)
+        disguised = alike and (mostly_latin or only_alike)
         return word.translate(table) if mixed or disguised else word
 
     return _WORD.sub(plain, text)

@@ -65,6 +65,14 @@ def test_a_flag_is_a_flag_and_no_smuggled_text() -> None:
     assert canonical(f"It's coming home {england}") == "It's coming home \U0001f3f4"
 
 
+def test_a_text_of_look_alikes_and_no_other_letter_of_their_alphabet_is_read_as_latin() -> None:
+    apart = "\\\u0410\\\u0421\\\u0422\\ \\\u0410\\\u0405\\ \\\u0410"
+    assert canonical(apart) == "\\A\\C\\T\\ \\A\\S\\ \\A"
+    russian = "\u043c\u0430\u043c\u0430 \u0438 \u043f\u0430\u043f\u0430"
+    assert canonical(russian) == russian
+    assert canonical(russian[:4]) == russian[:4]  # too short to tell
+
+
 def test_a_word_wholly_of_look_alikes_is_read_as_latin_amid_latin_text_alone() -> None:
     assert canonical("please \u0441\u043e\u0440\u0443 that") == "please copy that"
     russian = "\u0441\u043e\u0440\u0443 \u0434\u043b\u044f \u0442\u0435\u0431\u044f"
