@@ -27,7 +27,7 @@ _SPACES_KEPT = "\t\n\r"
 _MARK = re.compile("[\u0300-\u036f]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"\w+")
-#: So many letters of another alphabet, and all look Latin: no text of that alphabet has it.
+#: So many letters of another alphabet that all look Latin hardly make a text of that alphabet.
 _LEAST_ALIKE = 6
 #: Cyrillic letters that look like a small Latin capital: used for the letter, and not in the list.
 _SMALL_CAPITALS = {
