@@ -38,6 +38,7 @@ MAX_BYTES = 128 * 1024
 MAX_VALUES = 5_000
 MAX_DEPTH = 50
 MAX_PROBLEMS = 100
+_DIRECTIVE = "directives (%YAML, %TAG) are not allowed"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 #: Stands for a value that was refused; its problem is already recorded.
@@ -125,6 +126,10 @@ class _Stop(Exception):
 
 
 class _Scanner(Scanner):
+    def scan_directive(self) -> Any:
+        # here, for ruamel asserts that a version which is one it knows
+        raise ScannerError(None, None, _DIRECTIVE, self.reader.get_mark())
+
     def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
         # as they open, for the scanner's look-ahead is quadratic in the depth of brackets
         if len(self.flow_context) >= MAX_DEPTH:
@@ -167,7 +172,7 @@ class _Reader:
         if isinstance(error, MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.context, error.problem) if part)
-        message = what if what == _TOO_DEEP else f"not YAML: {what}"
+        message = what if what in (_TOO_DEEP, _DIRECTIVE) else f"not YAML: {what}"
         return Problem(mark.line + 1 if mark else 1, "", message)
 
     def _only_document(self, events: Iterator[Any]) -> Any:
@@ -175,8 +180,6 @@ class _Reader:
         start = next(events)
         if isinstance(start, StreamEndEvent):
             self._stop(1, (), "the file is empty")
-        if start.version or start.tags:
-            self._problem(_line(start), (), "directives (%YAML, %TAG) are not allowed")
         first = next(events)
         self.lines[()] = _line(first)
         data = self._value(first, events, ())
