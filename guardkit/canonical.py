@@ -122,10 +122,9 @@ def _without_marks(run: re.Match[str]) -> str:
 def _latin(text: str) -> str:
     others = [char for char in _BEYOND_ASCII.findall(text) if char.isalpha()]
     plain_letters = sum(map(text.count, ascii_letters))
-    latin = plain_letters + sum(map(_is_latin, others))
-    mostly_latin = 2 * latin > plain_letters + len(others)
-    table = _look_alikes()
     aliens = [ord(char) for char in others if not _is_latin(char)]
+    mostly_latin = plain_letters + len(others) > 2 * len(aliens)
+    table = _look_alikes()
     only_alike = len(aliens) >= _LEAST_ALIKE and all(code in table for code in aliens)
 
     def plain(match: re.Match[str]) -> str:

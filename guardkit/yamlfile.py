@@ -127,7 +127,7 @@ class _Stop(Exception):
 
 class _Scanner(Scanner):
     def scan_directive(self) -> Any:
-        # here, for ruamel asserts that a version which is one it knows
+        # here, for ruamel asserts that it knows the version as soon as it is read
         raise ScannerError(None, None, _DIRECTIVE, self.reader.get_mark())
 
     def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
