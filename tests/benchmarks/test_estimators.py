@@ -130,18 +130,3 @@ def test_the_page_is_made_of_the_stored_figures(
     best = record["rows"]["half_pairs_8"]["accuracy"]["value"]
     assert f"half pairs, shared masks, 8 evaluations | {best:.1%}" in filled
     assert filled.count("\n| half_pairs | ") == 3
-
-
-def test_the_picture_is_the_same_whenever_it_is_drawn(
-    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import pictures
-
-    for name in ("one.svg", "two.svg"):
-        pictures.estimators(record, tmp_path / name)
-    one = (tmp_path / "one.svg").read_text("utf-8")
-    assert one == (tmp_path / "two.svg").read_text("utf-8")
-    for estimator in ESTIMATORS:
-        assert estimator in one
