@@ -295,15 +295,15 @@ def novelty_used(record: Record) -> str:
 
 def novelty_conditions(record: Record) -> str:
     texts = record["texts"]
-    unseen = ", ".join(f"{texts[name]} of {name}" for name in texts if name != "known")
+    unseen = ", ".join(f"{number} of {name}" for name, number in texts.items())
     runs = record["models"].items()
     return (
-        f"{texts['known']} known texts (the test split of the sources trained on); {unseen}: "
-        f"{record['cap']} a source at most, chosen by hash. p-values: among "
-        f"{record['calibration']} calibration texts. Sure: the largest probability is "
+        f"Known texts: the test split of the sources trained on. Unseen: {unseen}, "
+        f"{record['cap']} a source at most, chosen by hash. Sure: the largest probability is "
         f"{record['sure']} or more. 95% intervals: {record['conditions']}. `{record['script']}`, "
         + "; ".join(
-            f"{family} (SHA-256 {run['hash'][:10]}) at commit {run['commit'][:10]}, "
+            f"{family} (SHA-256 {run['hash'][:10]}; {run['known']} known texts, p-values among "
+            f"{run['calibration']} calibration texts) at commit {run['commit'][:10]}, "
             f"{run['machine']}, torch {run['versions']['torch']}"
             for family, run in runs
         )
@@ -330,7 +330,7 @@ def _training(about: Record) -> str:
 
 SETS = {
     "test": "test, all sources",
-    "test_permissive": "test, the sources trained on",
+    "test_permissive": "test, the sources mdlm was trained on",
     "test_jackhhao": "jackhhao, its own test split",
     "own_test": "written for guardkit (`examples/sample`)",
     "certificate": "benign set aside before training",
