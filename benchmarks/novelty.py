@@ -62,6 +62,8 @@ SOURCES = {
     "medical": "sets/medical-abstracts?split=test",
     "sql": "sets/sqli-payloads?where=label:sqli",
 }
+#: Of the permissive sources, those that a model knows nothing of: gpt2 was trained before them.
+NOT_LEARNT = {"mdlm": (), "gpt2": ("deepset-prompt-injections",)}
 Float64 = npt.NDArray[np.float64]
 #: f(texts) -> name of the score -> score_N
 Scorer = Callable[[Sequence[str]], Mapping[str, Float64]]
@@ -72,8 +74,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def measure(data: Path, families: list[str] = typer.Argument(None)) -> None:  # noqa: B008
     """Score every source with every score of the networks; store AUROCs with intervals."""
-    permissive = f"where=source:{'|'.join(PERMISSIVE)}"
-    known = load_examples(f"{data}/injection?split=test&{permissive}")["test"]
     unseen = {
         name: _capped(next(iter(load_examples(f"{data}/{spec}", need_labels=False).values())))
         for name, spec in SOURCES.items()
@@ -85,18 +85,22 @@ def measure(data: Path, families: list[str] = typer.Argument(None)) -> None:  # 
         "conditions": f"bootstrap of {RESAMPLES} over groups of near-duplicates, seed {SEED}",
         "cap": CAP,
         "sure": SURE,
-        "texts": {"known": len(known), **{name: len(part) for name, part in unseen.items()}},
-        "calibration": len(calibration),
+        "texts": {name: len(part) for name, part in unseen.items()},
         "models": json.loads(RESULTS.read_text("utf-8"))["models"] if RESULTS.is_file() else {},
     }
     for family in families or MODELS:
         model = guardkit.load_model(MODELS[family])
+        learnt = [source for source in PERMISSIVE if source not in NOT_LEARNT[family]]
+        where = f"where=source:{'|'.join(learnt)}"
+        known = load_examples(f"{data}/injection?split=test&{where}")["test"]
         scorer = _mdlm(model, training) if family == "mdlm" else _gpt2(model, training)
         record["models"][family] = {
             "hash": model.hash,
             "commit": commit(),
             "machine": machine(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "known": len(known),
+            "calibration": len(calibration),
             "scores": _compared(model, scorer, known, unseen, calibration),
         }
         _show(family, record["models"][family]["scores"])
