@@ -1,7 +1,8 @@
 """Is an attack still found inside a long document?
 
-    python benchmarks/long_texts.py PATH/TO/injection [MODEL]   # -> benchmarks/results/
-    python benchmarks/tables.py                                 # -> docs/results/evasion.md
+    python benchmarks/long_texts.py PATH/TO/injection [MODEL]       # -> benchmarks/results/
+    python benchmarks/long_texts.py PATH/TO/injection --no-lines    # windows alone, beside it
+    python benchmarks/tables.py                                     # -> docs/results/evasion.md
 
 Attacks of the test split, of at most 64 tokens and under 400 characters, stand at the start, in
 the middle and at the end of harmless news of 500 to 100,000 tokens (AG News, whose test file lies
@@ -15,8 +16,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,15 +31,24 @@ from guardkit import load_model
 from guardkit.data import load_examples
 from guardkit.types import FloatArray
 
-RESULTS = ROOT / "benchmarks" / "results" / "long_texts.json"
+RESULTS = ROOT / "benchmarks" / "results"
 #: Tokens of the document: how many attacks are tried in it.
 LENGTHS = {500: 100, 2_000: 60, 10_000: 20, 100_000: 4}
 PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
 MOST_TOKENS, SEED = 64, 0
 
 
-def main(injection: Path, model: str = "builtin:mdlm/injection", out: Path = RESULTS) -> None:
+def main(
+    injection: Path,
+    model: Annotated[str, typer.Argument()] = "builtin:mdlm/injection",
+    lines: bool = True,
+    out: Path | None = None,
+) -> None:
+    """Measure MODEL; with --no-lines as it were without its reading of a text line by line."""
     loaded, rng = load_model(model, device="cpu"), random.Random(SEED)
+    if not lines:
+        read = [reading for reading in loaded.config.also_read if reading != "lines"]
+        loaded = replace(loaded, config=loaded.config.model_copy(update={"also_read": read}))
 
     def score(texts: Sequence[str]) -> FloatArray:
         return odds(loaded, texts)
@@ -79,6 +90,7 @@ def main(injection: Path, model: str = "builtin:mdlm/injection", out: Path = RES
         f"bootstrap of 1000, seed {SEED}",
         "rows": rows,
     }  # fmt: skip
+    out = out or RESULTS / ("long_texts.json" if lines else "long_texts_no_lines.json")
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
