@@ -107,9 +107,10 @@ def long_texts(record: Record) -> str:
 
 
 def long_texts_conditions(record: Record) -> str:
+    name = "long_texts" if "lines" in record["also_read"] else "long_texts_no_lines"
     return (
         f"`{record['model']}`, windows pooled by {record['window_pooling']}; attacks of at most "
-        f"{record['most_tokens']} tokens, {record['conditions']}. {_source(record, 'long_texts')}"
+        f"{record['most_tokens']} tokens, {record['conditions']}. {_source(record, name)}"
     )
 
 
@@ -132,4 +133,6 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "evasion_conditions": ("evasion.json", evasion_conditions),
     "long_texts": ("long_texts.json", long_texts),
     "long_texts_conditions": ("long_texts.json", long_texts_conditions),
+    "long_texts_no_lines": ("long_texts_no_lines.json", long_texts),
+    "long_texts_no_lines_conditions": ("long_texts_no_lines.json", long_texts_conditions),
 }
