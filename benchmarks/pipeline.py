@@ -6,8 +6,9 @@
 A model of plugin mdlm classifies texts of lognormal length (20 to 512 tokens) from one file into
 another: scan, manifest, reading, tokenising, windows, the network, pooling, calibration, parts,
 fsync, merge, the loading of the model included. Against it stand the bare forward passes over the
-same batches in the same order, tokens and tensors prepared beforehand. Both in one process, in
-turn; the start of Python and the import of torch are in neither.
+same batches in the same order, those of texts' other readings too, tokens and tensors prepared
+beforehand. Both in one process, in turn; the start of Python and the import of torch are in
+neither.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from provenance import ROOT, commit, machine
 
 from guardkit import load_model
 from guardkit.engine import Job, classify_into
+from guardkit.models import Model
+from guardkit.readings import readings
 from guardkit.shards import SHARD_ROWS
 
 RESULTS = ROOT / "benchmarks" / "results" / "pipeline.json"
@@ -94,7 +97,7 @@ def main(
     classifier = loaded.classifier
     assert isinstance(classifier, MdlmClassifier)
     lines = make_texts(read_tokenizer(loaded.path), texts, seed)
-    batches = list(batches_of(classifier, read_tokenizer(loaded.path), lines))
+    batches = list(batches_of(loaded, classifier, lines))
     runs: dict[str, list[Run]] = {"classify": [], "forward": []}
     with TemporaryDirectory() as work:
         source, output = Path(work) / "in.jsonl", Path(work) / "out.jsonl"
@@ -113,7 +116,8 @@ def main(
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "model": {"name": model, "hash": loaded.hash, "shape": loaded.config.network["shape"]},
         "texts": {"n": texts, "seed": seed, "median": MEDIAN, "sigma": SIGMA,
-                  "shortest": SHORTEST, "longest": LONGEST, "shard": SHARD_ROWS},
+                  "shortest": SHORTEST, "longest": LONGEST, "shard": SHARD_ROWS,
+                  "other_readings": sum(len(own) for own in read_again(loaded, lines))},
         **padding(batches),
         **summary(runs, texts),
     }  # fmt: skip
@@ -141,12 +145,21 @@ def make_texts(tokenizer: Any, n: int, seed: int) -> list[str]:
     return texts
 
 
-def batches_of(classifier: MdlmClassifier, tokenizer: Any, texts: Sequence[str]) -> Iterator[Batch]:
+def batches_of(loaded: Model, classifier: MdlmClassifier, texts: Sequence[str]) -> Iterator[Batch]:
     """Yield the batches that the plugin runs, shard by shard, in its order."""
+    tokenizer = read_tokenizer(loaded.path)
     for start in range(0, len(texts), SHARD_ROWS):
-        pieces, _ = classifier.cut(encode(tokenizer, texts[start : start + SHARD_ROWS]))
-        for rows in inference._batches(pieces, inference.BATCH_TOKENS["cpu"]):
-            yield pad_batch([pieces[w] for w in rows], np.zeros(len(rows)))
+        shard = texts[start : start + SHARD_ROWS]
+        others = [reading for own in read_again(loaded, shard) for reading in own]
+        for asked in filter(None, (shard, others)):
+            pieces, _ = classifier.cut(encode(tokenizer, asked))
+            for rows in inference._batches(pieces, inference.BATCH_TOKENS["cpu"]):
+                yield pad_batch([pieces[w] for w in rows], np.zeros(len(rows)))
+
+
+def read_again(loaded: Model, texts: Sequence[str]) -> list[list[str]]:
+    """Return the other readings of each text, none of which has a line by itself."""
+    return [readings(text, loaded.config.also_read) for text in texts]
 
 
 def forward(classifier: MdlmClassifier, batches: Sequence[Batch]) -> Run:
