@@ -34,7 +34,8 @@ def pipeline_conditions(record: Record) -> str:
     return (
         f"Model `{record['model']['name']}`; {texts['n']:,} texts, lognormal lengths of "
         f"{texts['shortest']} to {texts['longest']} tokens (median {texts['median']}), and "
-        f"{texts['other_readings']:,} other readings of them: {record['windows']:,} windows in {record['batches']} batches; "
+        f"{texts['other_readings']:,} other readings of them: {record['windows']:,} windows in "
+        f"{record['batches']} batches; "
         f"{len(record['seconds']['classify'])} repeats in turn, medians. `{record['script']}` at "
         f"commit {record['commit'][:10]}, {record['machine']}, torch "
         f"{record['versions']['torch']}; stored in `benchmarks/results/pipeline.json`."
