@@ -150,6 +150,8 @@ def _joined(text: str) -> str:
 
 def _without_signs(text: str) -> str:
     """Take out signs that stand alone where they are one to two thirds of all."""
+    if text.isascii():
+        return text
     found, words = len(_SIGNS.findall(text)), len(text.split())
     if found < _LEAST_SIGNS or not words <= 3 * found <= 2 * words:
         return text
@@ -158,6 +160,8 @@ def _without_signs(text: str) -> str:
 
 def _unhyphened(text: str) -> str:
     """Join what hyphens part where more of the long words have one than have none."""
+    if text.count("-") < _LEAST_HALVED:
+        return text
     words = text.split()
     halved = sum(bool(_HYPHEN.search(word)) for word in words)
     whole = sum(len(word) >= _LONG_WORD and "-" not in word for word in words)
