@@ -121,6 +121,8 @@ def _without_marks(run: re.Match[str]) -> str:
 
 def _latin(text: str) -> str:
     others = [char for char in _BEYOND_ASCII.findall(text) if char.isalpha()]
+    if not others:
+        return text
     plain_letters = sum(map(text.count, ascii_letters))
     aliens = [ord(char) for char in others if not _is_latin(char)]
     mostly_latin = plain_letters + len(others) > 2 * len(aliens)

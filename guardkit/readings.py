@@ -43,6 +43,7 @@ _LEAST_SIGNS = 3
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _LEAST_HALVED, _LONG_WORD = 3, 4
 _LEET_MARK = re.compile(r"[A-Za-z][013457@$!|]|[013457@$!|][A-Za-z]")
+_LEET_WORD = re.compile(r"(?<!\S)\S*[013457@$!|]\S*")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _AROUND = "!|.,;:?\"'()[]"
 _LEET_SIGNS = frozenset("013457@$!|")
@@ -212,8 +213,8 @@ def _leet(text: str) -> str:
 
     if not _LEET_MARK.search(text):
         return text
-    read = re.sub(r"\S+", plain, text)
-    return read if _english(read) > _english(text) else text
+    read = _LEET_WORD.sub(plain, text)
+    return read if read != text and _english(read) > _english(text) else text
 
 
 def _english(text: str) -> int:

@@ -109,13 +109,13 @@ def pad_batch(
     """Pad to the longest; at least one column, so that an empty text is a row like others."""
     lengths_B = torch.tensor([len(i) for i in ids])
     L = max(1, int(lengths_B.max()))
-    ids_BL = torch.zeros(len(ids), L, dtype=torch.long)
+    ids_BL = np.zeros((len(ids), L), np.int64)
     for row, tokens in enumerate(ids):
-        ids_BL[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+        ids_BL[row, : len(tokens)] = tokens
     real_BL = torch.arange(L)[None] < lengths_B[:, None]
     label_B = torch.from_numpy(labels_N.astype(np.int64))
     features_BF = None if features_NF is None else torch.from_numpy(features_NF)
-    return Batch(ids_BL, real_BL, label_B, features_BF)
+    return Batch(torch.from_numpy(ids_BL), real_BL, label_B, features_BF)
 
 
 def unless_all(real_BL: Tensor) -> Tensor | None:
