@@ -85,6 +85,10 @@ def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
     def words(folder: Path) -> Callable[[], Scorer]:
         return lambda: tfidf(load_examples(f"{folder}/train.jsonl")["train"])
 
+    def together() -> Scorer:
+        pair = (of_model("builtin:mdlm/injection"), words(PERMISSIVE_BUILD)())
+        return mean_of(pair, benign_validation(injection))
+
     return {
         "mdlm, bundled": model("builtin:mdlm/injection"),
         "mdlm, bundled, no lines": model(
@@ -92,6 +96,7 @@ def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
         ),
         "gpt2, bundled": model("builtin:gpt2/injection"),
         "TF-IDF, the bundled ones' text": words(PERMISSIVE_BUILD),
+        "mdlm, bundled, and this TF-IDF": together,
         "mdlm, every source": model(str(BUILD / "mdlm")),
         "TF-IDF, every source": words(BUILD),
         "hashed words and pairs, train.parquet": lambda: hashed(
@@ -172,6 +177,17 @@ def of_model(path: str, **config: Any) -> Scorer:
     loaded = guardkit.load_model(path, device="cpu")
     loaded = replace(loaded, config=loaded.config.model_copy(update=config))
     return lambda texts: odds(loaded, texts)
+
+
+def mean_of(scorers: Sequence[Scorer], benign: Sequence[str]) -> Scorer:
+    """Return the mean of scores, each in standard deviations of its own on benign text."""
+    spread = [(float(own.mean()), float(own.std())) for own in (score(benign) for score in scorers)]
+
+    def score(texts: Sequence[str]) -> FloatArray:
+        parts = zip(scorers, spread, strict=True)
+        return np.mean([(own(texts) - mean) / sd for own, (mean, sd) in parts], axis=0)
+
+    return score
 
 
 def hashed(train: Examples) -> Scorer:

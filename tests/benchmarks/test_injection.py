@@ -48,6 +48,18 @@ def test_a_set_without_attacks_has_false_positives_alone(generalisation: ModuleT
     assert "auroc" not in found
 
 
+def test_two_opinions_weigh_alike_whatever_their_scales(generalisation: ModuleType) -> None:
+    def length(texts: list[str]) -> np.ndarray:
+        return np.array([float(len(text)) for text in texts])
+
+    def thousandfold(texts: list[str]) -> np.ndarray:
+        return 1000 * np.array([float(text.count("a")) for text in texts]) - 7
+
+    both = generalisation.mean_of([length, thousandfold], ["a", "bbb"])
+    # means 2 and 493, deviations 1 and 500
+    assert both(["a", "bbb", "aaaa"]).tolist() == pytest.approx([0.0, 0.0, (2.0 + 7.0) / 2])
+
+
 @pytest.mark.parametrize(("place", "line"), [("start", 0), ("middle", 2), ("end", 4)])
 def test_an_attack_is_a_line_of_its_own_where_it_was_to_be(
     long_texts: ModuleType, place: str, line: int
