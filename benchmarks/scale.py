@@ -1,4 +1,4 @@
-"""One worker against two, and two of this machine against two on Ray, side by side.
+"""One worker against two, and two of this machine's own against two on Ray, side by side.
 
     python benchmarks/scale.py model       # -> benchmarks/results/scale.json
     python benchmarks/scale.py patterns    # the same file
@@ -6,10 +6,11 @@
 
 `model`: texts of 20 to 512 tokens through a bundled model of plugin mdlm, one thread a worker;
 `patterns`: short lines through a policy without a model. Each way is one run of
-``guardkit classify``, one worker's on one core. Ray's cluster stands before the clock starts; the
-start of Python and of the workers, here and there, is in the figures. What the machine's second
-core is worth to such work is seen from two runs at once that share nothing: each has one worker,
-one core and half of the lines.
+``guardkit classify``, one worker's on one core. What the machine's second core is worth to such
+work is seen from two runs at once that share nothing: each has one worker, one core and half of
+the lines. Ray's cluster costs something where nobody asks it for anything, so it stands for the
+last two ways alone, two workers beside it and two on it; it is there before the clock starts. The
+start of Python and of the workers, here and there, is in the figures.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,10 +44,9 @@ name: patterns
 categories:
   odd: {positive: [odd], decide: {pattern: {re2: "[13579]$"}}, flag_at: {probability: 0.5}, action: flag}
 """  # noqa: E501
-WAYS = {
-    "1 worker": ("local", 1), "2 workers": ("local", 2), "2 workers on Ray": ("ray", 2),
-}  # fmt: skip
+LOCAL = {"1 worker": 1, "2 workers": 2}
 APART = "2 runs of half each"
+WITH_CLUSTER = {"2 workers beside Ray": "local", "2 workers on Ray": "ray"}
 Record = dict[str, Any]
 
 
@@ -56,9 +58,7 @@ class Kind(StrEnum):
 def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> None:
     """Measure KIND of work, ways in turn, and store the figures beside the other kind's."""
     rows = rows or {Kind.model: 8000, Kind.patterns: 4_000_000}[kind]
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    seconds: dict[str, list[float]] = {way: [] for way in (*WAYS, APART)}
+    seconds: dict[str, list[float]] = {way: [] for way in (*LOCAL, APART, *WITH_CLUSTER)}
     with TemporaryDirectory() as work:
         folder = Path(work)
         source, by = prepare(kind, folder, rows)
@@ -71,18 +71,24 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
             command += ["--workers", str(workers), "--engine", engine]
             return [*command, "--out", source.with_suffix(".out")]
 
+        def measure(way: str, engine: str, workers: int) -> None:
+            took = run(classify(source, engine, workers), workers)
+            seconds[way].append(took["seconds"])
+            bytes_of.add(sha256(source.with_suffix(".out").read_bytes()).digest())
+            print(way, round(seconds[way][-1], 2), flush=True)
+
         for _ in range(repeats):
-            for way, (engine, workers) in WAYS.items():
-                took = run(classify(source, engine, workers), workers)
-                seconds[way].append(took["seconds"])
-                bytes_of.add(source.with_suffix(".out").read_bytes())
-                print(way, round(seconds[way][-1], 2), flush=True)
+            for way, workers in LOCAL.items():
+                measure(way, "local", workers)
             seconds[APART].append(at_once([classify(half, "local", 1) for half in halves]))
-            bytes_of.add(b"".join(half.with_suffix(".out").read_bytes() for half in halves))
+            both = b"".join(half.with_suffix(".out").read_bytes() for half in halves)
+            bytes_of.add(sha256(both).digest())
             print(APART, round(seconds[APART][-1], 2), flush=True)
+            with cluster():
+                for way, engine in WITH_CLUSTER.items():
+                    measure(way, engine, 2)
         assert len(bytes_of) == 1, "where the workers are must not change a byte"
-    ray.shutdown()
-    one, two, there, apart = seconds.values()
+    one, two, apart, beside, there = seconds.values()
     record = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     record[kind.value] = {
         "script": "benchmarks/scale.py",
@@ -95,7 +101,7 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
         "rows_per_s": {way: rows / statistics.median(own) for way, own in seconds.items()},
         "speed_up": statistics.median(a / b for a, b in zip(one, two, strict=True)),
         "speed_up_apart": statistics.median(a / d for a, d in zip(one, apart, strict=True)),
-        "ray_of_local": statistics.median(b / c for b, c in zip(two, there, strict=True)),
+        "ray_of_local": statistics.median(b / c for b, c in zip(beside, there, strict=True)),
     }  # fmt: skip
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     own = record[kind.value]
@@ -103,6 +109,18 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
         f"written: {out}; {own['speed_up']:.2f} x by two workers, {own['speed_up_apart']:.2f} x "
         f"by two runs that share nothing, Ray reaches {own['ray_of_local']:.2f} of the workers"
     )
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A cluster of Ray's on this machine, where RAY_ADDRESS says that it is."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        ray.shutdown()
 
 
 def cut(source: Path) -> list[Path]:
