@@ -69,19 +69,19 @@ def allocation_conditions(record: Record) -> str:
 
 
 def scale(record: Record) -> str:
-    """A row a kind of work, a column a way to do it; two runs apart were timed for some."""
-    one, two, ray, apart = "1 worker", "2 workers", "2 workers on Ray", "2 runs of half each"
-    ways = (one, two, ray, apart)
-    ratios = ((one, two), (one, apart), (apart, two), (two, ray))
+    """A row a kind of work, a column a way to do it."""
+    one, two, apart = "1 worker", "2 workers", "2 runs of half each"
+    beside, on_ray = "2 workers beside Ray", "2 workers on Ray"
+    ways = (one, two, apart, beside, on_ray)
+    ratios = ((one, two), (one, apart), (apart, two), (beside, on_ray))
     lines = [
         "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 "
-        "| 2 runs : 1 worker | 2 workers : 2 runs | Ray : local |",
+        "| 2 runs : 1 worker | 2 workers : 2 runs | on Ray : beside it |",
         "| --- |" + " --- |" * (len(ways) + len(ratios)),
     ]
     for kind, own in record.items():
-        speed, seconds = own["rows_per_s"], own["seconds"]
-        cells = [f"{speed[way]:,.0f}" if way in speed else "" for way in ways]
-        cells += [_ratio(seconds, *pair) if {*pair} <= seconds.keys() else "" for pair in ratios]
+        cells = [f"{own['rows_per_s'][way]:,.0f}" for way in ways]
+        cells += [_ratio(own["seconds"], *pair) for pair in ratios]
         lines.append(f"| {SCALE_WORK[kind]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
