@@ -36,7 +36,7 @@ from sklearn.linear_model import LogisticRegression
 import guardkit
 from guardkit.data import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.readings import ALL
+from guardkit.models import Model
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"
@@ -79,8 +79,8 @@ def train() -> None:
 def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
     """Return what makes each detector."""
 
-    def model(path: str, **config: Any) -> Callable[[], Scorer]:
-        return lambda: of_model(path, **config)
+    def model(path: str, *, lines: bool = True) -> Callable[[], Scorer]:
+        return lambda: of_model(path, lines=lines)
 
     def words(folder: Path) -> Callable[[], Scorer]:
         return lambda: tfidf(load_examples(f"{folder}/train.jsonl")["train"])
@@ -91,9 +91,7 @@ def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
 
     return {
         "mdlm, bundled": model("builtin:mdlm/injection"),
-        "mdlm, bundled, no lines": model(
-            "builtin:mdlm/injection", also_read=[r for r in ALL if r != "lines"]
-        ),
+        "mdlm, bundled, no lines": model("builtin:mdlm/injection", lines=False),
         "gpt2, bundled": model("builtin:gpt2/injection"),
         "TF-IDF, the bundled ones' text": words(PERMISSIVE_BUILD),
         "mdlm, bundled, and this TF-IDF": together,
@@ -173,10 +171,16 @@ def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
     return found
 
 
-def of_model(path: str, **config: Any) -> Scorer:
+def of_model(path: str, *, lines: bool = True) -> Scorer:
     loaded = guardkit.load_model(path, device="cpu")
-    loaded = replace(loaded, config=loaded.config.model_copy(update=config))
+    loaded = loaded if lines else without_lines(loaded)
     return lambda texts: odds(loaded, texts)
+
+
+def without_lines(model: Model) -> Model:
+    """Return ``model`` as it were if it did not read a text line by line."""
+    read = [reading for reading in model.config.also_read if reading != "lines"]
+    return replace(model, config=model.config.model_copy(update={"also_read": read}))
 
 
 def mean_of(scorers: Sequence[Scorer], benign: Sequence[str]) -> Scorer:

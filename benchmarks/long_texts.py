@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 from evasion import odds, share
-from generalisation import FPR, attacks, benign_validation
+from generalisation import FPR, attacks, benign_validation, without_lines
 from provenance import ROOT, commit, machine
 
 from guardkit import load_model
@@ -46,9 +45,7 @@ def main(
 ) -> None:
     """Measure MODEL; with --no-lines as it were without its reading of a text line by line."""
     loaded, rng = load_model(model, device="cpu"), random.Random(SEED)
-    if not lines:
-        read = [reading for reading in loaded.config.also_read if reading != "lines"]
-        loaded = replace(loaded, config=loaded.config.model_copy(update={"also_read": read}))
+    loaded = loaded if lines else without_lines(loaded)
 
     def score(texts: Sequence[str]) -> FloatArray:
         return odds(loaded, texts)

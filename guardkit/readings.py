@@ -43,6 +43,7 @@ _LEAST_SIGNS = 3
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _LEAST_HALVED, _LONG_WORD = 3, 4
 _LEET_MARK = re.compile(r"[A-Za-z][013457@$!|]|[013457@$!|][A-Za-z]")
+#: Looked for from a word's start alone, so that a long word takes linear time.
 _LEET_WORD = re.compile(r"(?<!\S)\S*[013457@$!|]\S*")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _AROUND = "!|.,;:?\"'()[]"
