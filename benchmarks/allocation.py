@@ -1,4 +1,4 @@
-"""What it is worth that a process keeps freed memory (guardkit/allocation.py), scoring on a CPU.
+"""What keeping freed memory is worth (guardkit/model/allocation.py), scoring on a CPU.
 
     python benchmarks/allocation.py        # -> benchmarks/results/allocation.json
     python benchmarks/tables.py            # -> docs/results/engine.md
@@ -24,7 +24,7 @@ import typer
 from provenance import ROOT, commit, machine
 
 import guardkit
-from guardkit.data import load_examples
+from guardkit.data.examples import load_examples
 
 RESULTS = ROOT / "benchmarks" / "results" / "allocation.json"
 SAMPLE = ROOT / "examples" / "sample"

@@ -33,12 +33,12 @@ import typer
 from provenance import ROOT, commit, machine
 
 import guardkit
-from guardkit import artefact
-from guardkit.data import load_examples
+from guardkit.data.examples import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.models import Model
-from guardkit.router import PolicyRouter, load_policy
-from guardkit.train import fingerprint, finish_model, load_parts
+from guardkit.model import artefact
+from guardkit.model.loaded import Model
+from guardkit.policy.router import PolicyRouter, load_policy
+from guardkit.training.train import fingerprint, finish_model, load_parts
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"

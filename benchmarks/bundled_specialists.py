@@ -30,10 +30,10 @@ import numpy as np
 import typer
 from provenance import ROOT, commit, machine
 
-from guardkit.data import load_examples, normalised
-from guardkit.evaluate import evaluate_model
+from guardkit.data.examples import load_examples, normalised
+from guardkit.evaluation.measure import evaluate_model
 from guardkit.metrics import Ranking, bootstrap
-from guardkit.models import load_model
+from guardkit.model.loaded import load_model
 from guardkit.types import Examples
 
 BUILD = ROOT / "build" / "specialists"

@@ -10,8 +10,8 @@ explains at three standard errors. Beside it stands what is usually done: the lo
 that flags no more than ``max_fpr`` of the texts at hand.
 
 Rows about ``choose_threshold`` take scores as they are drawn. The row ``cascade`` runs
-``guardkit.certify`` whole: a policy of two members, one of which fails at times, texts in a file,
-and the threshold out of the certificate.
+``guardkit.tuning.certify`` whole: a policy of two members, one of which fails at times, texts in
+a file, and the threshold out of the certificate.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pydantic import BaseModel
 from scipy.stats import binom, logistic, norm
 
 from guardkit import RawScores
-from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
-from guardkit.calibrate import Calibration
-from guardkit.certify import certify
+from guardkit.calibration.maps import Calibration
 from guardkit.errors import DataError, UsageError
 from guardkit.guarantee import allowed_false_positives, choose_threshold
+from guardkit.model.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
 from guardkit.plugins import Plugins, load_plugins
+from guardkit.tuning.certify import certify
 
 RESULTS = ROOT / "benchmarks" / "results" / "certificates.json"
 RUNS = 2000

@@ -29,11 +29,11 @@ from domain_rows import DOMAINS, Domain, read, split
 from family_arms import fitted_nbsvm
 from provenance import ROOT, commit, machine
 
-from guardkit.answers import judge_model
-from guardkit.data import group_names, normalised
+from guardkit.data.examples import group_names, normalised
+from guardkit.evaluation.predictions import judge_model
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of
-from guardkit.models import load_model
-from guardkit.train import Parts, load_parts
+from guardkit.model.loaded import load_model
+from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "domains"

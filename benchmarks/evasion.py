@@ -24,11 +24,11 @@ import typer
 from evasions import HIDING, REWRITING
 from provenance import ROOT, commit, machine
 
-from guardkit.canonical import canonical
-from guardkit.data import load_examples
+from guardkit.data.examples import load_examples
 from guardkit.metrics import Measure, bootstrap
-from guardkit.models import Model, load_model
-from guardkit.readings import ALL, readings
+from guardkit.model.loaded import Model, load_model
+from guardkit.text.canonical import canonical
+from guardkit.text.readings import ALL, readings
 from guardkit.types import BoolArray, FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "evasion.json"

@@ -24,9 +24,9 @@ import typer
 from evasion import odds, share
 from provenance import ROOT, commit, machine
 
-from guardkit.data import group_names, load_examples
-from guardkit.explanation import Explanation, Piece, explain
-from guardkit.models import Model, load_model
+from guardkit.data.examples import group_names, load_examples
+from guardkit.evaluation.explanation import Explanation, Piece, explain
+from guardkit.model.loaded import Model, load_model
 from guardkit.types import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "explanations.json"

@@ -31,8 +31,8 @@ from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from provenance import ROOT, commit, machine
 
-from guardkit.data import load_examples
-from guardkit.models import Model, load_model
+from guardkit.data.examples import load_examples
+from guardkit.model.loaded import Model, load_model
 from guardkit.types import BoolArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "few_shot.json"

@@ -34,9 +34,9 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import guardkit
-from guardkit.data import load_examples
+from guardkit.data.examples import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.models import Model
+from guardkit.model.loaded import Model
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"

@@ -53,11 +53,11 @@ from imdb_scorers import (
 )
 from provenance import ROOT, commit, machine
 
-from guardkit.data import group_names
-from guardkit.evaluate import RESAMPLES
+from guardkit.data.examples import group_names
+from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap
-from guardkit.models import load_model, texts_hash
-from guardkit.train import Parts, load_parts
+from guardkit.model.loaded import load_model, texts_hash
+from guardkit.training.train import Parts, load_parts
 from guardkit.types import BoolArray, Examples, FloatArray
 
 SHOWN = ("accuracy", "roc_auc", "log_loss", "ece")

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit import pool_windows
-from guardkit.answers import CHUNK_TEXTS
-from guardkit.calibrate import Calibration
-from guardkit.calibration_fit import fit_calibration
-from guardkit.models import Model
-from guardkit.train import Parts
+from guardkit.calibration.fit import fit_calibration
+from guardkit.calibration.maps import Calibration
+from guardkit.evaluation.predictions import CHUNK_TEXTS
+from guardkit.model.loaded import Model
+from guardkit.training.train import Parts
 from guardkit.types import Examples, FloatArray, IntArray, TrainingData
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def calibrated(scorer: Scorer, parts: Parts, path: Path) -> Opinion:
 def stacked(members: Mapping[str, Opinion], parts: Parts) -> tuple[Opinion, dict[str, Any]]:
     """Join members as a policy's ``stacked`` node does, its weights fitted on the calibration
     reviews, which no training and no early stopping has seen."""
-    from guardkit.stack import fit_weights
+    from guardkit.tuning.stacking import fit_weights
 
     positive_N = parts.calibration.labels_N == 1
     prior = float(np.log(positive_N.sum()) - np.log((~positive_N).sum()))

@@ -19,8 +19,8 @@ import typer
 from imdb_scorers import nbsvm
 from provenance import ROOT
 
-from guardkit.data import group_names, load_examples, normalised, split_by_group
-from guardkit.train import HELD_OUT_SHARE, load_parts
+from guardkit.data.examples import group_names, load_examples, normalised, split_by_group
+from guardkit.training.train import HELD_OUT_SHARE, load_parts
 from guardkit.types import UNLABELLED, Examples, FloatArray
 
 TAUGHT = ROOT / "build" / "imdb" / "taught"

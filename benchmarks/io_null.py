@@ -35,9 +35,9 @@ import numpy as np
 import typer
 from provenance import ROOT, commit
 
-from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
-from guardkit.calibrate import Calibration
-from guardkit.provenance import provenance
+from guardkit.calibration.maps import Calibration
+from guardkit.evaluation.provenance import provenance
+from guardkit.model.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "io_null.json"
 PLUGIN = ROOT / "benchmarks" / "null_model"

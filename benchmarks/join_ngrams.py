@@ -33,8 +33,8 @@ from provenance import machine
 from safetensors.torch import load_file
 
 from guardkit import read_config
-from guardkit.artefact import METRICS
-from guardkit.train import finish_model, load_parts
+from guardkit.model.artefact import METRICS
+from guardkit.training.train import finish_model, load_parts
 from guardkit.types import Examples
 
 CPU = torch.device("cpu")

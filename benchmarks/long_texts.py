@@ -27,7 +27,7 @@ from generalisation import FPR, attacks, benign_validation, without_lines
 from provenance import ROOT, commit, machine
 
 from guardkit import load_model
-from guardkit.data import load_examples
+from guardkit.data.examples import load_examples
 from guardkit.types import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -43,10 +43,10 @@ from guardkit_mdlm.tokenizer import encode as mdlm_encode
 from provenance import ROOT, commit, machine
 
 import guardkit
-from guardkit.data import group_names, load_examples
+from guardkit.data.examples import group_names, load_examples
 from guardkit.metrics import Ranking, bootstrap
-from guardkit.models import Model
-from guardkit.novelty import fit_novelty
+from guardkit.model.loaded import Model
+from guardkit.model.novelty import fit_novelty
 from guardkit.types import Examples
 
 RESULTS = ROOT / "benchmarks" / "results" / "novelty.json"
@@ -283,7 +283,7 @@ def _strangest(values_W: np.ndarray, text_W: npt.NDArray[np.integer]) -> Float64
 
 def _capped(examples: Examples, cap: int = CAP) -> Examples:
     """Keep ``cap`` texts, chosen by a hash: the same whatever the order."""
-    from guardkit.models import texts_hash
+    from guardkit.model.loaded import texts_hash
 
     order = sorted(range(len(examples)), key=lambda i: texts_hash([str(SEED), examples.texts[i]]))
     return examples.select(sorted(order[:cap]))

@@ -35,10 +35,10 @@ from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from provenance import ROOT, commit, machine
 
 from guardkit import load_model
-from guardkit.engine import Job, classify_into
-from guardkit.models import Model
-from guardkit.readings import readings
-from guardkit.shards import SHARD_ROWS
+from guardkit.classify.engine import Job, classify_into
+from guardkit.classify.shards import SHARD_ROWS
+from guardkit.model.loaded import Model
+from guardkit.text.readings import readings
 
 RESULTS = ROOT / "benchmarks" / "results" / "pipeline.json"
 WORDS = ROOT / "examples" / "sample" / "train.jsonl"

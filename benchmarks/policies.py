@@ -29,7 +29,7 @@ import typer
 from provenance import ROOT, commit, machine
 
 from guardkit import load_policy
-from guardkit.artefact import write_json
+from guardkit.model.artefact import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "policies.json"
 PICTURE = ROOT / "docs" / "results" / "frontier.svg"

@@ -38,8 +38,8 @@ from pipeline import make_texts
 from provenance import ROOT, commit, machine
 
 from guardkit import load_model
-from guardkit.artefact import SUMS, seal
-from guardkit.models import Model, Scored
+from guardkit.model.artefact import SUMS, seal
+from guardkit.model.loaded import Model, Scored
 
 RESULTS = ROOT / "benchmarks" / "results" / "specialists_together.json"
 BASE = "builtin:mdlm/injection"

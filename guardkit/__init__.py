@@ -12,25 +12,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guardkit.artefact import ArtefactConfig as ArtefactConfig
-    from guardkit.artefact import choose_pooling as choose_pooling
-    from guardkit.artefact import read_config as read_config
-    from guardkit.artefact import write_json as write_json
-    from guardkit.backends import Network as Network
-    from guardkit.backends import onnx_network as onnx_network
-    from guardkit.calibration_fit import fit_calibration as fit_calibration
+    from guardkit.calibration.fit import fit_calibration as fit_calibration
     from guardkit.errors import ArtefactError as ArtefactError
     from guardkit.errors import ConfigError as ConfigError
     from guardkit.errors import DataError as DataError
     from guardkit.errors import GuardkitError as GuardkitError
     from guardkit.errors import TrainingInterrupted as TrainingInterrupted
     from guardkit.hookspecs import hookimpl as hookimpl
-    from guardkit.memory import halved_on_oom as halved_on_oom
-    from guardkit.models import load_model as load_model
-    from guardkit.policy import Policy as Policy
-    from guardkit.router import load_policy as load_policy
-    from guardkit.text import pool_windows as pool_windows
-    from guardkit.text import windows as windows
+    from guardkit.model.artefact import ArtefactConfig as ArtefactConfig
+    from guardkit.model.artefact import choose_pooling as choose_pooling
+    from guardkit.model.artefact import read_config as read_config
+    from guardkit.model.artefact import write_json as write_json
+    from guardkit.model.loaded import load_model as load_model
+    from guardkit.model.memory import halved_on_oom as halved_on_oom
+    from guardkit.model.onnx import Network as Network
+    from guardkit.model.onnx import onnx_network as onnx_network
+    from guardkit.policy.router import load_policy as load_policy
+    from guardkit.policy.schema import Policy as Policy
+    from guardkit.text.windows import pool_windows as pool_windows
+    from guardkit.text.windows import windows as windows
     from guardkit.types import Adapted as Adapted
     from guardkit.types import BeforeAfter as BeforeAfter
     from guardkit.types import Classifier as Classifier
@@ -51,7 +51,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Adapted": "types",
-    "ArtefactConfig": "artefact",
+    "ArtefactConfig": "model.artefact",
     "ArtefactError": "errors",
     "BeforeAfter": "types",
     "Classifier": "types",
@@ -65,25 +65,25 @@ _HOME = {
     "Examples": "types",
     "Featuring": "types",
     "GuardkitError": "errors",
-    "Network": "backends",
-    "Policy": "policy",
+    "Network": "model.onnx",
+    "Policy": "policy.schema",
     "Pooling": "types",
     "Progress": "types",
     "RawScores": "types",
     "Sharing": "types",
     "TrainingData": "types",
     "TrainingInterrupted": "errors",
-    "choose_pooling": "artefact",
-    "fit_calibration": "calibration_fit",
-    "halved_on_oom": "memory",
+    "choose_pooling": "model.artefact",
+    "fit_calibration": "calibration.fit",
+    "halved_on_oom": "model.memory",
     "hookimpl": "hookspecs",
-    "load_model": "models",
-    "load_policy": "router",
-    "onnx_network": "backends",
-    "pool_windows": "text",
-    "read_config": "artefact",
-    "windows": "text",
-    "write_json": "artefact",
+    "load_model": "model.loaded",
+    "load_policy": "policy.router",
+    "onnx_network": "model.onnx",
+    "pool_windows": "text.windows",
+    "read_config": "model.artefact",
+    "windows": "text.windows",
+    "write_json": "model.artefact",
 }
 __all__ = sorted(_HOME)
 

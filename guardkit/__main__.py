@@ -2,7 +2,7 @@
 
 import sys
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

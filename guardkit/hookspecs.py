@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from guardkit.policy import Policy
+    from guardkit.policy.schema import Policy
     from guardkit.types import ClassifierFamily, Combiner, Decision
 
 PROJECT = "guardkit"

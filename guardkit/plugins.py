@@ -23,7 +23,7 @@ from guardkit.hookspecs import PROJECT
 from guardkit.types import ClassifierFamily, Combiner
 
 if TYPE_CHECKING:
-    from guardkit.policy import Policy
+    from guardkit.policy.schema import Policy
     from guardkit.types import Decision
 
 ENV_ALLOWED = "GUARDKIT_PLUGINS"

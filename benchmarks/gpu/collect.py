@@ -17,8 +17,8 @@ from typing import Any
 import parts
 import typer
 
-from guardkit import running
-from guardkit.train import finish_model, load_parts
+from guardkit.cli import running
+from guardkit.training.train import finish_model, load_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

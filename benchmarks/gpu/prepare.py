@@ -20,8 +20,8 @@ from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.tokenizer import encode, train_tokenizer
 from pack import TOKENS, Packed, TokenSet, write
 
-from guardkit.models import texts_hash
-from guardkit.train import Parts, load_parts
+from guardkit.model.loaded import texts_hash
+from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples
 
 DATA = Path(__file__).parent / "data"

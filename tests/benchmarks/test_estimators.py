@@ -14,7 +14,7 @@ from guardkit_mdlm.estimators import ESTIMATORS, Scheme
 from guardkit_mdlm.training import train
 
 from guardkit import Examples, TrainingData, load_model
-from guardkit.artefact import seal
+from guardkit.model.artefact import seal
 
 from ..mdlm.conftest import TINY, make_examples, quiet
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guardkit.artefact import ArtefactConfig
-from guardkit.calibrate import Calibration
-from guardkit.models import Model
+from guardkit.calibration.maps import Calibration
+from guardkit.model.artefact import ArtefactConfig
+from guardkit.model.loaded import Model
 from guardkit.types import Evidence, RawScores
 
 LABELS = ("benign", "injection")

@@ -64,7 +64,7 @@ def test_prepared_sets_are_those_of_training_and_hold_the_same_tokens(
 ) -> None:
     from guardkit_mdlm.tokenizer import encode
 
-    from guardkit.train import load_parts
+    from guardkit.training.train import load_parts
 
     monkeypatch.syspath_prepend(str(GPU))
     import pack

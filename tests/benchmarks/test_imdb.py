@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guardkit.data import load_split
-from guardkit.evaluate import evaluate_model
-from guardkit.models import load_model
-from guardkit.train import load_parts, train_model
+from guardkit.data.examples import load_split
+from guardkit.evaluation.measure import evaluate_model
+from guardkit.model.loaded import load_model
+from guardkit.training.train import load_parts, train_model
 from guardkit.types import FloatArray, IntArray
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
 def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
     imdb: ModuleType, reviews: str, model: Path
 ) -> None:
-    from guardkit.calibration_fit import fit_calibration
+    from guardkit.calibration.fit import fit_calibration
 
     imdb.rows(reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
     loaded, parts = load_model(model), load_parts(reviews, None, None)

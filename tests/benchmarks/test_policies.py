@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 Record = dict[str, Any]

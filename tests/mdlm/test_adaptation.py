@@ -21,9 +21,9 @@ from scipy import sparse
 from scipy.stats import norm
 
 from guardkit import ArtefactError, DataError, Examples, TrainingData
-from guardkit.artefact import seal
-from guardkit.backends import MODEL
-from guardkit.models import export_model
+from guardkit.model.artefact import seal
+from guardkit.model.loaded import export_model
+from guardkit.model.onnx import MODEL
 
 from .conftest import TINY, WORDS, make_examples, quiet
 

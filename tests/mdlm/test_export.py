@@ -12,9 +12,9 @@ from guardkit_mdlm.scoring import MdlmClassifier, load
 from onnx import TensorProto, helper
 
 from guardkit import ArtefactError, ConfigError
-from guardkit.artefact import seal, verify
-from guardkit.backends import MODEL
-from guardkit.models import export_model
+from guardkit.model.artefact import seal, verify
+from guardkit.model.loaded import export_model
+from guardkit.model.onnx import MODEL
 
 from .conftest import make_examples
 

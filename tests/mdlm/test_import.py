@@ -22,9 +22,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from guardkit import ConfigError, load_model
-from guardkit.artefact import seal
-from guardkit.cli import main
-from guardkit.models import export_model
+from guardkit.cli.main import main
+from guardkit.model.artefact import seal
+from guardkit.model.loaded import export_model
 
 from .conftest import make_examples, quiet, randomise
 from .test_checkpoint import PAYLOADS, Call, lightning

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guardkit.cli import main
-from guardkit.policy import policies_dir
+from guardkit.cli.main import main
+from guardkit.policy.schema import policies_dir
 from guardkit.yamlfile import read_yaml
 
 POLICY = policies_dir() / "medical-abstracts.yaml"

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from guardkit import ArtefactError, ConfigError, TrainingData, TrainingInterrupted, read_config
-from guardkit.artefact import seal
+from guardkit.model.artefact import seal
 
 from .conftest import make_examples
 from .test_checkpoint import lightning

@@ -14,9 +14,9 @@ from guardkit_mdlm.scoring import MdlmClassifier, load
 from guardkit_mdlm.sketch import BUCKETS
 
 from guardkit import Sharing, read_config
-from guardkit.artefact import CALIBRATION, CONFIG, seal, write_json
-from guardkit.calibrate import Calibration
-from guardkit.router import load_policy
+from guardkit.calibration.maps import Calibration
+from guardkit.model.artefact import CALIBRATION, CONFIG, seal, write_json
+from guardkit.policy.router import load_policy
 
 from .conftest import make_examples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "calibration.md").read_text("utf-8")

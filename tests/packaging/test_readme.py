@@ -12,10 +12,10 @@ import pytest
 from typer.main import get_command
 
 import guardkit
-from guardkit.batch import decision_record
-from guardkit.cli import app
-from guardkit.policy import Policy
-from guardkit.router import check_policy
+from guardkit.classify.records import decision_record
+from guardkit.cli.main import app
+from guardkit.policy.router import check_policy
+from guardkit.policy.schema import Policy
 from guardkit.types import Decision
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.rows import read_rows
+from guardkit.classify.rows import read_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SPLITS = ("train", "validation", "test")

@@ -89,8 +89,8 @@ def test_the_wheel_holds_every_policy_and_nothing_else_from_their_folder(names: 
 
 
 def test_the_wheel_holds_what_the_report_is_made_of(names: set[str]) -> None:
-    templates = {path.name for path in (ROOT / "guardkit" / "templates").iterdir()}
-    assert {f"guardkit/templates/{name}" for name in templates} <= names
+    templates = {path.name for path in (ROOT / "guardkit" / "evaluation" / "templates").iterdir()}
+    assert {f"guardkit/evaluation/templates/{name}" for name in templates} <= names
 
 
 def test_the_wheel_holds_every_file_of_the_bundled_models(names: set[str]) -> None:
@@ -123,7 +123,7 @@ def test_the_wheel_names_its_plugins_as_a_third_party_would(wheel: Path, names: 
     with zipfile.ZipFile(wheel) as archive:
         parser.read_string(archive.read(path).decode())
     assert dict(parser["guardkit"]) == {"mdlm": "guardkit_mdlm", "gpt2": "guardkit_gpt2"}
-    assert dict(parser["console_scripts"]) == {"guardkit": "guardkit.cli:main"}
+    assert dict(parser["console_scripts"]) == {"guardkit": "guardkit.cli.main:main"}
 
 
 # -- that it runs ----------------------------------------------------------------------------

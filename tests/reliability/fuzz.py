@@ -23,13 +23,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["guardkit"]):
-    from guardkit import shards
+    from guardkit.classify import shards
+    from guardkit.classify.rows import read_rows
+    from guardkit.classify.shards import Input
     from guardkit.errors import InputFileError, PolicyError
     from guardkit.plugins import installed_plugins
-    from guardkit.router import check_policy
-    from guardkit.rows import read_rows
-    from guardkit.schema import policy_schema
-    from guardkit.shards import Input
+    from guardkit.policy.json_schema import policy_schema
+    from guardkit.policy.router import check_policy
     from guardkit.types import Row
 
 ROOT = Path(__file__).parents[2]

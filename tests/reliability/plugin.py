@@ -91,8 +91,8 @@ categories:
 
 def install(folder: Path) -> None:
     """Write the plugin, a model of its family and a policy that asks it to ``folder``."""
-    from guardkit.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
-    from guardkit.calibrate import Calibration
+    from guardkit.calibration.maps import Calibration
+    from guardkit.model.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
 
     site = folder / "site"
     info = site / "guardkit_odd-1.0.dist-info"

@@ -92,7 +92,7 @@ def _context() -> multiprocessing.context.ForkServerContext:
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["guardkit.cli", "guardkit.console", "guardkit.workers", __name__]
+        ["guardkit.cli.main", "guardkit.cli.output", "guardkit.classify.process_pool", __name__]
     )
     return context
 
@@ -104,8 +104,8 @@ def _classify(
     shard_rows: int,
     within: Callable[[Path], None] | None,
 ) -> None:
-    from guardkit import shards
-    from guardkit.cli import main
+    from guardkit.classify import shards
+    from guardkit.cli.main import main
 
     os.chdir(folder)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

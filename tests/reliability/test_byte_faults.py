@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 
 from .runs import PLANTED, POLICY
 

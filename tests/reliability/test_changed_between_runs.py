@@ -29,7 +29,7 @@ def edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 def other_model(folder: Path) -> None:
-    from guardkit.artefact import CALIBRATION, SUMS, seal
+    from guardkit.model.artefact import CALIBRATION, SUMS, seal
 
     path = folder / "model" / CALIBRATION
     values = json.loads(path.read_text())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guardkit import shards
-from guardkit.cli import main
+from guardkit.classify import shards
+from guardkit.cli.main import main
 
 from .faults import ERRORS, OTHERS, Before, Call, failing, watched
 from .runs import PLANTED, POLICY, write_input

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 
 from .hostile import hostile
 from .runs import PLANTED, POLICY

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit import artefact
+from guardkit.model import artefact
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
 OPTIONS = {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.cli import main
+from guardkit.cli.main import main
 from guardkit.errors import PolicyError
-from guardkit.router import check_policy
+from guardkit.policy.router import check_policy
 
 from .hostile import hostile
 from .runs import POLICY

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from guardkit import shards
-from guardkit.cli import main
+from guardkit.classify import shards
+from guardkit.cli.main import main
 
 from .disk import Disk
 from .faults import Call, watched

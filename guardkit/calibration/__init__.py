@@ -1,0 +1,1 @@
+"""From a classifier's logits to calibrated log-odds."""

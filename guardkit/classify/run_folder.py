@@ -1,0 +1,322 @@
+"""A run's state on disk: a manifest, and one part for each shard that is done.
+
+    OUT.parts/manifest.json     what is read, by what, and with which settings
+    OUT.parts/part-00000012     the shard's output lines, and a footer with their count and checksum
+
+A part appears under its name by one rename, after its bytes are on disk, and the folder's entry
+with it: what is there is whole, what is not there is done again. The state grows with the
+shards, not with the rows. Once all parts are there they become the output, again by one rename.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from guardkit.errors import OutputError, UsageError
+from guardkit.model import artefact
+
+MANIFEST = "manifest.json"
+_LOCK = "lock"
+_PART = "part-{:08d}"
+_TEMPORARY = ".writing-"
+#: The footer is the part's last line, no longer than this.
+_FOOTER_BYTES = 8192
+_COPY_BYTES = 2**20
+#: Parts merged when one is done: a run that goes on catches up with its old ones little by little.
+_MERGED_AT_ONCE = 4
+
+
+class InputFile(BaseModel):
+    """One file of the input, as it was when the run began."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    size: int = Field(description="bytes; -1 where it cannot be known before it is read")
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a run's output depends on, and nothing else: two runs with equal manifests write the
+    same bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    inputs: list[InputFile]
+    settings: dict[str, Any] = Field(description="hashes of policy and models, options, versions")
+    offsets: list[list[int]] = Field(
+        description="of each file of lines, where its shards begin, in bytes; empty of others"
+    )
+
+    def differences(self, now: Manifest) -> list[str]:
+        """Return what is not as it was, in words: the files first."""
+        found = []
+        if [f.name for f in self.inputs] != [f.name for f in now.inputs]:
+            found.append(f"the input is {_names(now)}; it was {_names(self)}")
+        else:
+            for old, new in zip(self.inputs, now.inputs, strict=True):
+                if old != new:
+                    found.append(f"{new.name} has changed: {_content(new)}; it had {_content(old)}")
+        for key in self.settings | now.settings:
+            before, after = self.settings.get(key), now.settings.get(key)
+            if before != after:
+                found.append(f"{key} is {_shown(after)}; it was {_shown(before)}")
+        return found
+
+
+class Parts:
+    """The folder of a run's state, open for this process alone (``locked``)."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.parts")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; UsageError where another run does."""
+        with reporting(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            lock = (self.folder / _LOCK).open("wb")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    f"{self.folder}: another run is writing {self.out.name}; let it end, or choose "
+                    "another --out"
+                ) from error
+            yield
+        finally:
+            lock.close()
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest that an interrupted run left, None where there is none."""
+        path = self.folder / MANIFEST
+        try:
+            with reporting(path, "read"):
+                if not path.is_file():
+                    return None
+                return Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UsageError(
+                f"{path}: not a manifest of this version; finish with the version that wrote it, "
+                "or remove the folder and start anew"
+            ) from error
+
+    def begin(self, manifest: Manifest) -> None:
+        """Write the manifest: from here on the run can be resumed."""
+        with reporting(self.folder):
+            # without a manifest, parts are what a crash left of a run that had ended: not ours
+            for path in self.folder.iterdir():
+                if path.name.startswith("part-"):
+                    path.unlink(missing_ok=True)
+            artefact.fsync(self.folder)
+            write_durably(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    def done(self) -> set[int]:
+        """Return which shards have their part; what a crash left half-written is removed."""
+        found = set()
+        with reporting(self.folder):
+            for entry in os.scandir(self.folder):
+                if entry.name.startswith(_TEMPORARY):
+                    Path(entry.path).unlink(missing_ok=True)
+                elif entry.name.startswith("part-"):
+                    found.add(int(entry.name.removeprefix("part-")))
+        return found
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return the facts that were stored with a part."""
+        path = self.folder / _PART.format(index)
+        with reporting(path, "read"):
+            facts: dict[str, Any] = _footer(path)[0]["facts"]
+            return facts
+
+    def remove(self, index: int) -> None:
+        """Forget a shard: it will be done again."""
+        with reporting(self.folder):
+            (self.folder / _PART.format(index)).unlink(missing_ok=True)
+
+    @contextmanager
+    def merging(self, done: set[int]) -> Iterator[Merging]:
+        """Yield what makes the output of the parts, of which those of ``done`` are there."""
+        temporary = self.folder / f"{_TEMPORARY}merged"
+        with reporting(self.out):
+            output = temporary.open("wb")
+        try:
+            yield Merging(self, output, done)
+        finally:
+            with reporting(self.out):
+                output.close()
+
+    def clear(self) -> None:
+        """Remove the state of a run that is finished."""
+        with reporting(self.folder, "removed"):
+            # the manifest last: a folder with one can be resumed
+            for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                entry.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+
+class Merging:
+    """The output of all parts, in order, every checksum verified; it grows while later parts are
+    still being made, so that little is left to do when the last one is there."""
+
+    def __init__(self, parts: Parts, output: BinaryIO, done: set[int]) -> None:
+        self._parts, self._output = parts, output
+        self._there = set(done)
+        self._next = 0
+
+    def add(self, index: int) -> None:
+        """Take the part ``index``, now or when its turn comes."""
+        self._there.add(index)
+        for _ in range(_MERGED_AT_ONCE):
+            if self._next not in self._there:
+                break
+            self._copy(self._next)
+            self._next += 1
+
+    def finish(self, shards: int) -> None:
+        """Give the output, of ``shards`` parts, its name."""
+        for index in range(self._next, shards):
+            self._copy(index)
+        with reporting(self._parts.out):
+            self._output.flush()
+            os.fsync(self._output.fileno())
+            _umask_mode(Path(self._output.name))
+            os.replace(self._output.name, self._parts.out)
+            artefact.fsync(self._parts.out.parent)
+
+    def _copy(self, index: int) -> None:
+        path = self._parts.folder / _PART.format(index)
+        with reporting(path, "read"):
+            footer, left = _footer(path)
+            part = path.open("rb")
+        digest = hashlib.sha256()
+        with part:
+            while left:
+                with reporting(path, "read"):
+                    block = part.read(min(left, _COPY_BYTES))
+                if not block:
+                    break
+                digest.update(block)
+                with reporting(self._parts.out):
+                    self._output.write(block)
+                left -= len(block)
+        if digest.hexdigest() != footer["sha256"] or footer["shard"] != index:
+            path.unlink()
+            raise OutputError(
+                f"{path}: damaged on disk, and removed; the same command with --resume does its "
+                "lines again"
+            )
+        with reporting(self._parts.out):
+            self._output.flush()
+        if hasattr(os, "posix_fadvise"):  # Linux writes it out from now on, and not all at the end
+            os.posix_fadvise(self._output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
+    """Write a part so that it is there whole or not at all, whatever happens meanwhile."""
+    footer = {
+        "shard": index,
+        "lines": body.count(b"\n"),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "facts": dict(facts),
+    }
+    encoded = msgspec.json.encode(footer) + b"\n"
+    assert len(encoded) <= _FOOTER_BYTES, "facts are small"
+    write_durably(folder / _PART.format(index), body, encoded)
+
+
+def probe(folder: Path) -> str:
+    """Leave an empty file, and return its name: who finds it means the same folder. ``done``
+    removes it where nobody does."""
+    name = f"{_TEMPORARY}probe-{uuid4().hex}"
+    (folder / name).touch()
+    return name
+
+
+def write_durably(path: Path, *blocks: bytes) -> None:
+    """Write a file under another name, flush it to disk, rename it, and flush its folder."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        artefact.fsync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def reporting(path: Path, what: str = "written") -> Iterator[None]:
+    """Turn what the operating system says into an OutputError that names the file, and what is
+    left where the disk is full. ``what`` could not be done to it."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        free = ""
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            left = shutil.disk_usage(path if path.exists() else path.parent).free
+            free = f" ({left:,} bytes are free there)"
+        raise OutputError(
+            f"{name}: cannot be {what}: {error.strerror}{free}; what is done is kept, and the "
+            "same command with --resume goes on"
+        ) from error
+
+
+def _footer(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a part's footer, and how many bytes stand before it."""
+    with path.open("rb") as part:
+        end = part.seek(0, os.SEEK_END)
+        part.seek(max(0, end - _FOOTER_BYTES))
+        tail = part.read()
+    line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        footer: dict[str, Any] = msgspec.json.decode(line)
+        if not {"shard", "lines", "sha256", "facts"} <= footer.keys():
+            raise msgspec.DecodeError("no footer")
+    except (msgspec.DecodeError, AttributeError) as error:
+        path.unlink()
+        raise OutputError(
+            f"{path}: damaged on disk, and removed; the same command with --resume does its lines "
+            "again"
+        ) from error
+    return footer, end - len(line) - 1
+
+
+def _umask_mode(path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def _names(manifest: Manifest) -> str:
+    names = [file.name for file in manifest.inputs]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _content(file: InputFile) -> str:
+    size = f"{file.size:,} bytes, " if file.size >= 0 else ""
+    return f"{size}SHA-256 {file.sha256[:12]}"
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,225 @@
+"""An input cut into shards: pieces small enough to do again, the same whoever does them.
+
+A shard is at most SHARD_ROWS rows or SHARD_BYTES of one file. Plain files of lines are cut by
+byte offsets, found in one pass that also hashes the file, so that every worker reads its own
+piece. What can only be read from its start (compressed, CSV, parquet, standard input) is cut as
+it is read. Either way the cut depends on the input alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import has_magic, iglob
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from guardkit.classify.rows import lines_of, read_lines, read_rows
+from guardkit.classify.run_folder import InputFile
+from guardkit.errors import InputFileError
+from guardkit.types import Progress, Row
+
+SHARD_ROWS = 2_000
+SHARD_BYTES = 64 * 2**20
+_BLOCK_BYTES = 4 * 2**20
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Rows of one file, by where they are (``count`` lines, ``size`` bytes from byte ``start``) or
+    as they were read (``rows``). ``first`` is the first row's number in its file, from 1."""
+
+    index: int
+    path: str
+    first: int
+    count: int
+    start: int = 0
+    size: int = 0
+    rows: tuple[Row, ...] | None = None
+
+    def read(self, keep: Sequence[str], *, with_names: bool) -> list[Row]:
+        """Return its rows, ``with_names`` as ``named`` has it."""
+        if self.rows is None:
+            path = Path(self.path)
+            rows = list(read_lines(path, self.start, self.size, self.first, self.count, keep=keep))
+        else:
+            rows = list(self.rows)
+        if len(rows) != self.count:
+            raise InputFileError(
+                f"{self.path}: has {len(rows):,} lines from line {self.first:,} on where it had "
+                f"{self.count:,}; it was changed while it was read"
+            )
+        return [named(row, self.path) for row in rows] if with_names else rows
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where the shards of one file of lines begin: byte offsets and line numbers; and how many
+    bytes and lines it has."""
+
+    starts: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.int64]
+    size: int
+    lines: int
+
+
+class Input:
+    """The files of one run, in order."""
+
+    def __init__(self, spec: str) -> None:
+        self.paths = [STDIN] if spec == STDIN else [str(path) for path in _files(spec)]
+        self._cuts: dict[str, _Cut] = {}
+        #: Rows in all; None until all of it was read where that is the only way to know.
+        self.rows: int | None = None
+        #: Shards in all, known once ``shards`` has ended.
+        self.count = 0
+
+    def scan(self, progress: Progress | None = None) -> list[InputFile]:
+        """Read every file once: its hash, and for files of lines where its shards begin."""
+        sizes = [0 if p == STDIN else Path(p).stat().st_size for p in self.paths]
+        total, done, found = sum(sizes), 0, []
+        for path, size in zip(self.paths, sizes, strict=True):
+            if path == STDIN:  # its shards' own hashes are checked as they come
+                found.append(InputFile(name=STDIN, size=-1, sha256=""))
+                continue
+            digest, cutter = hashlib.sha256(), _Cutter() if lines_of(Path(path)) else None
+            try:
+                with Path(path).open("rb") as file:
+                    while block := file.read(_BLOCK_BYTES):
+                        digest.update(block)
+                        if cutter:
+                            cutter.feed(block)
+                        done += len(block)
+                        if progress:
+                            progress("read", done, total, "bytes")
+            except OSError as error:
+                raise InputFileError(f"{path}: cannot be read: {error.strerror}") from error
+            if cutter:
+                self._cuts[path] = cutter.cut()
+            found.append(InputFile(name=path, size=size, sha256=digest.hexdigest()))
+        if len(self._cuts) == len(self.paths):
+            self.rows = sum(cut.lines for cut in self._cuts.values())
+        return found
+
+    def offsets(self) -> list[list[int]]:
+        """Return where each file's shards begin, in bytes; empty for what is cut as it is read."""
+        cuts = (self._cuts.get(path) for path in self.paths)
+        return [cut.starts.tolist() if cut else [] for cut in cuts]
+
+    def shards(
+        self, keep: Sequence[str], done: set[int], again: Callable[[Shard], None]
+    ) -> Iterator[Shard]:
+        """Yield the shards that are not ``done``, in order; sets ``rows`` and ``count`` at the end.
+
+        ``again`` is shown the shards of standard input that are done: nothing else can tell
+        whether it is the input it was.
+        """
+        index = total = 0
+        for path in self.paths:
+            if cut := self._cuts.get(path):
+                edges = zip(
+                    [*cut.starts.tolist(), cut.size],
+                    [*cut.firsts.tolist(), cut.lines + 1],
+                    strict=True,
+                )
+                for (start, first), (end, following) in pairwise(edges):
+                    if index not in done:
+                        yield Shard(index, path, first, following - first, start, end - start)
+                    index += 1
+                total += cut.lines
+                continue
+            first = 1
+            for rows in _streamed(path, keep):
+                shard = Shard(index, path, first, len(rows), rows=tuple(rows))
+                if index not in done:
+                    yield shard
+                elif path == STDIN:
+                    again(shard)
+                first, index, total = first + len(rows), index + 1, total + len(rows)
+        self.rows, self.count = total, index
+
+
+def named(row: Row, path: str) -> Row:
+    """Return ``row`` of one of several files: where it brings no id, the id says the file too."""
+    return row if row.own_id else replace(row, id=f"{path}:{row.line}")
+
+
+class _Cutter:
+    """Finds line ends block by block, and cuts where a shard is full."""
+
+    def __init__(self) -> None:
+        self._starts, self._firsts = [0], [1]
+        self._offset = 0  # of the next block
+        self._lines = 0  # line ends so far
+        self._open = False  # bytes after the last line end
+
+    def feed(self, block: bytes) -> None:
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + self._offset + 1
+        while True:
+            # the shard that is open now ends at the first of these line ends
+            full = self._firsts[-1] - 1 + SHARD_ROWS - self._lines - 1
+            heavy = int(np.searchsorted(ends, self._starts[-1] + SHARD_BYTES))
+            at = min(full, heavy)
+            if at >= len(ends):
+                break
+            self._starts.append(int(ends[at]))
+            self._lines += at + 1
+            self._firsts.append(self._lines + 1)
+            ends = ends[at + 1 :]
+        self._lines += len(ends)
+        self._offset += len(block)
+        self._open = not block.endswith(b"\n")
+
+    def cut(self) -> _Cut:
+        lines = self._lines + self._open
+        if self._firsts[-1] > lines:  # nothing follows the last cut (or nothing was there)
+            self._starts.pop()
+            self._firsts.pop()
+        starts, firsts = np.array(self._starts, np.int64), np.array(self._firsts, np.int64)
+        return _Cut(starts, firsts, self._offset, lines)
+
+
+def _streamed(path: str, keep: Sequence[str]) -> Iterator[list[Row]]:
+    rows: list[Row] = []
+    size = 0
+    with read_rows(path, keep=keep) as reader:
+        for row in reader:
+            rows.append(row)
+            size += sum(map(len, row.texts))
+            if len(rows) == SHARD_ROWS or size >= SHARD_BYTES:
+                yield rows
+                rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _files(spec: str) -> list[Path]:
+    """Return the files that ``spec`` means: itself, those of a folder, those that fit a pattern;
+    sorted by name, hidden ones left out."""
+    path = Path(spec)
+    try:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+            if not found:
+                raise InputFileError(f"{spec}: the folder has no files")
+            return found
+        if has_magic(spec) and not path.exists():
+            found = sorted(Path(p) for p in iglob(spec, recursive=True) if Path(p).is_file())
+            if not found:
+                raise InputFileError(f"{spec}: no file fits this pattern")
+            return found
+    except (OSError, ValueError) as error:  # ValueError: a name no file can have
+        raise InputFileError(f"{spec}: cannot be read: {error}") from error
+    with read_rows(spec):  # what cannot be opened fails here, before any work
+        pass
+    return [path]
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)

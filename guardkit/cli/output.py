@@ -1,0 +1,284 @@
+"""What a person reads: a run in a line, tables of what was measured."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from guardkit.classify.records import Summary
+from guardkit.evaluation.explanation import Explanation
+from guardkit.model.artefact import ArtefactConfig
+from guardkit.plugins import Plugins
+from guardkit.policy.backup_record import unproven
+from guardkit.policy.router import PolicyRouter
+from guardkit.training.recalibrate import Recalibrated
+from guardkit.types import SEVERITY
+
+LONG_RUN_S = 10.0  # from here on it is worth a line where the time went
+LOG_WIDTH = 120  # a file or a pipe has no width of its own
+
+
+def summary_line(summary: Summary, out: Path | None, *, resumed: int = 0) -> str:
+    """Return one line on what a classify run did; ``resumed`` lines another had done before."""
+    actions = [f"{summary.actions[a]:,} {a}" for a in SEVERITY if summary.actions[a]]
+    troubles = {"unreadable": summary.unreadable, "could not be judged": summary.undecided}
+    parts = [*actions, *(f"{n:,} {what}" for what, n in troubles.items() if n)]
+    if summary.differing is not None:
+        parts.append(f"{summary.differing:,} would differ under the shadow policy")
+    rate = f"{summary.texts_per_s:,.0f} texts/s"
+    if resumed:
+        fresh = (summary.rows - resumed) / summary.seconds if summary.seconds else 0.0
+        rate = f"{resumed:,} were done before; {fresh:,.0f} lines/s"
+    speed = f"{summary.rows:,} lines in {summary.seconds:.1f} s ({rate})"
+    where = f" -> {out}" if out else ""
+    return f"{speed}{': ' if parts else ''}{', '.join(parts)}{where}"
+
+
+def note_unproven(router: PolicyRouter) -> None:
+    """Say on standard error which of a policy's cascades have not been shown to pay."""
+    for line in unproven(router.policy, router.folders):
+        print(f"note: {line}", file=sys.stderr)
+
+
+def times_line(summary: Summary) -> str | None:
+    """Return where the time of a long run went, all workers together; None for a short one."""
+    total = sum(summary.times.values())
+    if total < LONG_RUN_S:
+        return None
+    shares = (f"{name} {seconds / total:.0%}" for name, seconds in summary.times.items())
+    return f"of {total:,.0f} s of work: {', '.join(shares)}"
+
+
+def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Print {name: {value, low, high}}."""
+    _out().print(Text(title))
+    table = Table("metric", "value", "95% interval")
+    for name, m in metrics.items():
+        table.add_row(name, *_with_interval(m))
+    _out().print(table)
+
+
+def show_measured(metrics: Mapping[str, Any]) -> None:
+    """Print what a new model was measured to do, a table for each set of examples."""
+    for name, report in metrics.items():
+        if "metrics" in report:
+            show_metrics(f"{name}: {report['n']:,} texts", report["metrics"])
+
+
+def show_adaptation(report: Mapping[str, Any]) -> None:
+    """Print how often texts get the label that a model was adapted to, before and after."""
+    _out().print(Text(f"share of texts called {report['label']!r} at probability 0.5"))
+    table = Table("texts", "n", "before", "after", "at 1% false positives, before", "after")
+    columns = ("before", "after", "before_at_fpr", "after_at_fpr")
+    shares = dict(report["shares"])
+    if found := report.get("over_defence"):
+        shares[found["texts"]] = found
+    for name, share in shares.items():
+        cells = [_interval(share[c]) if c in share else "" for c in columns]
+        table.add_row(Text(name), f"{share['n']:,}", *cells)
+    _out().print(table)
+
+
+def show_evaluation(report: Mapping[str, Any]) -> None:
+    """Print what ``evaluate.measure`` returned, and what it cost."""
+    if "categories" in report:
+        _show_policy_report(report)
+    else:
+        _show_model_report(report)
+    cost = report["cost"]
+    print(
+        f"{cost['texts']:,} texts in {cost['seconds']:.1f} s: {cost['texts_per_s']:,.0f} texts/s, "
+        f"{cost['ms_per_text']:.1f} ms per text"
+    )
+
+
+def _show_model_report(report: Mapping[str, Any]) -> None:
+    about = f" (positive: {report['positive']})" if report["positive"] else ""
+    show_metrics(f"{report['n']:,} texts{about}{_left_out(report)}", report["metrics"])
+    _show_warnings(report["warnings"])
+    _show_parts("source", report["sources"])
+    _show_parts("characters", report["lengths"])
+
+
+def _show_policy_report(report: Mapping[str, Any]) -> None:
+    for name, category in report["categories"].items():
+        title = (
+            f"{name}: {report['n']:,} texts, {category['positives']:,} positive "
+            f"({', '.join(category['positive'])}){_left_out(report)}"
+        )
+        show_metrics(title, category["metrics"])
+        _show_warnings(category["warnings"])
+        members = Table("member", "asked about", "ms per text asked", "tokens per text")
+        for member, share in category["members"].items():
+            cost = report["cost"]["members"].get(member, {})  # a pattern costs next to nothing
+            own = (_number(cost.get(name)) for name in ("ms_per_text", "tokens_per_text"))
+            members.add_row(Text(member), f"{share:.1%}", *own)
+        _out().print(members)
+        _show_parts("source", category["sources"])
+        _show_parts("characters", category["lengths"])
+
+
+def show_recalibrated(result: Recalibrated) -> None:
+    """Print what a new calibration is worth, and what others would have been."""
+    c = result.calibration
+    shares = ", ".join(f"{x} {p:.1%}" for x, p in zip(c.labels, c.prior, strict=True))
+    old = "the calibration it had" if c.replaces else "no calibration"
+    _out().print(Text(f"{c.n:,} texts ({shares}); before: {old}; after: cross-fitted"))
+    table = Table("", "before", "95% interval", "after", "95% interval")
+    for name in result.before:
+        values = (result.before[name], result.after[name])
+        table.add_row(name, *(cell for m in values for cell in _with_interval(m)))
+    _out().print(table)
+    value, interval = _with_interval(result.gain)
+    verdict = "" if (result.gain["low"] or 0) > 0 else ": not shown to be better"
+    print(f"log-loss saved: {value} ({interval}){verdict}")
+    tried = Table("method", "log-loss, cross-fitted", "over the best", "standard error", "")
+    for method, m in c.candidates.items():
+        mark = "chosen" if method == c.method else ""
+        numbers = (m.log_loss, m.excess, m.standard_error)
+        tried.add_row(method, *(f"{x:.4f}" for x in numbers), mark)
+    _out().print(tried)
+
+
+def show_plugins(plugins: Plugins) -> None:
+    """Print what is installed, what it registers and what is wrong with it."""
+    table = Table("plugin", "distribution", "classifiers", "combiners", "hooks", "error")
+    for plugin in plugins.plugins.values():
+        names = (", ".join(x) or "-" for x in (plugin.classifiers, plugin.combiners, plugin.hooks))
+        table.add_row(
+            Text(plugin.name),
+            Text(f"{plugin.distribution} {plugin.version}"),
+            *map(Text, names),
+            Text(plugin.error or "", style="bold red"),
+        )
+    _out().print(table)
+    for family in plugins.families.values():
+        presets = ", ".join(family.presets) or "none"
+        _out().print(Text(f"{family.name}: {family.summary} (presets: {presets})"))
+
+
+def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
+    """Print (folder, config) of each bundled model."""
+    table = Table("model", "plugin", "labels", "size", "folder")
+    for folder, config in models:
+        labels = ", ".join(config.labels)
+        row = (
+            f"builtin:{config.family}/{folder.name}",
+            config.family,
+            labels,
+            _size(folder),
+            str(folder),
+        )
+        table.add_row(*map(Text, row))
+    _out().print(table)
+
+
+def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> None:
+    """Print what a model says of itself: its config in short, then its card."""
+    from rich.markdown import Markdown  # here: it brings every lexer, 40 ms
+
+    table = Table(show_header=False)
+    table.add_row("folder", Text(str(folder)))
+    table.add_row("plugin", config.family)
+    table.add_row("labels", Text(", ".join(config.labels)))
+    table.add_row("neutral label", Text(config.neutral or "none"))
+    table.add_row("long texts", f"windows, {config.window_pooling} over them")
+    table.add_row("readings", ", ".join(["raw", *config.also_read]))
+    table.add_row("size", _size(folder))
+    table.add_row("hash", digest)
+    _out().print(table)
+    _out().print(Markdown(card))
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print a text with each piece coloured by what it adds to the label: red for, blue
+    against."""
+    out = _out()
+    given = ", ".join(f"{x} {p:.3f}" for x, p in explanation.probabilities.items())
+    out.print(Text(f"probabilities: {given}"))
+    out.print(
+        Text(f"evidence for {explanation.label!r} ({explanation.scorer}): ")
+        + Text("for", style="on rgb(255,150,150) black")
+        + Text(" ")
+        + Text("against", style="on rgb(150,180,255) black")
+    )
+    if explanation.readings > 1:
+        deciding = (
+            "the text as it stands"
+            if explanation.as_it_stands
+            else "not the text as it stands, but what it says here"
+        )
+        out.print(Text(f"the worst of {explanation.readings} readings: {deciding}", style="yellow"))
+    shown = Text(_visible(explanation.text))
+    for piece in explanation.pieces:
+        pale = 255 - int(105 * abs(piece.value) / explanation.largest)
+        colour = f"rgb(255,{pale},{pale})" if piece.value > 0 else f"rgb({pale},{pale},255)"
+        shown.stylize(f"black on {colour}", piece.start, piece.end)
+    out.print(shown)
+    table = Table("strongest pieces", "add")
+    for piece in explanation.strongest:
+        table.add_row(Text(repr(explanation.text[piece.start : piece.end])), f"{piece.value:+.3f}")
+    out.print(table)
+
+
+def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    if not parts:
+        return
+    first = next(iter(parts.values()))
+    counts = [name for name in ("n", "positives") if name in first]
+    table = Table(what, *counts, *first["metrics"])
+    for name, values in parts.items():
+        table.add_row(
+            Text(name),
+            *(_number(values[count]) for count in counts),
+            *map(_interval, values["metrics"].values()),
+        )
+    _out().print(table)
+
+
+def _show_warnings(warnings: Mapping[str, str]) -> None:
+    for name, why in warnings.items():
+        _out().print(Text(f"{name}: {why}", style="yellow"))
+
+
+def _left_out(report: Mapping[str, Any]) -> str:
+    parts = {"unlabelled, left out": report["unlabelled"], "could not be judged": report["errors"]}
+    return "".join(f"; {n:,} {what}" for what, n in parts.items() if n)
+
+
+def _with_interval(m: Mapping[str, float | None]) -> tuple[str, str]:
+    interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
+    return _number(m["value"]), interval
+
+
+def _interval(metric: Mapping[str, float | None]) -> str:
+    """Return a metric in three digits, its interval below it."""
+    if metric["value"] is None:
+        return "-"
+    return f"{metric['value']:.3f}\n{metric['low']:.3f}-{metric['high']:.3f}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB"
+
+
+def _visible(text: str) -> str:
+    """Replace control characters one for one, so that no text can drive the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _out() -> Console:
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)

@@ -1,0 +1,1 @@
+"""Labelled examples to learn from or to measure on, from the hub or from files."""

@@ -1,0 +1,1 @@
+"""A model or a policy measured on labelled text."""

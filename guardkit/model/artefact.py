@@ -1,0 +1,206 @@
+"""A trained model on disk: written atomically, verified by hash, read without pickle.
+
+    config.json  model.safetensors  tokenizer.json  calibration.json  novelty.json  metrics.json
+    README.md (model card)  SHA256SUMS
+
+A family writes ``config.json``, weights and what else it needs; core adds the rest, seals
+the folder with ``SHA256SUMS`` and renames it into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from guardkit.errors import ArtefactError, ConfigError
+from guardkit.text.readings import Reading
+from guardkit.types import Pooling, Task
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CALIBRATION = "calibration.json"
+NOVELTY = "novelty.json"
+METRICS = "metrics.json"
+CARD = "README.md"
+SUMS = "SHA256SUMS"
+#: Formats that hold data and never code. Anything else in an artefact is refused.
+SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt"})
+#: Label names, in any case, that by themselves say: nothing found.
+NEUTRAL_NAMES = frozenset({"benign", "safe", "ham", "normal", "none", "clean"})
+
+
+class ArtefactConfig(BaseModel):
+    """``config.json``: what every family's artefact says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    family: str = Field(description="the classifier family that can load it")
+    task: Task = "multiclass"
+    labels: list[str] = Field(min_length=2, description="in the order of the logits")
+    neutral: str | None = Field(default=None, description="the label that means: nothing found")
+    window_pooling: Pooling = "mean"
+    also_read: list[Reading] = Field(
+        default=[],
+        description="readings of a text that are scored beside it; each label's largest lead "
+        "over the neutral one stands",
+    )
+    network: dict[str, Any] = Field(description="what the family needs to rebuild the network")
+    training: dict[str, Any] = Field(default_factory=dict, description="how it was trained")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ArtefactConfig:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels repeat: {self.labels}")
+        if self.neutral is not None and self.neutral not in self.labels:
+            raise ValueError(f"neutral {self.neutral!r} is not among the labels {self.labels}")
+        if self.window_pooling == "max" and self.neutral is None:
+            raise ValueError("window_pooling 'max' needs a neutral label")
+        if self.also_read and self.window_pooling != "max":
+            raise ValueError("also_read needs window_pooling 'max': the worst reading stands")
+        return self
+
+    @property
+    def neutral_index(self) -> int | None:
+        return None if self.neutral is None else self.labels.index(self.neutral)
+
+
+def choose_pooling(
+    labels: Sequence[str], neutral: str | None, pooling: Literal["auto", "mean", "max"]
+) -> tuple[Pooling, str | None]:
+    """Return how a text's windows are pooled, and its neutral label if it has one.
+
+    Without ``neutral``, the one label named benign, safe, ham, normal, none or clean is it.
+    ``auto`` is ``max`` where there is a neutral label (one window's payload decides), else
+    ``mean`` (the whole text carries the label). Raises ConfigError.
+
+    >>> choose_pooling(["benign", "injection"], None, "auto")
+    ('max', 'benign')
+    """
+    if neutral is None:
+        named = [label for label in labels if label.casefold() in NEUTRAL_NAMES]
+        neutral = named[0] if len(named) == 1 else None
+    elif neutral not in labels:
+        raise ConfigError(f"neutral {neutral!r} is not a label; allowed: {', '.join(labels)}")
+    if pooling == "auto":
+        return ("mean" if neutral is None else "max"), neutral
+    if pooling == "max" and neutral is None:
+        raise ConfigError(
+            "window_pooling 'max' compares every label with a neutral one; set neutral to one of "
+            f"{', '.join(labels)}, or window_pooling to 'mean'"
+        )
+    return pooling, neutral
+
+
+def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
+    """Write ``value`` as readable JSON, keys in the order given."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_config(folder: Path) -> ArtefactConfig:
+    """Read ``config.json`` alone: cheap, no weights, no hashes."""
+    path = folder / CONFIG
+    if not path.is_file():
+        there = "no such folder" if not folder.is_dir() else f"it has no {CONFIG}"
+        raise ArtefactError(f"{folder}: not a guardkit model: {there}")
+    try:
+        return ArtefactConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtefactError(f"{path}: {_first(error)}") from error
+
+
+def seal(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over every file of ``folder`` (the format of ``sha256sum``)."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
+    (folder / SUMS).write_text("".join(lines), "utf-8")
+
+
+def verify(folder: Path) -> str:
+    """Check every file against ``SHA256SUMS`` and return the hash that stands for the model.
+
+    A file changed, missing, added, linked or of a format that can hold code is refused.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise ArtefactError(
+            f"{folder}: no {SUMS}; the model is incomplete. --allow-unverified loads it even so"
+        )
+    lines = (
+        line.partition("  ") for line in sums.read_text("utf-8", "replace").splitlines() if line
+    )
+    listed = {name: digest for digest, _, name in lines}
+    present = set(_files(folder))
+    if odd := sorted(present ^ listed.keys()):
+        where = "in the folder but not in" if odd[0] in present else "missing, though listed in"
+        raise ArtefactError(f"{folder / odd[0]}: {where} {SUMS}")
+    for name, expected in listed.items():
+        if _sha256(folder / name) != expected:
+            raise ArtefactError(
+                f"{folder / name}: its SHA-256 is not the one in {SUMS}; the file was changed or "
+                "damaged. Take a fresh copy of the model"
+            )
+    return model_hash(folder)
+
+
+def model_hash(folder: Path) -> str:
+    """Return the SHA-256 of ``SHA256SUMS``: one value for the model and its calibration."""
+    return _sha256(folder / SUMS)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Seal ``folder`` and move it to ``out`` in one rename, durable before and after."""
+    seal(folder)
+    for path in [*folder.iterdir(), folder]:
+        # safetensors writes for its owner alone; a model is read by whoever reads the folder
+        path.chmod(path.stat().st_mode | (folder.stat().st_mode & 0o044))
+        fsync(path)
+    old = out.with_name(f".{out.name}.old")
+    if out.exists():  # sealed models are replaced whole, never mixed
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    folder.rename(out)
+    fsync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)  # also what a crash between the renames left
+
+
+def _files(folder: Path) -> list[str]:
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            raise ArtefactError(f"{path}: a model holds plain files only, no links or folders")
+        if path.name == SUMS:
+            continue
+        if path.suffix not in SAFE_SUFFIXES:
+            raise ArtefactError(
+                f"{path}: files ending in {path.suffix!r} may hold code and are never loaded; "
+                f"allowed: {', '.join(sorted(SAFE_SUFFIXES))}"
+            )
+        names.append(path.name)
+    return names
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to disk: a rename is durable only then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {detail['input']!r:.80})"

@@ -1,0 +1,418 @@
+"""A classifier with its calibration, found by name and loaded from an artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guardkit.calibration.maps import Calibration, read_calibration
+from guardkit.errors import ArtefactError, ClassifierError, PluginError
+from guardkit.model import artefact
+from guardkit.model.allocation import keep_freed_memory
+from guardkit.model.artefact import ArtefactConfig
+from guardkit.model.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
+from guardkit.model.onnx import MODEL
+from guardkit.plugins import Plugins, installed_plugins
+from guardkit.text.readings import readings
+from guardkit.text.windows import pool_windows
+from guardkit.types import (
+    BoolArray,
+    Classifier,
+    Evidence,
+    Examples,
+    Exporting,
+    FloatArray,
+    IntArray,
+    RawScores,
+    Sharing,
+)
+
+BUILTIN = "builtin:"
+#: What models that read the same texts leave for each other (``guardkit.Sharing``).
+Shared = MutableMapping[Hashable, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model made of N texts. Rows of ``logits_NC`` that failed are NaN, with the reason
+    in ``errors`` by position; so are values of ``novelty_N`` (None where not asked for), with
+    the reason in ``novelty_errors``."""
+
+    logits_NC: FloatArray
+    tokens_N: IntArray
+    windows_N: IntArray
+    truncated_N: BoolArray
+    errors: Mapping[int, str] = field(default_factory=dict)
+    novelty_N: FloatArray | None = None
+    novelty_errors: Mapping[int, str] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """Return the scores of several batches as those of one; at least one, all alike in novelty."""
+    starts = np.cumsum([0, *(len(part.tokens_N) for part in parts)]).tolist()
+
+    def together(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def reasons(name: str) -> dict[int, str]:
+        errors = zip(starts, (getattr(part, name) for part in parts), strict=False)
+        return {start + i: reason for start, own in errors for i, reason in own.items()}
+
+    return Scored(
+        together("logits_NC"),
+        together("tokens_N"),
+        together("windows_N"),
+        together("truncated_N"),
+        reasons("errors"),
+        None if parts[0].novelty_N is None else together("novelty_N"),
+        reasons("novelty_errors"),
+    )
+
+
+@dataclass
+class Work:
+    """What a model has done since it was loaded; ``seconds`` are those spent scoring."""
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def since(self, earlier: Work) -> Work:
+        return Work(
+            self.texts - earlier.texts,
+            self.tokens - earlier.tokens,
+            self.truncated - earlier.truncated,
+            self.seconds - earlier.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded artefact. Where ``calibration`` is None it can give no probability, where
+    ``novelty`` is None no novelty p-value."""
+
+    classifier: Classifier
+    config: ArtefactConfig
+    calibration: Calibration | None
+    hash: str
+    path: Path
+    novelty: Novelty | None = None
+    work: Work = field(default_factory=Work, compare=False, repr=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.config.labels)
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, shared: Shared | None = None
+    ) -> Scored:
+        """Score N texts; one that cannot be scored fails alone, whatever its batch.
+
+        A text whose ``novelty`` alone fails keeps its score. ``shared`` is what models that read
+        the same texts leave for each other; it changes no score.
+        """
+        begun = time.perf_counter()
+        shared = {} if shared is None else shared
+        scored = self._score(texts, shared, novelty=novelty)
+        if self.config.also_read:
+            scored = self._with_readings(texts, scored, shared)
+        self.work.seconds += time.perf_counter() - begun
+        self.work.texts += len(texts)
+        self.work.tokens += int(scored.tokens_N.sum())
+        self.work.truncated += int(scored.truncated_N.sum())
+        return scored
+
+    def _score(self, texts: Sequence[str], shared: Shared, *, novelty: bool) -> Scored:
+        n_labels = len(self.labels)
+        if not texts:
+            return _nothing(n_labels, novelty=novelty)
+        try:
+            raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
+            scored = _checked(raw, len(texts), n_labels)
+            return self._with_novelty(scored, raw.novelty_N) if novelty else scored
+        # recorded per text below; never swallowed. A plugin that exits must not end the run as done
+        except (Exception, SystemExit) as error:
+            if len(texts) == 1:
+                reason = f"{type(error).__name__}: {error}"
+                if not novelty:
+                    return _failed(reason, n_labels)
+                return _without_novelty(self._score(texts, shared, novelty=False), {0: reason})
+        # an exception for the batch: find whose it is, so that neighbours do not suffer
+        half = len(texts) // 2
+        halves = (texts[:half], texts[half:])
+        return joined([self._score(part, shared, novelty=novelty) for part in halves])
+
+    def _raw(self, texts: Sequence[str], shared: Shared, **asked: bool) -> RawScores:
+        texts = list(texts)  # a copy: what a plugin does to its list, it does to no neighbour
+        if isinstance(self.classifier, Sharing):
+            return self.classifier.score_shared(texts, shared, **asked)
+        return self.classifier.score(texts, **asked)
+
+    def _with_readings(self, texts: Sequence[str], scored: Scored, shared: Shared) -> Scored:
+        """Let the worst reading of each text stand: what hides in one of them shows in another.
+
+        Novelty and the number of tokens remain the raw text's; a text one of whose readings
+        cannot be scored has failed.
+        """
+        found = [self._readings(text, int(windows))
+                 for text, windows in zip(texts, scored.windows_N, strict=True)]  # fmt: skip
+        whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
+        if not whose_R.size:
+            return scored
+        others = self._score([reading for own in found for reading in own], shared, novelty=False)
+        self.work.tokens += int(others.tokens_N.sum())
+        read_N = np.unique(whose_R)
+        logits_NC = scored.logits_NC.copy()
+        logits_NC[read_N] = pool_windows(
+            np.concatenate([scored.logits_NC, others.logits_NC]),
+            np.concatenate([np.arange(len(texts)), whose_R]),
+            len(texts), "max", self.config.neutral_index,
+        )[read_N]  # fmt: skip
+        errors = {int(whose_R[i]): f"another reading of it: {why}"
+                  for i, why in others.errors.items()}  # fmt: skip
+        windows_N, truncated_N = scored.windows_N.copy(), scored.truncated_N.copy()
+        np.add.at(windows_N, whose_R, others.windows_N)
+        np.logical_or.at(truncated_N, whose_R, others.truncated_N)
+        return replace(
+            scored, logits_NC=logits_NC, windows_N=windows_N, truncated_N=truncated_N,
+            errors={**errors, **scored.errors},
+        )  # fmt: skip
+
+    def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
+        """Return the novelty p-values p_N of texts scored with ``novelty``, NaN where unknown.
+
+        Raises ArtefactError where the model has no ``novelty.json``.
+        """
+        if self.novelty is None:
+            raise ArtefactError(f"{self.path}: {NO_NOVELTY}")
+        assert scored.novelty_N is not None
+        return self.novelty.p_values(scored.novelty_N, scored.tokens_N)
+
+    def calibrated(self) -> Calibration:
+        """Return the calibration, or say how to get one."""
+        if self.calibration is None:
+            raise ArtefactError(
+                f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
+                "`guardkit train` fits one at its end, `guardkit models import` on the text that "
+                "--calibration-data names, `guardkit calibrate` afterwards"
+            )
+        return self.calibration
+
+    def probabilities(self, texts: Sequence[str]) -> FloatArray:
+        """Return calibrated probabilities_NC, columns in the order of ``labels``.
+
+        multiclass rows sum to 1. Raises ClassifierError where a text cannot be scored.
+        """
+        scored = self.score(list(texts))
+        for index, reason in scored.errors.items():
+            raise ClassifierError(f"{self.path}: text {index}: {reason}")
+        return self.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
+
+    def _with_novelty(self, scored: Scored, novelty_N: FloatArray | None) -> Scored:
+        """Add novelty to scores; a text that failed has none."""
+        n = len(scored.tokens_N)
+        if novelty_N is None:
+            why = f"{self.config.family} gives no novelty"
+            return _without_novelty(scored, dict.fromkeys(range(n), why))
+        if np.shape(novelty_N) != (n,):
+            why = f"novelty_N of shape {np.shape(novelty_N)}, expected {(n,)}"
+            return _without_novelty(scored, dict.fromkeys(range(n), why))
+        novelty_N = np.array(novelty_N, np.float32)
+        bad = (~np.isfinite(novelty_N)).nonzero()[0].tolist()
+        errors = dict.fromkeys(bad, "the classifier returned a novelty that is not finite")
+        errors |= scored.errors
+        novelty_N[list(errors)] = np.nan
+        return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
+
+    def _readings(self, text: str, windows: int) -> list[str]:
+        if not self.config.also_read:
+            return []
+        return readings(text, self.config.also_read, long=windows > 1)
+
+    def read(self, text: str) -> tuple[list[str], Scored]:
+        """Return the readings of ``text``, as it stands first, and the score of each: each label's
+        largest lead over the neutral one stands.
+
+        Raises ClassifierError where one cannot be scored.
+        """
+        scored = self._score([text], {}, novelty=False)
+        others = self._readings(text, int(scored.windows_N[0]))
+        if others:
+            scored = joined([scored, self._score(others, {}, novelty=False)])
+        for reason in scored.errors.values():
+            raise ClassifierError(f"{self.path}: {reason}")
+        return [text, *others], scored
+
+    def explain(self, text: str) -> Evidence:
+        """Return what each token of ``text`` adds to each label's logit."""
+        evidence = self.classifier.score([text], evidence=True).evidence
+        if not evidence:
+            raise ClassifierError(f"{self.path}: {self.config.family} gives no evidence")
+        return evidence[0]
+
+
+def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) -> Path:
+    """Return the folder ``ref`` means: a path from ``base``, or a bundled model.
+
+    ``builtin:FAMILY/NAME`` says whose it is, which is ``family`` where that is given;
+    ``builtin:NAME`` is ``family``'s, or the only one of that name.
+    """
+    if not ref.startswith(BUILTIN):
+        return (base / Path(ref).expanduser()).resolve()
+    owner, _, name = ref.removeprefix(BUILTIN).rpartition("/")
+    asked = dict.fromkeys(f for f in (family, owner) if f)
+    families = [plugins.family(f) for f in asked] or plugins.families.values()
+    bundled = [
+        folder
+        for f in families
+        if f.builtin and f.builtin.is_dir()
+        for folder in sorted(f.builtin.iterdir())
+        if folder.is_dir()
+    ]
+    found = [folder for folder in bundled if folder.name == name]
+    if len(found) == 1 and len(asked) < 2:
+        return found[0]
+    owned = sorted(
+        f"{BUILTIN}{f.name}/{folder.name}"
+        for f in families
+        for folder in bundled
+        if folder.parent == f.builtin
+    )
+    problem = "no such bundled model"
+    if len(asked) > 1:
+        problem = f"is of plugin {owner!r}, asked for as {family!r}"
+    elif len(found) > 1:
+        problem = "more than one family has it"
+    raise ArtefactError(f"{ref}: {problem}; bundled: {', '.join(owned) or 'none'}")
+
+
+def load_model(
+    ref: str | Path,
+    *,
+    family: str | None = None,
+    base: Path | None = None,
+    device: str = "auto",
+    backend: str = "torch",
+    allow_unverified: bool = False,
+    plugins: Plugins | None = None,
+) -> Model:
+    """Load a model by folder or ``builtin:NAME``, its hashes verified.
+
+    ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
+    model being made. The process keeps freed memory from then on (``allocation``).
+    Raises ArtefactError or PluginError.
+    """
+    keep_freed_memory()
+    plugins = plugins or installed_plugins()
+    path = find_model(str(ref), family=family, base=base or Path.cwd(), plugins=plugins)
+    config = artefact.read_config(path)
+    if family is not None and config.family != family:
+        raise ArtefactError(f"{path}: made by plugin {config.family!r}, asked for as {family!r}")
+    digest = "unverified" if allow_unverified else artefact.verify(path)
+    calibration = None
+    if (path / artefact.CALIBRATION).is_file():
+        calibration = read_calibration(path / artefact.CALIBRATION)
+        if calibration.labels != config.labels:
+            raise ArtefactError(
+                f"{path}: calibrated for labels {calibration.labels}, not {config.labels}"
+            )
+    novelty = None
+    if (path / artefact.NOVELTY).is_file():
+        novelty = read_novelty(path / artefact.NOVELTY)
+    classifier = plugins.family(config.family).load(path, device=device, backend=backend)
+    if classifier.labels != tuple(config.labels):
+        raise ArtefactError(
+            f"{path}: plugin {config.family!r} gives labels {classifier.labels}, "
+            f"config.json says {tuple(config.labels)}"
+        )
+    return Model(classifier, config, calibration, digest, path, novelty)
+
+
+def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | None:
+    """Return ``novelty.json`` for held-out ``examples`` of all labels, scored with ``novelty``;
+    None where the family gives none. ``data`` is their hash."""
+    assert scored.novelty_N is not None
+    if np.isnan(scored.novelty_N).all():
+        return None
+    return fit_novelty(examples, scored.novelty_N, scored.tokens_N, data=data)
+
+
+def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) -> Path:
+    """Copy a model to ``out`` with its network as ``model.onnx`` beside the weights.
+
+    ``backend="onnx"`` then runs it. Raises ArtefactError, or PluginError where the family
+    exports nothing.
+    """
+    plugins = plugins or installed_plugins()
+    folder = find_model(str(ref), family=None, base=Path.cwd(), plugins=plugins)
+    artefact.verify(folder)
+    family = plugins.family(artefact.read_config(folder).family)
+    if not isinstance(family, Exporting):
+        raise PluginError(f"{folder}: plugin {family.name!r} cannot export its models")
+    if out.exists():
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as work:
+        copy = Path(work) / out.name
+        shutil.copytree(folder, copy)
+        (copy / artefact.SUMS).unlink()
+        family.export(folder, copy / MODEL)
+        artefact.publish(copy, out)
+    return out
+
+
+def texts_hash(texts: Sequence[str], labels: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of texts (and labels), the same however they are stored."""
+    digest = hashlib.sha256()
+    for part in (texts, labels):
+        digest.update(f"{len(part)}\n".encode())
+        for text in part:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(f"{len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:
+    """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score."""
+    logits_NC = np.array(raw.logits_NC, np.float32)  # a copy: a plugin may use its arrays again
+    if logits_NC.shape != (n, n_labels):
+        raise ClassifierError(f"logits of shape {logits_NC.shape}, expected {(n, n_labels)}")
+    for name in ("tokens_N", "windows_N", "truncated_N"):
+        if (shape := np.shape(getattr(raw, name))) != (n,):
+            raise ClassifierError(f"{name} of shape {shape}, expected {(n,)}")
+    bad_N = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
+    errors = {int(i): "the classifier returned a value that is not finite" for i in bad_N}
+    logits_NC[bad_N] = np.nan
+    return Scored(
+        logits_NC,
+        np.array(raw.tokens_N, np.int64),
+        np.array(raw.windows_N, np.int64),
+        np.array(raw.truncated_N, bool),
+        errors,
+    )
+
+
+def _nothing(n_labels: int, *, novelty: bool) -> Scored:
+    none = np.zeros(0, np.int64)
+    scored = Scored(np.zeros((0, n_labels), np.float32), none, none, np.zeros(0, bool))
+    return _without_novelty(scored, {}) if novelty else scored
+
+
+def _failed(reason: str, n_labels: int) -> Scored:
+    nothing = np.zeros(1, np.int64)
+    nan = np.full((1, n_labels), np.nan, np.float32)
+    return Scored(nan, nothing, nothing, np.zeros(1, bool), {0: reason})
+
+
+def _without_novelty(scored: Scored, reasons: Mapping[int, str]) -> Scored:
+    unknown_N = np.full(len(scored.tokens_N), np.nan, np.float32)
+    return replace(scored, novelty_N=unknown_N, novelty_errors={**reasons, **scored.errors})

@@ -1,0 +1,109 @@
+"""Whether a cascade's later stages were measured to help: NAME.frontier.json beside NAME.yaml.
+
+``guardkit policy frontier --write`` records it, with the hash of what it was measured on; a
+cascade that has changed since, or was never measured, says so when it is loaded to work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from guardkit.model import artefact
+from guardkit.policy.schema import CascadeNode, Category, MemberNode, Policy, walk
+
+
+class Verdict(BaseModel):
+    """What was measured of one category's cascade: recall gained over its first member alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    hash: str  # of the category, see category_hash
+    helps: bool
+    gain: float | None
+    low: float | None
+    high: float | None
+    max_fpr: float
+    n: int
+    data: str  # SHA-256 of texts and labels
+
+
+class Verdicts(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    format: Literal[1] = 1
+    categories: dict[str, Verdict]
+
+
+def verdicts_file(policy: Path) -> Path:
+    """Return where the verdicts on ``policy`` stand."""
+    return policy.with_name(f"{policy.stem}.frontier.json")
+
+
+def read_verdicts(policy: Path) -> Mapping[str, Verdict]:
+    """Return the verdicts beside ``policy``; none where the file is missing or unreadable."""
+    try:
+        return Verdicts.model_validate_json(verdicts_file(policy).read_bytes()).categories
+    except (OSError, ValidationError):
+        return {}
+
+
+def write_verdict(policy: Path, category: str, verdict: Verdict) -> Path:
+    """Record ``verdict`` beside ``policy``, others of the file kept; return the file."""
+    file = verdicts_file(policy)
+    categories = {**read_verdicts(policy), category: verdict}
+    artefact.write_json(file, Verdicts(categories=categories))
+    return file
+
+
+def category_hash(category: Category, folders: Mapping[str, Path]) -> str:
+    """Return the SHA-256 of what a cascade's worth rests on: its tree, labels and models.
+
+    ``folders`` {member: model folder}. The threshold is no part of it.
+    """
+    members = {node.member for _, node in walk(category.decide) if isinstance(node, MemberNode)}
+    digest = hashlib.sha256()
+    kept = {"decide", "positive", "prevalence"}
+    digest.update(category.model_dump_json(include=kept, exclude_defaults=True).encode())
+    for name in sorted(members):  # loading verifies that a model is what its hash says
+        digest.update(f"\n{name} {artefact.model_hash(folders[name])}".encode())
+    return digest.hexdigest()
+
+
+def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
+    """Yield a line for every cascade whose later stages are not known to help.
+
+    ``folders`` {member: model folder}, of all of the policy's members.
+    """
+    verdicts = read_verdicts(policy.path)
+    for name, category in policy.categories.items():
+        if not has_backup(category):
+            continue
+        verdict = verdicts.get(name)
+        file = verdicts_file(policy.path).name
+        if verdict is None:
+            told = "has not been shown to help; `guardkit policy frontier` measures it"
+        elif verdict.hash != category_hash(category, folders):
+            told = f"was measured before it changed ({file}); `guardkit policy frontier` again"
+        elif not verdict.helps:
+            told = f"was not shown to help where it was measured ({file})"
+        else:
+            continue
+        yield f"category {name!r}: its backup {told}"
+
+
+def has_backup(category: Category) -> bool:
+    """Return whether the category's tree is a cascade in which a classifier follows another."""
+    node = category.decide
+    if not isinstance(node, CascadeNode):
+        return False
+    return any(
+        stage.settle is not None and any(isinstance(n, MemberNode) for _, n in walk(stage))
+        for stage in node.cascade[:-1]
+    )

@@ -1,0 +1,324 @@
+"""Policy x classifiers -> decisions, batch by batch.
+
+A router holds a checked policy and loads each model when a text first needs it;
+``guardkit.policy.nodes`` does the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec.structs import asdict, replace
+
+from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError
+from guardkit.model import artefact
+from guardkit.model.loaded import Model, find_model, load_model
+from guardkit.plugins import Plugins, installed_plugins
+from guardkit.policy.check import FindModel, read_policy
+from guardkit.policy.nodes import ON_ERROR, Batch, on_error
+from guardkit.policy.schema import Policy, policies_dir
+from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, RouteStep, Row
+
+DEFAULT_POLICY = "default.yaml"
+
+
+def load_policy(
+    path: str | Path | None = None,
+    *,
+    shadow: str | Path | None = None,
+    device: str = "auto",
+    backend: str = "torch",
+    plugins: Plugins | None = None,
+) -> PolicyRouter:
+    """Return a router for the policy at ``path`` (None: the default that comes with guardkit).
+
+    ``shadow`` is a policy that decides beside it, into ``Decision.shadow``, and changes nothing.
+    Checks the whole files and loads no model: each loads when a text first needs it. Raises
+    PolicyError with every mistake, UsageError where ``path`` itself has ``mode: shadow``.
+    """
+    plugins = plugins or installed_plugins()
+    policy = check_policy(path or policies_dir() / DEFAULT_POLICY, plugins)
+    router = PolicyRouter(policy, device=device, backend=backend, plugins=plugins)
+    if shadow is not None:
+        if policy.mode == "shadow":
+            raise UsageError(
+                f"{policy.path}: has `mode: shadow` and allows every text, so nothing can stand in "
+                "its shadow; set `mode: enforce`, or compare the two with `guardkit policy diff`"
+            )
+        router.shadow_with(check_policy(shadow, plugins))
+    return router
+
+
+def check_policy(
+    path: str | Path,
+    plugins: Plugins | None = None,
+    *,
+    unfitted: bool = False,
+    uncertified: bool = False,
+) -> Policy:
+    """Return the policy at ``path``, or raise PolicyError with every mistake in it.
+
+    ``unfitted`` lets a ``stacked`` node be without weights, ``uncertified`` a ``max_fpr`` without
+    a certificate that fits.
+    """
+    path, plugins = Path(path), plugins or installed_plugins()
+    find = _finder(path, plugins)
+    return read_policy(path, plugins, find, unfitted=unfitted, uncertified=uncertified)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case of a policy's ``tests`` block: what each category was to do, and did."""
+
+    text: str
+    expected: Mapping[str, Action]
+    got: Mapping[str, Action]
+    error: str | None
+    passed: bool  # the right action for want of a judgement does not pass
+
+
+class PolicyRouter:
+    """Decides texts by a policy. Use it from one thread at a time, as its classifiers."""
+
+    def __init__(self, policy: Policy, *, device: str, backend: str, plugins: Plugins) -> None:
+        self.policy = policy
+        self._plugins = plugins
+        self._device, self._backend = device, backend
+        self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
+        find = _finder(policy.path, plugins)
+        #: Each member's model.
+        self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
+        self._models: dict[Path, Model] = {}
+        self._shadow: PolicyRouter | None = None
+
+    def shadow_with(self, policy: Policy) -> None:
+        """Decide every text by ``policy`` too, into ``Decision.shadow``; a model that both use
+        is loaded once and reads a text once."""
+        self._shadow = PolicyRouter(
+            policy, device=self._device, backend=self._backend, plugins=self._plugins
+        )
+        self._shadow._models = self._models
+
+    @property
+    def shadow(self) -> PolicyRouter | None:
+        """The router of the policy in its shadow, if there is one."""
+        return self._shadow
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the policy; decisions carry its first 12 digits."""
+        return self.policy.hash
+
+    def model_hashes(self) -> dict[str, str]:
+        """Return each member's model hash, its files verified; loads no model."""
+        return {name: artefact.verify(folder) for name, folder in self.folders.items()}
+
+    def model(self, member: str) -> Model:
+        """Return the member's model, loading it on first need; members may share one."""
+        folder = self.folders[member]
+        if folder not in self._models:
+            family = self.policy.members[member].plugin
+            try:
+                self._models[folder] = self._load(folder, family=family)
+            except GuardkitError:
+                raise
+            except Exception as error:  # a plugin's own: say whose it is
+                reason = f"{type(error).__name__}: {error}"
+                message = f"{folder}: plugin {family!r} cannot load it: {reason}"
+                raise ClassifierError(message) from error
+        return self._models[folder]
+
+    @property
+    def heard(self) -> bool:
+        """Whether a plugin is told what is decided."""
+        return self._plugins.heard(self.policy)
+
+    def batch(
+        self, texts: Sequence[str], *, beside: Batch | None = None, rounded: bool = False
+    ) -> Batch:
+        """Return a batch to judge by this policy's categories, or by one of them; with ``beside``,
+        another policy's batch of the same texts, a model that both ask scores each text once."""
+        novelty_of = {self.folders[member] for member in self.policy.novelty_members}
+        return Batch(
+            texts, self.model, self._plugins.combiners, novelty_of, beside=beside, rounded=rounded
+        )
+
+    def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
+        """Return one decision per text, in order; ids default to the texts' positions from 0.
+
+        A text that a classifier fails on gets what ``on_error`` says, with ``error`` set.
+        Raises UsageError where a model cannot be loaded, RunError where a ``decided`` hook
+        fails.
+        """
+        if isinstance(texts, str):
+            raise TypeError("decide takes a sequence of texts, not one text: decide([text])")
+        texts = list(texts)
+        ids = list(range(len(texts))) if ids is None else list(ids)
+        if len(ids) != len(texts):
+            raise ValueError(f"{len(ids)} ids for {len(texts)} texts")
+        return self._decided(texts, ids)[0]
+
+    def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
+        """Return one decision per row, in order.
+
+        Of a row with several texts every category takes its worst; a row without a text gets
+        what each category's ``on_error`` says. ``rounded`` gives scores and thresholds to six
+        digits, as they are written; every row must have one text.
+        """
+        texts = [text for row in rows if row.error is None for text in row.texts]
+        ids = [row.id for row in rows if row.error is None for _ in row.texts]
+        live, shadows = self._decided(texts, ids, rounded=rounded)
+        result = self._of_rows(rows, live)
+        if self._shadow is None:
+            return result
+        beside = self._shadow._of_rows(rows, shadows)
+        return [_with_shadow(d, s) for d, s in zip(result, beside, strict=True)]
+
+    def run_tests(self) -> list[CaseResult]:
+        """Decide the texts of the policy's ``tests`` block and compare.
+
+        Under ``mode: shadow`` too, the actions compared are those that would have been taken. No
+        plugin is told: nothing here was decided in earnest.
+        """
+        cases = self.policy.tests
+        texts = [case.text for case in cases]
+        decisions = self._decide(self.batch(texts), range(len(cases))) if cases else []
+        results = []
+        for case, decision in zip(cases, decisions, strict=True):
+            got = {name: decision.categories[name].action for name in case.expect}
+            passed = got == case.expect and decision.error is None
+            results.append(CaseResult(case.text, case.expect, got, decision.error, passed))
+        return results
+
+    def _decided(
+        self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
+    ) -> tuple[list[Decision], list[Decision]]:
+        """Return the decisions and, where a policy stands in the shadow, that policy's; the
+        plugins that the live policy names have been told."""
+        if not texts:
+            return [], []
+        batch = self.batch(texts, rounded=rounded)
+        live, shadows = self._decide(batch, ids), []
+        if self._shadow is not None:
+            shadows = self._shadow._decide_unheard(batch, ids)
+            live = [_with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
+        try:
+            self._plugins.notify_decided(texts, live, self.policy)
+        except Exception as error:  # an audit that fails must not pass unseen
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
+        return live, shadows
+
+    def _decide_unheard(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
+        """Decide in the shadow of another policy: what goes wrong here must not reach it."""
+        try:
+            beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
+            return self._decide(beside, ids)
+        except Exception as error:  # recorded in every decision; never swallowed
+            reason = f"{type(error).__name__}: {error}"
+            return [self._unjudged(id, reason) for id in ids]
+
+    def _decide(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
+        names = list(self.policy.categories)
+        judged = [batch.judge(name, category) for name, category in self.policy.categories.items()]
+        columns = zip(*(decisions for decisions, _ in judged), strict=True)
+        severity_N = np.max([severities_N for _, severities_N in judged], axis=0)
+        errors = [batch.errors.get(i) for i in range(len(batch.texts))]
+        actions, shadows = self._actions([SEVERITY[s] for s in severity_N.tolist()])
+        policy = self.hash[:12]
+        return [
+            Decision(id, action, dict(zip(names, row)), error, cut, route, policy, shadow)  # noqa: B905 - speed
+            for id, action, row, error, cut, route, shadow in zip(
+                ids,
+                actions,
+                columns,
+                errors,
+                batch.truncated_N.tolist(),
+                batch.routes,
+                shadows,
+                strict=True,
+            )
+        ]
+
+    def _actions(
+        self, actions: list[Action]
+    ) -> tuple[list[Action], Sequence[Mapping[str, Any] | None]]:
+        """Return the actions to take and, under ``mode: shadow``, those that were not."""
+        if self.policy.mode == "shadow":
+            return ["allow"] * len(actions), [{"action": action} for action in actions]
+        return actions, [None] * len(actions)
+
+    def _of_rows(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Decision]:
+        """Return a decision for each row; ``decisions`` are those of the readable rows' texts."""
+        if len(decisions) == len(rows) and all(len(row.texts) == 1 for row in rows):
+            return list(decisions)
+        of_texts, result = iter(decisions), []
+        for row in rows:
+            own = [next(of_texts) for _ in row.texts] if row.error is None else []
+            unjudged = row.error or "no text to judge"
+            result.append(self._worst(own) if own else self._unjudged(row.id, unjudged))
+        return result
+
+    def _worst(self, decisions: Sequence[Decision]) -> Decision:
+        """Return one decision for several texts: each category's is that of its worst text."""
+        if len(decisions) == 1:
+            return decisions[0]
+        worst = {
+            name: max(decisions, key=partial(_badness, name)) for name in self.policy.categories
+        }
+        errors = dict.fromkeys(d.error for d in decisions if d.error is not None)
+        return self._combined(
+            decisions[0].id,
+            {name: decision.categories[name] for name, decision in worst.items()},
+            "; ".join(errors) or None,
+            truncated=any(decision.truncated for decision in decisions),
+            route=[s for name, d in worst.items() for s in d.route if s.category == name],
+        )
+
+    def _unjudged(self, id: Any, error: str) -> Decision:
+        categories = {
+            name: CategoryDecision(on_error(c), None, c.threshold.probability, ON_ERROR)
+            for name, c in self.policy.categories.items()
+        }
+        return self._combined(id, categories, error, truncated=False, route=[])
+
+    def _combined(
+        self,
+        id: Any,
+        categories: Mapping[str, CategoryDecision],
+        error: str | None,
+        *,
+        truncated: bool,
+        route: Sequence[RouteStep],
+    ) -> Decision:
+        most_severe = max((c.action for c in categories.values()), key=SEVERITY.index)
+        (action,), (shadow,) = self._actions([most_severe])
+        return Decision(id, action, categories, error, truncated, route, self.hash[:12], shadow)
+
+
+def _finder(policy: Path, plugins: Plugins) -> FindModel:
+    base = policy.absolute().parent
+    return lambda plugin, ref: find_model(ref, family=plugin, base=base, plugins=plugins)
+
+
+def _with_shadow(live: Decision, shadow: Decision) -> Decision:
+    """Return ``live`` with what ``shadow`` would have done; under a shadow policy's own
+    ``mode: shadow`` too."""
+    action = max((c.action for c in shadow.categories.values()), key=SEVERITY.index)
+    record = {
+        "action": action,
+        "categories": {name: asdict(c) for name, c in shadow.categories.items()},
+        "error": shadow.error,
+        "policy": shadow.policy,
+    }
+    return replace(live, shadow=record)
+
+
+def _badness(category: str, decision: Decision) -> tuple[int, float]:
+    own = decision.categories[category]
+    return SEVERITY.index(own.action), -1.0 if own.score is None else own.score

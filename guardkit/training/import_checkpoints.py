@@ -1,0 +1,72 @@
+"""The import flow: checkpoints that other code trained, one per label, become a model.
+
+    family.import_checkpoints -> calibrate -> measure -> card -> publish
+
+Work happens in a hidden folder beside ``OUT`` and moves there in one rename, or is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from guardkit.errors import ArtefactError, PluginError, UsageError
+from guardkit.plugins import installed_plugins
+from guardkit.training.train import (
+    TrainResult,
+    calibration_set,
+    check_options,
+    finish_model,
+    read_card,
+)
+from guardkit.types import Importing, Progress
+
+
+def import_model(
+    plugin: str,
+    checkpoints: Mapping[str, str],
+    out: Path,
+    *,
+    overrides: Mapping[str, str],
+    calibration_data: str | None,
+    card: Path | None,
+    device: str,
+    progress: Progress,
+) -> TrainResult:
+    """Make a model of family ``plugin`` out of ``checkpoints``, {label: where it is}.
+
+    ``calibration_data`` is a data spec of labelled text that no checkpoint was trained on;
+    without it the model gives no probabilities. ``overrides`` are options of the family's
+    ``import_config``, as text. Raises UsageError, as far as can be before any work is done.
+    """
+    family = installed_plugins().family(plugin)
+    if not isinstance(family, Importing):
+        raise PluginError(f"plugin {family.name!r} imports no checkpoints")
+    if len(checkpoints) < 2:
+        raise UsageError(
+            f"--class: {len(checkpoints)} given; a classifier has two labels at least, each with "
+            "a checkpoint of its own: --class LABEL=CHECKPOINT"
+        )
+    config = check_options(f"{family.name} import", family.import_config, overrides)
+    opening = read_card(card) if card else None
+    calibration = None
+    if calibration_data is not None:
+        calibration = calibration_set(calibration_data, tuple(checkpoints))
+    if out.exists():
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / out.name
+        folder.mkdir()
+        return finish_model(
+            family.import_checkpoints(checkpoints, config, folder, progress=progress),
+            out,
+            calibration=calibration,
+            measured={"calibration": calibration},
+            data={},
+            opening=opening,
+            device=device,
+            progress=progress,
+        )

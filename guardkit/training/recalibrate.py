@@ -1,0 +1,145 @@
+"""The calibrate flow: a model's probabilities fitted anew to text of the user's own.
+
+load -> refuse what it was trained on -> score -> choose a map -> copy, card -> publish
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+
+from guardkit.calibration.fit import choose_calibration, figures, losses
+from guardkit.calibration.maps import Calibration, Method
+from guardkit.data.examples import group_names
+from guardkit.errors import ArtefactError, DataError
+from guardkit.metrics import bootstrap
+from guardkit.model import artefact
+from guardkit.model.card import recalibrated_card
+from guardkit.model.loaded import Model, load_model, novelty_of
+from guardkit.model.novelty import Novelty
+from guardkit.training.overlap import refuse_training_texts
+from guardkit.training.train import fingerprint, score_examples
+from guardkit.types import UNLABELLED, Examples, FloatArray, Progress
+
+#: Groups of each label: ten for a parameter of the simplest map, and a map has one a label.
+LEAST_GROUPS = 10
+RESAMPLES = 1000
+
+Intervals = Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """The new model and what its calibration is worth; ``gain`` is of log-loss, before less
+    after. {name: {value, low, high}}, ``after`` cross-fitted."""
+
+    path: Path
+    calibration: Calibration
+    before: Intervals
+    after: Intervals
+    gain: Mapping[str, float | None]
+
+
+def recalibrate(
+    ref: str,
+    examples: Examples,
+    out: Path,
+    *,
+    method: Method | Literal["auto"] = "auto",
+    device: str = "auto",
+    progress: Progress,
+) -> Recalibrated:
+    """Copy the model ``ref`` to ``out`` with a calibration fitted to ``examples``.
+
+    ``out`` may be the model's own folder, which is then replaced whole. Raises DataError where
+    the examples are too few, lack a label or are what the model was trained on.
+    """
+    model = load_model(ref, device=device)
+    if out.exists() and out.resolve() != model.path:
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    examples = _in_columns(examples, model)
+    refuse_training_texts(ref, model, examples)
+    groups = group_names(examples)
+    _refuse_too_few(examples, groups)
+    scored, data_hash = score_examples(model, examples, progress), fingerprint(examples)
+    chosen = choose_calibration(
+        scored.logits_NC,
+        scored.tokens_N,
+        examples.labels_N,
+        model.labels,
+        groups,
+        data=data_hash,
+        method=method,
+        replaces=model.calibration,
+    )
+    novelty = novelty_of(examples, scored, data=data_hash)
+    _publish(model, chosen.calibration, novelty, out)
+
+    def intervals(log_odds_NC: FloatArray) -> Intervals:
+        measure = figures(examples.labels_N, log_odds_NC)
+        return bootstrap(measure, groups, resamples=RESAMPLES, seed=0)
+
+    saved_N = losses(examples.labels_N, chosen.before_NC)
+    saved_N -= losses(examples.labels_N, chosen.after_NC)
+    gain = bootstrap(
+        lambda weight_N: {"gain": float(weight_N @ saved_N / weight_N.sum())},
+        groups,
+        resamples=RESAMPLES,
+        seed=0,
+    )["gain"]
+    before, after = intervals(chosen.before_NC), intervals(chosen.after_NC)
+    return Recalibrated(out, chosen.calibration, before, after, gain)
+
+
+def _in_columns(examples: Examples, model: Model) -> Examples:
+    """Return the labelled examples, their labels in the order of the model's."""
+    if model.config.task != "multiclass":
+        raise DataError(f"{model.path}: only a multiclass model can be held against one label each")
+    examples = examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
+    used = [examples.label_names[c] for c in np.unique(examples.labels_N)]
+    if unknown := [name for name in used if name not in model.labels]:
+        raise DataError(
+            f"the examples have label {unknown[0]!r}, the model {', '.join(model.labels)}; keep "
+            "some rows with ?where=label:A|B, or name another column with ?label="
+        )
+    column = [model.labels.index(x) if x in used else UNLABELLED for x in examples.label_names]
+    labels_N = np.array(column, np.int64)[examples.labels_N]
+    return Examples(examples.texts, labels_N, model.labels, examples.groups, examples.sources)
+
+
+def _refuse_too_few(examples: Examples, groups: Sequence[str]) -> None:
+    for c, name in enumerate(examples.label_names):
+        there = len({g for g, y in zip(groups, examples.labels_N, strict=True) if y == c})
+        if there < LEAST_GROUPS:
+            raise DataError(
+                f"{there} examples labelled {name!r} (groups counted once); calibrating needs "
+                f"{LEAST_GROUPS} of each label at least, and some hundreds to be any good"
+            )
+
+
+def _publish(model: Model, calibration: Calibration, novelty: Novelty | None, out: Path) -> None:
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / out.name
+        shutil.copytree(model.path, folder)
+        (folder / artefact.SUMS).unlink()
+        artefact.write_json(folder / artefact.CALIBRATION, calibration)
+        if novelty is not None:
+            artefact.write_json(folder / artefact.NOVELTY, novelty)
+        metrics, card = folder / artefact.METRICS, folder / artefact.CARD
+        record: dict[str, Any] = {}
+        if metrics.is_file():
+            record = json.loads(metrics.read_text("utf-8"))
+        # its results stay, for the order of texts that they tell of, and say whose they are
+        artefact.write_json(metrics, record | {"recalibrated_from": model.hash})
+        text = card.read_text("utf-8") if card.is_file() else f"# {out.name}\n"
+        card.write_text(recalibrated_card(text, calibration), "utf-8")
+        artefact.publish(folder, out)

@@ -1,0 +1,1 @@
+"""A policy's thresholds, weights and stages, fitted to labelled text."""

@@ -1,0 +1,308 @@
+"""Classifying into a file in parts: whole, resumable, and the same bytes however it went."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardkit.classify import engine, shards
+from guardkit.classify.engine import Job, classify_into
+from guardkit.classify.rows import read_rows
+from guardkit.classify.run_folder import MANIFEST, Parts
+from guardkit.classify.shards import Input
+from guardkit.cli.main import main
+from guardkit.errors import OutputError, UsageError
+from tests.support.fake_models import FakeFamily, plugins_of, write_model
+
+POLICY = """
+version: 1
+name: only
+members: {only: {plugin: fake, model: model}}
+categories:
+  injection:
+    positive: [injection]
+    decide: {member: only}
+    flag_at: {probability: 0.5}
+    action: flag
+"""
+
+
+class Crash(BaseException):
+    """What nothing in the engine may catch: the process is gone."""
+
+
+def answer(_model: str, text: str) -> list[float]:
+    if "BROKEN" in text:
+        raise RuntimeError("cannot score this")
+    return [0.0, 2.0 if "attack" in text else -2.0]
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
+    """Work in a folder with a model and a policy; a shard is seven rows."""
+    family = FakeFamily(answer)
+    write_model(tmp_path / "model")
+    (tmp_path / "policy.yaml").write_text(POLICY, "utf-8")
+    for module in ("model.loaded", "policy.router", "classify.engine"):
+        monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: plugins_of(family))
+    monkeypatch.setattr(shards, "SHARD_ROWS", 7)
+    monkeypatch.chdir(tmp_path)
+    return family
+
+
+def write_input(n: int, name: str = "in.jsonl") -> str:
+    kinds = ["a cake", "an attack", "BROKEN"]
+    lines = [json.dumps({"text": f"{kinds[i % 3]} {i}", "id": f"row {i}"}) for i in range(n)]
+    lines[n // 2] = "not json"
+    Path(name).write_text("\n".join(lines) + "\n", "utf-8")
+    return name
+
+
+JOB = Job(policy="policy.yaml")
+
+
+def undisturbed(source: str) -> bytes:
+    classify_into(Path("undisturbed.jsonl"), source, JOB)
+    return Path("undisturbed.jsonl").read_bytes()
+
+
+def test_every_row_is_there_once_and_in_order_and_the_state_is_gone() -> None:
+    outcome = classify_into(Path("out.jsonl"), write_input(50), JOB)
+    out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in out] == [f"row {i}" if i != 25 else 26 for i in range(50)]
+    assert outcome.summary.rows == 50
+    assert outcome.summary.unreadable == 1
+    assert sum(outcome.summary.actions.values()) == 50
+    assert not Path("out.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_run_that_died_anywhere_goes_on_to_the_same_bytes(
+    after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_input(50)
+    whole = undisturbed(source)
+    written = engine.Worker.write
+    calls = 0
+
+    def dying(self: engine.Worker, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        if calls == after:
+            raise Crash
+        calls += 1
+        return written(self, *args, **kwargs)
+
+    monkeypatch.setattr(engine.Worker, "write", dying)
+    with pytest.raises(Crash):
+        classify_into(Path("out.jsonl"), source, JOB)
+    assert not Path("out.jsonl").exists()
+    monkeypatch.setattr(engine.Worker, "write", written)
+    with pytest.raises(UsageError, match="--resume"):
+        classify_into(Path("out.jsonl"), source, JOB)
+    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    assert outcome.resumed == 7 * after
+    assert outcome.summary.rows == 50
+    assert Path("out.jsonl").read_bytes() == whole
+
+
+def interrupted(source: str, monkeypatch: pytest.MonkeyPatch, shards_done: int = 2) -> None:
+    """Leave the state of a run that died after some shards."""
+    with monkeypatch.context() as patched:
+        write, calls = engine.Worker.write, []
+
+        def dying(self: engine.Worker, *args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            if len(calls) > shards_done:
+                raise Crash
+            return write(self, *args, **kwargs)
+
+        patched.setattr(engine.Worker, "write", dying)
+        with pytest.raises(Crash):
+            classify_into(Path("out.jsonl"), source, JOB)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda: Path("in.jsonl").write_text('{"text": "other"}\n'), "in.jsonl has changed"),
+        (lambda: Path("policy.yaml").write_text(POLICY + "\n"), "policy is"),
+        (lambda: write_model_again(), "policy's model 'only' is"),
+    ],
+)
+def test_what_changed_meanwhile_is_named_and_nothing_is_resumed(
+    change: Any, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_input(50)
+    interrupted(source, monkeypatch)
+    change()
+    with pytest.raises(UsageError, match=named):  # a new process: the policy is read again
+        classify_into(Path("out.jsonl"), source, replace(JOB), resume=True)
+
+
+def write_model_again() -> None:
+    import shutil
+
+    shutil.rmtree("model")
+    write_model(Path("model"), scale=2.0)
+
+
+def test_a_part_damaged_on_disk_is_found_and_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_input(50)
+    whole = undisturbed(source)
+    interrupted(source, monkeypatch)
+    part = Path("out.jsonl.parts/part-00000001")
+    part.write_bytes(part.read_bytes().replace(b"allow", b"blokk", 1))
+    with pytest.raises(OutputError, match="damaged"):
+        classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_two_runs_never_write_one_output() -> None:
+    source = write_input(9)
+    with (
+        Parts(Path("out.jsonl").resolve()).locked(),
+        pytest.raises(UsageError, match="another run"),
+    ):
+        classify_into(Path("out.jsonl"), source, JOB)
+
+
+def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_resume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write_input(21)
+    whole = undisturbed(source)
+    judge = engine.Worker.judge
+
+    def failing(self: engine.Worker, rows: list[Any]) -> Any:
+        if rows[0].line == 8:
+            raise MemoryError("no room")
+        return judge(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Worker, "judge", failing)
+        outcome = classify_into(Path("out.jsonl"), source, JOB)
+    assert list(outcome.set_aside) == ["in.jsonl, rows 8 to 14"]
+    out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert len(out) == 21
+    for line in out[7:14]:
+        assert line["action"] == "flag"  # on_error is closed: it never reads as safe
+        assert "no room" in line["error"] or "not JSON" in line["error"]
+    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    assert not outcome.set_aside
+    assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_several_files_are_one_input_and_their_rows_say_which() -> None:
+    Path("mail").mkdir()
+    for name in ("b.txt", "a.txt"):
+        Path("mail", name).write_text("a cake\nan attack\n")
+    for spec in ("mail", "mail/*.txt"):
+        classify_into(Path("out.jsonl"), spec, Job(policy="policy.yaml", named=True))
+        out = [json.loads(line)["id"] for line in Path("out.jsonl").read_text().splitlines()]
+        assert out == ["mail/a.txt:1", "mail/a.txt:2", "mail/b.txt:1", "mail/b.txt:2"]
+
+
+lines_of_bytes = st.binary(max_size=12).map(lambda line: line.replace(b"\n", b""))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"")), max_size=40),
+    st.booleans(),
+)
+def test_shards_of_a_file_of_lines_are_the_rows_of_the_whole_file(
+    lines: list[bytes], ended: bool
+) -> None:
+    path = Path("lines.jsonl")
+    path.write_bytes(b"\n".join(lines) + (b"\n" if ended and lines else b""))
+    source = Input(str(path))
+    source.scan()
+    cut = list(source.shards((), set(), lambda shard: None))
+    got = [row for shard in cut for row in shard.read((), with_names=False)]
+    with read_rows(path) as rows:
+        assert got == list(rows)
+    assert source.rows == len(got)
+    assert [shard.index for shard in cut] == list(range(source.count))
+    assert all(shard.count <= shards.SHARD_ROWS for shard in cut)
+
+
+def test_the_command_resumes_and_refuses_without_an_output_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_input(50)
+    interrupted(source, monkeypatch)
+    assert Path("out.jsonl.parts", MANIFEST).is_file()
+    args = ["classify", source, "--policy", "policy.yaml"]
+    assert main([*args, "--resume"]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main([*args, "--out", "out.jsonl", "--resume"]) == 3  # it has lines it cannot judge
+    assert "50 lines" in capsys.readouterr().err
+
+
+def test_a_long_run_says_where_its_time_went() -> None:
+    from guardkit.cli.output import times_line
+
+    summary = classify_into(Path("out.jsonl"), write_input(20), JOB).summary
+    assert set(summary.times) == {"read", "judge", "write"}
+    assert times_line(summary) is None
+    summary.times = {"read": 1.0, "judge": 18.0, "write": 1.0}
+    assert times_line(summary) == "of 20 s of work: read 5%, judge 90%, write 5%"
+
+
+def test_standard_input_is_resumed_where_it_is_fed_the_same_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Path(write_input(50)).read_bytes()
+    whole = undisturbed("in.jsonl")
+
+    def feed(content: bytes) -> str:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        return "-"
+
+    interrupted(feed(data), monkeypatch, shards_done=3)
+    with pytest.raises(UsageError, match="not what it was"):
+        classify_into(Path("out.jsonl"), feed(data.replace(b"row 0", b"row O")), JOB, resume=True)
+    with pytest.raises(UsageError, match="not what it was"):
+        classify_into(Path("out.jsonl"), feed(data.replace(b"cake", b"pie")), JOB, resume=True)
+    outcome = classify_into(Path("out.jsonl"), feed(data), JOB, resume=True)
+    assert outcome.resumed == 21
+    assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_a_resumed_run_counts_its_speed_by_what_it_did_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_input(50)
+    interrupted(source, monkeypatch)
+    args = ["classify", source, "--policy", "policy.yaml", "--out", "out.jsonl", "--resume"]
+    main(args)
+    assert "s (14 were done before; " in capsys.readouterr().err
+
+
+def test_a_log_tells_how_far_a_long_run_is_and_says_nothing_of_a_short_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from guardkit.cli import running
+
+    now = 100.0
+    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    with running.terminal_progress(beside_output=False) as progress:
+        assert progress is not None
+        progress("classify", 4000, 10_000, "")  # an interrupted run's
+        assert capsys.readouterr().err == ""
+        now += 60
+        progress("classify", 6000, 10_000, "33 lines/s, 2 errors")
+        line = "classify 6,000 of 10,000 (60%), 0:02:00 left, 33 lines/s, 2 errors\n"
+        assert capsys.readouterr().err == line
+        progress("classify", 7000, 10_000, "")
+        assert capsys.readouterr().err == ""

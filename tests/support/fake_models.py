@@ -1,0 +1,131 @@
+"""A classifier family that looks its logits up in a table, and artefact folders for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pluggy
+from pydantic import BaseModel
+
+from guardkit import hookspecs
+from guardkit.calibration.maps import Calibration
+from guardkit.model.artefact import CALIBRATION, CONFIG, NOVELTY, ArtefactConfig, seal, write_json
+from guardkit.model.novelty import Novelty
+from guardkit.plugins import Plugin, Plugins
+from guardkit.types import RawScores, Task
+
+Logits = Sequence[float]
+
+
+class FakeClassifier:
+    def __init__(self, family: FakeFamily, name: str, labels: tuple[str, ...]) -> None:
+        self.family, self.id, self.labels = family, name, labels
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
+    ) -> RawScores:
+        self.family.calls.append((self.id, list(texts)))
+        rows = [self.family.answer(self.id, text) for text in texts]
+        ones = np.ones(len(texts), np.int64)
+        windows_N = np.full(len(texts), self.family.windows)
+        cut = np.array(["CUT" in text for text in texts], bool)
+        strange_N = None
+        if novelty and self.family.novelty is not None:
+            strange_N = np.array([self.family.novelty(self.id, text) for text in texts], np.float32)
+        return RawScores(np.array(rows, np.float32), ones, windows_N, cut, strange_N)
+
+
+class FakeFamily:
+    """``answer(model, text)`` gives a model's logits, or raises; ``novelty`` likewise a text's
+    novelty, of any length."""
+
+    summary = "answers from a table"
+    config = BaseModel
+    presets: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(
+        self,
+        answer: Callable[[str, str], Logits],
+        name: str = "fake",
+        builtin: Path | None = None,
+        novelty: Callable[[str, str], float] | None = None,
+    ) -> None:
+        self.answer, self.name, self.builtin, self.novelty = answer, name, builtin, novelty
+        self.calls: list[tuple[str, list[str]]] = []
+        self.loads: list[str] = []
+        self.windows = 1  # that it reads any text in
+
+    def train(self, *_: Any, **__: Any) -> Path:
+        raise NotImplementedError("only scores")
+
+    def load(self, path: Path, *, device: str, backend: str) -> FakeClassifier:
+        self.loads.append(path.name)
+        config = ArtefactConfig.model_validate_json((path / CONFIG).read_bytes())
+        return FakeClassifier(self, path.name, tuple(config.labels))
+
+
+def write_model(
+    folder: Path,
+    labels: Sequence[str] = ("benign", "injection"),
+    *,
+    family: str = "fake",
+    task: Task = "multiclass",
+    prior: Sequence[float] | None = None,
+    scale: float = 1.0,
+    bias: Sequence[float] | None = None,
+    calibrated: bool = True,
+    novelty: Sequence[float] = (),
+    **settings: Any,
+) -> Path:
+    """Write a sealed artefact; by default its calibration changes nothing. ``novelty`` is that of
+    calibration texts, all of one token; ``settings`` are more of config.json."""
+    folder.mkdir(parents=True)
+    n = len(labels)
+    config = ArtefactConfig(family=family, task=task, labels=list(labels), network={}, **settings)
+    write_json(folder / CONFIG, config)
+    if calibrated:
+        calibration = Calibration(
+            task=task,
+            labels=list(labels),
+            scale=[scale] * n,
+            bias=list(bias or [0.0] * n),
+            prior=list(prior or [1 / n] * n),
+            n=100,
+            data="0" * 64,
+            ece_before=0.0,
+            ece_after=0.0,
+            log_loss_before=0.0,
+            log_loss_after=0.0,
+        )
+        write_json(folder / CALIBRATION, calibration)
+    if novelty:
+        lengths = [1] * len(novelty)
+        fitted = Novelty(tokens=lengths, scores=list(novelty), left_out=0, data="0" * 64)
+        write_json(folder / NOVELTY, fitted)
+    seal(folder)
+    return folder
+
+
+def plugins_of(
+    *families: FakeFamily,
+    combiners: Mapping[str, Any] | None = None,
+    modules: Mapping[str, object] | None = None,
+    broken: Mapping[str, str] | None = None,
+    allowed: frozenset[str] | None = None,
+) -> Plugins:
+    """Return a Plugins as the loader would: ``modules`` are plugins with hooks, ``broken``
+    plugins with the reason they could not be imported."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugins = {f.name: Plugin(f.name, f.name, "1", classifiers=(f.name,)) for f in families}
+    for name, module in (modules or {}).items():
+        manager.register(module, name=name)
+        hooks = tuple(c.name for c in manager.get_hookcallers(module) or ())
+        plugins[name] = Plugin(name, name, "1", hooks=hooks)
+    for name, error in (broken or {}).items():
+        plugins[name] = Plugin(name, name, "1", error=error)
+    by_name = {f.name: f for f in families}
+    return Plugins(plugins, by_name, dict(combiners or {}), manager, allowed)

@@ -1,0 +1,312 @@
+"""The train flow: what each text may be used for, and how a run ends or is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from guardkit.data.examples import normalised
+from guardkit.errors import ArtefactError, ConfigError, DataError, TrainingInterrupted
+from guardkit.model import artefact, loaded
+from guardkit.model.artefact import ArtefactConfig, read_config
+from guardkit.model.loaded import load_model
+from guardkit.training import train
+from guardkit.training.train import TrainResult, build_config, load_parts, train_model
+from guardkit.types import Examples, RawScores, TrainingData
+from tests.support.fake_models import plugins_of
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(3, ge=1)
+    loud: bool = False
+
+
+class CountingFamily:
+    """Its score of "spam" is how often the word stands in the text."""
+
+    name = "counting"
+    summary = "counts a word"
+    config = Options
+    presets: Mapping[str, Mapping[str, Any]] = {"big": {"size": 9}}
+    builtin: Path | None = None
+
+    def __init__(self) -> None:
+        self.seen: list[TrainingData] = []
+        self.pretrain: Examples | None = None
+        self.resumed: list[bool] = []
+        self.interrupt = False
+        self.knows_novelty = False
+
+    def train(self, data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        self.seen.append(data)
+        self.pretrain = how["pretrain"]
+        self.resumed.append(how["resume"])
+        how["progress"]("train", 1, 1)
+        if self.interrupt:
+            raise TrainingInterrupted("stopped")
+        folder = out / "artefact"
+        folder.mkdir(exist_ok=True)
+        content = ArtefactConfig(
+            family="counting", labels=list(data.label_names), network={"size": config.size}
+        )
+        artefact.write_json(folder / artefact.CONFIG, content)
+        return folder
+
+    def load(self, path: Path, *, device: str, backend: str) -> CountingClassifier:
+        labels = tuple(read_config(path).labels)
+        return CountingClassifier(labels, knows_novelty=self.knows_novelty)
+
+
+class CountingClassifier:
+    id = "counting"
+
+    def __init__(self, labels: tuple[str, ...], *, knows_novelty: bool = False) -> None:
+        self.labels, self.knows_novelty = labels, knows_novelty
+
+    def score(
+        self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
+    ) -> RawScores:
+        logits_NC = np.zeros((len(texts), len(self.labels)), np.float32)
+        logits_NC[:, -1] = [2.0 * t.split().count("spam") - 1 for t in texts]
+        ones = np.ones(len(texts), np.int64)
+        strange_N = None
+        if novelty and self.knows_novelty:
+            strange_N = np.array([len(t) for t in texts], np.float32)
+        return RawScores(logits_NC, ones, ones, np.zeros(len(texts), bool), strange_N)
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> CountingFamily:
+    family = CountingFamily()
+    for module in (train, loaded):
+        monkeypatch.setattr(module, "installed_plugins", lambda: plugins_of(family))
+    return family
+
+
+def write(path: Path, rows: Sequence[tuple[str, str | None]]) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
+    path.write_text("".join(lines))
+    return path
+
+
+def rows(prefix: str, n: int) -> list[tuple[str, str | None]]:
+    ham = [(f"{prefix} letter number {i}", "ham") for i in range(n)]
+    return ham + [(f"{prefix} spam spam number {i}", "spam") for i in range(n)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, n in (("train", 30), ("validation", 20), ("test", 10)):
+        write(tmp_path / "data" / f"{split}.jsonl", rows(split, n))
+    return tmp_path / "data"
+
+
+def quiet(stage: str, done: int, total: int, note: str = "") -> None:
+    """A progress callback that shows nothing."""
+
+
+def run(data: str | Path, out: Path, **changes: Any) -> TrainResult:
+    options: dict[str, Any] = {
+        "preset": None, "config_file": None, "overrides": {}, "init": None, "pretrain_data": None,
+        "calibration_data": None, "card": None, "resume": False, "device": "cpu",
+        "progress": quiet,
+    }  # fmt: skip
+    return train_model("counting", str(data), out, **(options | changes))
+
+
+def test_where_the_family_gives_a_novelty_it_is_fitted_on_the_calibration_set(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    family.knows_novelty = True
+    calibration = write(tmp_path / "calibration.jsonl", rows("held out", 30))
+    model = load_model(run(folder, tmp_path / "model", calibration_data=str(calibration)).path)
+    assert model.novelty is not None
+    assert model.calibration is not None
+    assert model.novelty.data == model.calibration.data
+    lengths = sorted(len(text) for text, _ in rows("held out", 30))
+    assert model.novelty.scores == lengths
+    scored = model.score(["short", "x" * 500], novelty=True)
+    assert model.novelty_p_values(scored).tolist() == [1.0, 1 / 61]
+
+
+def test_a_trained_model_is_calibrated_measured_and_sealed(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    result = run(folder, out)
+    assert result.path == out
+    assert sorted(p.name for p in out.iterdir()) == [
+        "README.md", "SHA256SUMS", "calibration.json", "config.json", "metrics.json",
+    ]  # fmt: skip
+    model = load_model(out)  # its hashes hold
+    p = model.probabilities(["a letter", "spam spam"])[:, model.labels.index("spam")]
+    assert p[0] < 0.3 < 0.7 < p[1]
+    assert result.metrics["test"]["metrics"]["roc_auc"]["value"] == 1.0
+    assert "| test | 20 |" in (out / artefact.CARD).read_text()
+    assert not out.with_name("model.partial").exists()
+
+
+def test_the_family_never_sees_what_it_is_calibrated_or_tested_on(
+    family: CountingFamily, folder: Path
+) -> None:
+    parts = load_parts(str(folder), None, None)
+    names = ("train", "validation", "calibration", "test")
+    sets = {name: {normalised(t) for t in getattr(parts, name).texts} for name in names}
+    for one in names:
+        for other in names:
+            assert one == other or not sets[one] & sets[other]
+    assert len(sets["validation"]) + len(sets["calibration"]) == 40
+    assert min(len(sets["validation"]), len(sets["calibration"])) > 5
+
+
+def test_a_text_in_two_sets_stays_in_the_later_one_only(folder: Path) -> None:
+    repeated = [("Test  LETTER number 1", "ham"), ("validation spam spam number 2", "spam")]
+    write(folder / "train.jsonl", rows("train", 30) + repeated)
+    parts = load_parts(str(folder), None, None)
+    assert len(parts.train) == 60
+    assert parts.test is not None
+    assert len(parts.test) == 20
+
+
+def test_without_a_validation_split_whole_groups_are_held_out(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"text": f"{i} {label}", "label": label, "group": f"g{i // 4}"})
+        for i in range(400) for label in ("ham", "spam")
+    ]  # fmt: skip
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(lines))
+    parts = load_parts(str(path), None, None)
+    held_out = {*parts.validation.groups, *parts.calibration.groups}
+    assert not held_out & set(parts.train.groups)
+    assert not set(parts.validation.groups) & set(parts.calibration.groups)
+    assert 4 <= len(held_out) <= 20
+    assert len(parts.validation) >= 8
+    assert len(parts.calibration) >= 8
+    assert parts.test is None
+
+
+def test_calibration_data_of_ones_own_is_used_alone(folder: Path, tmp_path: Path) -> None:
+    own = write(tmp_path / "own.jsonl", rows("own", 5))
+    parts = load_parts(str(folder), None, str(own))
+    assert sorted(parts.calibration.texts) == sorted(text for text, _ in rows("own", 5))
+    assert len(parts.validation) == 40
+    odd = write(tmp_path / "odd.jsonl", [("text", "eggs")])
+    with pytest.raises(DataError, match="eggs"):
+        load_parts(str(folder), None, str(odd))
+
+
+def test_unlabelled_text_is_for_pretraining_and_never_what_is_tested(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    write(folder / "train.jsonl", [*rows("train", 30), ("no label", None)])
+    more = write(tmp_path / "more.jsonl", [("more text", None), ("test letter number 1", None)])
+    run(folder, tmp_path / "model", pretrain_data=str(more))
+    assert family.pretrain is not None
+    assert sorted(family.pretrain.texts) == ["more text", "no label"]
+    assert (family.seen[0].train.labels_N >= 0).all()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_label_without_examples_is_found_before_any_training(
+    family: CountingFamily, folder: Path, tmp_path: Path, split: str
+) -> None:
+    write(folder / f"{split}.jsonl", [(f"only letter {i}", "ham") for i in range(20)])
+    with pytest.raises(DataError, match=r"no example labelled 'spam' to (train|calibrate) on"):
+        run(folder, tmp_path / "model")
+    assert not family.seen
+
+
+def test_an_interrupted_run_is_resumed_or_refused(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    with pytest.raises(ArtefactError, match="no interrupted run"):
+        run(folder, out, resume=True)
+    family.interrupt = True
+    with pytest.raises(TrainingInterrupted):
+        run(folder, out)
+    assert not out.exists()
+    family.interrupt = False
+    with pytest.raises(ArtefactError, match="--resume continues it"):
+        run(folder, out)
+    with pytest.raises(ArtefactError, match="started with other options"):
+        run(folder, out, resume=True, overrides={"size": "4"})
+    write(folder / "train.jsonl", rows("changed", 30))
+    with pytest.raises(ArtefactError, match="started with other train"):
+        run(folder, out, resume=True)
+    write(folder / "train.jsonl", rows("train", 30))
+    run(folder, out, resume=True)
+    assert family.resumed == [False, True]
+    with pytest.raises(ArtefactError, match="exists already"):
+        run(folder, out)
+
+
+def test_a_run_that_the_family_refuses_leaves_nothing_behind(
+    family: CountingFamily, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        raise ConfigError("init 'x': cannot be started from")
+
+    monkeypatch.setattr(family, "train", refuse)
+    with pytest.raises(ConfigError, match="cannot be started from"):
+        run(folder, tmp_path / "model", init="x")
+    assert not tmp_path.joinpath("model.partial").exists()
+
+
+def test_options_come_from_preset_then_file_then_command_line(
+    family: CountingFamily, tmp_path: Path
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("size: 5\nloud: true\n")
+    assert build_config(family, "big", None, {}).size == 9
+    assert build_config(family, "big", file, {}) == Options(size=5, loud=True)
+    assert build_config(family, "big", file, {"size": "7"}).size == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "huge"}, "'huge': counting has big"),
+        ({"overrides": {"sise": "3"}}, "sise: no such option; counting has size, loud"),
+        ({"overrides": {"size": "many"}}, "size: .*'many'"),
+        ({"overrides": {"size": "0", "loud": "perhaps"}}, "(?s)size.*loud"),
+        ({"config_file": Path("absent.yaml")}, "absent.yaml: No such file"),
+        ({"card": Path("absent.md")}, "absent.md: cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_written(
+    family: CountingFamily, folder: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(folder, tmp_path / "model", **changes)
+    assert not tmp_path.joinpath("model.partial").exists()
+
+
+@pytest.mark.parametrize("content", ["size: 1\nsize: 2\n", "- 1\n", "size: &a 1\nloud: *a\n"])
+def test_a_broken_option_file_is_refused(
+    family: CountingFamily, tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"options\.yaml"):
+        build_config(family, None, file, {})
+
+
+def test_the_card_opens_with_what_its_author_states(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    statement = tmp_path / "card.md"
+    statement.write_text("## Data\n\nLetters of ours.\n")
+    run(folder, tmp_path / "stated", card=statement)
+    run(folder, tmp_path / "unstated")
+    assert "Letters of ours." in (tmp_path / "stated" / artefact.CARD).read_text()
+    assert "Not stated" in (tmp_path / "unstated" / artefact.CARD).read_text()
