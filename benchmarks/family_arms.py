@@ -18,18 +18,18 @@ from guardkit_gpt2 import scoring as gpt2_scoring
 from guardkit_gpt2 import training as gpt2_training
 from guardkit_gpt2.config import PRESETS as GPT2_PRESETS
 from guardkit_gpt2.config import Gpt2Options
-from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row
+from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row
+from guardkit_mdlm.adaptation.remembered import Windows, read_windows
+from guardkit_mdlm.adaptation.sketch import sketches
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.diffusion import masked_log_probs
 from guardkit_mdlm.estimators import Scheme, class_plans, evaluate
 from guardkit_mdlm.inference import batched
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.remembered import Windows, read_windows
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.scoring import load as load_mdlm
-from guardkit_mdlm.sketch import sketches
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
-from guardkit_mdlm.training import train as train_mdlm
+from guardkit_mdlm.training.train import train as train_mdlm
 from provenance import ROOT
 from sentence_encoder import SentenceEncoder
 from sklearn.feature_extraction.text import TfidfVectorizer

@@ -25,8 +25,8 @@ import torch
 import typer
 from families import family_of
 from generalisation import attacks
-from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row, log_odds
-from guardkit_mdlm.remembered import Windows, load_remembered, read_windows
+from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, log_odds
+from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from provenance import ROOT, commit, machine

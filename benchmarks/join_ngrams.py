@@ -20,15 +20,15 @@ from typing import Optional
 
 import torch
 import typer
-from guardkit_mdlm.batches import Tokenised
+from guardkit_mdlm.adaptation.remembered import REMEMBERED
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.ngram_fit import add_ngrams
-from guardkit_mdlm.remembered import REMEMBERED
 from guardkit_mdlm.scoring import WEIGHTS
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
-from guardkit_mdlm.training import remember, write_artefact
+from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.training.ngram_fit import add_ngrams
+from guardkit_mdlm.training.train import remember, write_artefact
 from provenance import machine
 from safetensors.torch import load_file
 

@@ -35,11 +35,11 @@ import typer
 from bundled_models import BUILD, MODELS, PERMISSIVE
 from guardkit_gpt2.scoring import Gpt2Classifier, cut_windows, score_windows, window_states
 from guardkit_gpt2.tokenizer import encode as gpt2_encode
-from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.estimators import density_ratio, unigram, unigram_log_probs
 from guardkit_mdlm.inference import batched
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.tokenizer import encode as mdlm_encode
+from guardkit_mdlm.training.batches import pad_batch
 from provenance import ROOT, commit, machine
 
 import guardkit

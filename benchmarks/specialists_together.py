@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from guardkit_mdlm.classrows import AddedRows
-from guardkit_mdlm.sketch import BUCKETS
+from guardkit_mdlm.adaptation.class_rows import AddedRows
+from guardkit_mdlm.adaptation.sketch import BUCKETS
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from pipeline import make_texts
 from provenance import ROOT, commit, machine

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from guardkit_mdlm.batches import Tokenised
-from guardkit_mdlm.checkpoint import LoadedDenoiser
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.loop import LOG
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import fit
+from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.training.loop import LOG
+from guardkit_mdlm.training.train import fit
+from guardkit_mdlm.weights.public_mdlm import LoadedDenoiser
 from pack import Packed
 from safetensors.torch import load_file
 

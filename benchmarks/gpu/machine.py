@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from guardkit_mdlm.throughput import finish
+from guardkit_mdlm.training.throughput import finish
 
 
 def describe(device: torch.device) -> dict[str, str]:

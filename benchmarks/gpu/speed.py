@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import MdlmClassifier
-from guardkit_mdlm.throughput import training_flops
+from guardkit_mdlm.training.throughput import training_flops
 from machine import finish, median_seconds
 from tokenizers import Tokenizer
 from torch.nn.attention.bias import causal_lower_right

@@ -20,13 +20,13 @@ import parts
 import speed
 import torch
 from check import check
-from guardkit_mdlm.batches import Tokenised
 from guardkit_mdlm.config import PRESETS, MdlmConfig
-from guardkit_mdlm.loop import CHECKPOINT, LOG
 from guardkit_mdlm.model import NetworkShape
-from guardkit_mdlm.optimisation import pick_device
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import fit
+from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.training.loop import CHECKPOINT, LOG
+from guardkit_mdlm.training.optimisation import pick_device
+from guardkit_mdlm.training.train import fit
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from scale import Scale

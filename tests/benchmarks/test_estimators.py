@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from guardkit_mdlm.estimators import ESTIMATORS, Scheme
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.train import train
 
 from guardkit import Examples, TrainingData, load_model
 from guardkit.model.artefact import seal

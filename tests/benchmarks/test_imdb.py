@@ -129,8 +129,8 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
     import imdb_scorers
     import torch
     from guardkit_mdlm.scoring import MdlmClassifier, load_network
-    from guardkit_mdlm.start import start_from_naive_bayes
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
+    from guardkit_mdlm.training.start import start_from_naive_bayes
 
     from guardkit import read_config
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.train import train
 from tokenizers import Tokenizer, models, normalizers
 
 from guardkit import Examples, TrainingData

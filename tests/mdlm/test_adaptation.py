@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.adaptation import adapt
-from guardkit_mdlm.classrows import KEPT, ROWS, AddedRows, Contrast, fit_row, load_rows
-from guardkit_mdlm.remembered import REMEMBERED, Windows, load_remembered, read_windows
+from guardkit_mdlm.adaptation.adapt import adapt
+from guardkit_mdlm.adaptation.class_rows import KEPT, ROWS, AddedRows, Contrast, fit_row, load_rows
+from guardkit_mdlm.adaptation.remembered import REMEMBERED, Windows, load_remembered, read_windows
+from guardkit_mdlm.adaptation.sketch import BUCKETS, weighed
 from guardkit_mdlm.scoring import MdlmClassifier, load
-from guardkit_mdlm.sketch import BUCKETS, weighed
 from guardkit_mdlm.tokenizer import encode
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.train import train
 from safetensors.torch import save_file
 from scipy import sparse
 from scipy.stats import norm

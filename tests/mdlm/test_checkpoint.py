@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.checkpoint import load_denoiser
 from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.weights.public_mdlm import load_denoiser
 
 from guardkit import ArtefactError
 

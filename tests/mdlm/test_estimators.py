@@ -25,7 +25,7 @@ from guardkit_mdlm.estimators import (
     unigram_log_probs,
 )
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.start import start_from_naive_bayes
+from guardkit_mdlm.training.start import start_from_naive_bayes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

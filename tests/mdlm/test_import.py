@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.checkpoint import load_denoiser
 from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.estimators import class_plans
-from guardkit_mdlm.importing import import_checkpoints
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import MdlmClassifier, load
 from guardkit_mdlm.tokenizer import encode, open_tokenizer, train_tokenizer
+from guardkit_mdlm.weights.import_checkpoints import import_checkpoints
+from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from guardkit_mdlm.muon import ITERATIONS, A, B, C, Muon, orthogonal
+from guardkit_mdlm.training.muon import ITERATIONS, A, B, C, Muon, orthogonal
 
 SHAPES = [(24, 8), (8, 24), (16, 16)]
 

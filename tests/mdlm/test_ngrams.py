@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.batches import Tokenised, pad_batch
 from guardkit_mdlm.inference import one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.ngram_fit import (
+from guardkit_mdlm.ngrams import MULTIPLIERS, OF_LENGTH, PRIME, Ngrams, window_hashes
+from guardkit_mdlm.scoring import load_network
+from guardkit_mdlm.training.batches import Tokenised, pad_batch
+from guardkit_mdlm.training.ngram_fit import (
     add_ngrams,
     known_terms,
     log_ratios,
@@ -19,8 +21,6 @@ from guardkit_mdlm.ngram_fit import (
     smoothed_loss,
     term_matrix,
 )
-from guardkit_mdlm.ngrams import MULTIPLIERS, OF_LENGTH, PRIME, Ngrams, window_hashes
-from guardkit_mdlm.scoring import load_network
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.loss import MEASURES, draw, joint_loss, lay_out
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.training.loss import MEASURES, draw, joint_loss, lay_out
+from guardkit_mdlm.training.train import train
 
 from guardkit import TrainingData
 
@@ -29,7 +29,7 @@ WORKER = """
 import pickle, sys
 from pathlib import Path
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.train import train
 data, config, out = pickle.loads(Path(sys.argv[1]).read_bytes())
 train(data, config, out, pretrain=None, init=None, resume=False, device="cpu",
       progress=lambda *_, **__: None)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.checkpoint import load_denoiser
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.optimisation import Optimiser
-from guardkit_mdlm.pretrained import LR_BODY, Pretrained, open_pretrained
 from guardkit_mdlm.scoring import load, load_network
+from guardkit_mdlm.training.optimisation import Optimiser
+from guardkit_mdlm.training.pretrained import LR_BODY, Pretrained, open_pretrained
+from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from safetensors.torch import load_file
 from torch import Tensor
 

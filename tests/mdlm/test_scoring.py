@@ -16,7 +16,7 @@ from guardkit_mdlm.estimators import BACKGROUND, Scheme, evaluate, nelbo, unigra
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import ENV_MASK_KEY, MdlmClassifier, load, load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file
 
 from guardkit import ArtefactError, ConfigError, Costing, TrainingData, read_config

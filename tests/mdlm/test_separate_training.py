@@ -9,7 +9,7 @@ import pytest
 import torch
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.separate import SeparateNetworks, load_separate
+from guardkit_mdlm.weights.separate import SeparateNetworks, load_separate
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from guardkit_mdlm import scoring
-from guardkit_mdlm.classrows import AddedRows
+from guardkit_mdlm.adaptation.class_rows import AddedRows
+from guardkit_mdlm.adaptation.sketch import BUCKETS
 from guardkit_mdlm.scoring import MdlmClassifier, load
-from guardkit_mdlm.sketch import BUCKETS
 
 from guardkit import Sharing, read_config
 from guardkit.calibration.maps import Calibration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.start import REACH, SCALE, start_from_cooccurrence
+from guardkit_mdlm.training.start import REACH, SCALE, start_from_cooccurrence
 
 SHAPE = NetworkShape(vocab_size=13, hidden_dim=8, cond_dim=4, n_blocks=1, n_heads=2)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from guardkit_mdlm.loop import BEST, LOG
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training.loop import BEST, LOG
+from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file
 
 from guardkit import Examples, TrainingData, TrainingInterrupted, read_config

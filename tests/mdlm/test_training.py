@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm import loop
-from guardkit_mdlm.batches import Corpus, ahead, steps_of, walk
 from guardkit_mdlm.config import PRESETS, MdlmConfig
-from guardkit_mdlm.loop import CHECKPOINT, LOG
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training import train
+from guardkit_mdlm.training import loop
+from guardkit_mdlm.training.batches import Corpus, ahead, steps_of, walk
+from guardkit_mdlm.training.loop import CHECKPOINT, LOG
+from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file
 
 from guardkit import Examples, GuardkitError, TrainingData, TrainingInterrupted, read_config

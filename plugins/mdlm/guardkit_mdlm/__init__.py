@@ -35,7 +35,7 @@ class MdlmFamily:
     data_parallel: bool = True
 
     def train(self, data: TrainingData, config: MdlmConfig, out: Path, **how: Any) -> Path:
-        from guardkit_mdlm.training import train
+        from guardkit_mdlm.training.train import train
 
         return train(data, config, out, **how)
 
@@ -45,7 +45,7 @@ class MdlmFamily:
         return load(path, device=device, backend=backend)
 
     def adapt(self, base: Path, examples: Examples, out: Path, **how: Any) -> Adapted:
-        from guardkit_mdlm.adaptation import adapt
+        from guardkit_mdlm.adaptation.adapt import adapt
 
         return adapt(base, examples, out, **how)
 
@@ -62,7 +62,7 @@ class MdlmFamily:
         *,
         progress: Progress,
     ) -> Path:
-        from guardkit_mdlm.importing import import_checkpoints
+        from guardkit_mdlm.weights.import_checkpoints import import_checkpoints
 
         return import_checkpoints(checkpoints, config, out, progress=progress)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.separate import SeparateNetworks
+from guardkit_mdlm.weights.separate import SeparateNetworks
 
 BoolArray = npt.NDArray[np.bool_]
 #: One network for all classes, or one for each: what knows log p(x_i | x_vis, c).

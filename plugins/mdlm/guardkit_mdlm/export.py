@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from guardkit import ConfigError, read_config
-from guardkit_mdlm.classrows import AddedRows, load_rows
+from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load_network
-from guardkit_mdlm.separate import is_separate
+from guardkit_mdlm.weights.separate import is_separate
 
 #: Names of the exported network's inputs, int64 (B, L) and bool (B, L).
 INPUTS = ("ids_BL", "real_BL")

@@ -9,7 +9,7 @@ not, so that a few known words among strange ones weigh little, and a constant:
 A term is known by a hash of 31 bits, found among the sorted hashes of all by bisection: with a
 million terms, one unknown run in two thousand is taken for one of them. Hashing all runs into rows,
 known or not, costs accuracy (docs/results/imdb.md).
-``guardkit_mdlm.ngram_fit`` says where the weights come from.
+``guardkit_mdlm.training.ngram_fit`` says where the weights come from.
 
 Shape letters: W windows, B those of a batch, L tokens, n lengths of runs, R = n L runs, T terms,
 C classes.
@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.tokenizer import TokenIds
+from guardkit_mdlm.training.batches import pad_batch
 
 #: What tells runs apart, a number for each token from the last on, and one for the length. Which
 #: numbers does not matter; that they stay does.

@@ -26,8 +26,8 @@ from guardkit import (
     read_config,
     windows,
 )
-from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.classrows import AddedRows, load_rows
+from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
+from guardkit_mdlm.adaptation.sketch import sketches
 from guardkit_mdlm.estimators import (
     BACKGROUND,
     Evaluated,
@@ -40,10 +40,10 @@ from guardkit_mdlm.estimators import (
 from guardkit_mdlm.features import TextFeatures, load_features
 from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.optimisation import pick_device, pick_dtype
-from guardkit_mdlm.separate import SeparateNetworks, is_separate, load_separate
-from guardkit_mdlm.sketch import sketches
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, encode_with_offsets, read_tokenizer
+from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
+from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate, load_separate
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 WEIGHTS = "model.safetensors"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from guardkit import ConfigError
-from guardkit_mdlm.hub import from_hub
+from guardkit_mdlm.weights.hub import from_hub
 
 TOKENIZER = "tokenizer.json"
 #: The files of GPT-2's tokenizer as it was first published.

@@ -1,9 +1,8 @@
 """What the one pass makes of texts and what stands in them, window by window.
 
 A trained model keeps that of some held-out texts, so that a row can be added to it later
-(``guardkit_mdlm.classrows``) where its data is not at hand. No text is kept and no token: a window
-is its logits and its sketch (``guardkit_mdlm.sketch``), in which whoever suspects a word can look
-for it, not more.
+(``class_rows``) where its data is not at hand. No text is kept and no token: a window is its logits
+and its sketch (``sketch``), in which whoever suspects a word can look for it, not more.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from safetensors.numpy import save_file
 from scipy import sparse
 
 from guardkit import ArtefactError, Pooling, pool_windows, windows
+from guardkit_mdlm.adaptation.sketch import BUCKETS, sketches
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.sketch import BUCKETS, sketches
 from guardkit_mdlm.tokenizer import TokenIds
 
 REMEMBERED = "remembered.safetensors"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.muon import Muon
-from guardkit_mdlm.parallel import Workers
+from guardkit_mdlm.training.muon import Muon
+from guardkit_mdlm.training.parallel import Workers
 
 
 def pick_device(device: str) -> torch.device:

@@ -26,21 +26,21 @@ from guardkit import (
     pool_windows,
     write_json,
 )
-from guardkit_mdlm.batches import Corpus, Tokenised, steps_of
+from guardkit_mdlm.adaptation.remembered import Windows, read_windows, to_remember
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures, learn_features
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
-from guardkit_mdlm.loop import CHECKPOINT, Judge, Stage, run_stage
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.ngram_fit import add_ngrams
-from guardkit_mdlm.optimisation import pick_device, pick_dtype
-from guardkit_mdlm.parallel import Workers, join
-from guardkit_mdlm.pretrained import Pretrained, open_pretrained
-from guardkit_mdlm.remembered import Windows, read_windows, to_remember
-from guardkit_mdlm.separate import SeparateNetworks, class_weights
-from guardkit_mdlm.start import start_from_cooccurrence, start_from_naive_bayes
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer, train_tokenizer
+from guardkit_mdlm.training.batches import Corpus, Tokenised, steps_of
+from guardkit_mdlm.training.loop import CHECKPOINT, Judge, Stage, run_stage
+from guardkit_mdlm.training.ngram_fit import add_ngrams
+from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
+from guardkit_mdlm.training.parallel import Workers, join
+from guardkit_mdlm.training.pretrained import Pretrained, open_pretrained
+from guardkit_mdlm.training.start import start_from_cooccurrence, start_from_naive_bayes
+from guardkit_mdlm.weights.separate import SeparateNetworks, class_weights
 
 WEIGHTS = "model.safetensors"
 

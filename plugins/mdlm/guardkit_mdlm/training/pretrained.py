@@ -18,13 +18,13 @@ from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
 from guardkit import ConfigError, load_model, read_config
-from guardkit_mdlm.checkpoint import load_denoiser
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.optimisation import is_body
 from guardkit_mdlm.scoring import load_network
-from guardkit_mdlm.separate import SeparateNetworks, is_separate
 from guardkit_mdlm.tokenizer import check_vocabulary, open_tokenizer, read_tokenizer, token_id
+from guardkit_mdlm.training.optimisation import is_body
+from guardkit_mdlm.weights.public_mdlm import load_denoiser
+from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate
 
 START_TOKEN = "<|endoftext|>"
 #: AdamW's rate for weights that another training has brought far already.

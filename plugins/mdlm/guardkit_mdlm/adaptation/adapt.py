@@ -17,11 +17,11 @@ from guardkit import (
     Progress,
     read_config,
 )
-from guardkit_mdlm.classrows import AddedRows, Contrast, fit_row, load_rows
-from guardkit_mdlm.optimisation import pick_device, pick_dtype
-from guardkit_mdlm.remembered import Windows, load_remembered, read_windows
+from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, load_rows
+from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
+from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
 
 #: Remembered texts of other labels without which no row is fitted: its bounds are quantiles.
 LEAST_OTHERS = 100

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from guardkit import ArtefactConfig, ConfigError, Progress, choose_pooling, write_json
-from guardkit_mdlm.checkpoint import load_denoiser
 from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.model import NetworkShape
-from guardkit_mdlm.separate import class_weights
 from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, open_tokenizer, token_id
+from guardkit_mdlm.weights.public_mdlm import load_denoiser
+from guardkit_mdlm.weights.separate import class_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

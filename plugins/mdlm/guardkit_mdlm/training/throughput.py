@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from guardkit_mdlm.loss import Step
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.separate import SeparateNetworks
+from guardkit_mdlm.training.loss import Step
+from guardkit_mdlm.weights.separate import SeparateNetworks
 
 #: Rows of the matrix product that training is held against; seconds it is timed for.
 PRODUCT_ROWS = {"cpu": 4096, "cuda": 65_536}

@@ -28,11 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guardkit_mdlm.batches import Batch, unless_all
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.diffusion import fixed_size_mask
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.separate import SeparateNetworks
+from guardkit_mdlm.training.batches import Batch, unless_all
+from guardkit_mdlm.weights.separate import SeparateNetworks
 
 #: The text loss is also logged by share of masked tokens, in this many equal ranges.
 MASK_RANGES = 4

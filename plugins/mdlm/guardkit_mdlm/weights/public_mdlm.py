@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from guardkit import ArtefactError
-from guardkit_mdlm.hub import from_hub
 from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.weights.hub import from_hub
 
 Weights = Literal["ema", "raw"]
 PREFIX = "backbone."

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from guardkit import GuardkitError, Progress, TrainingInterrupted
-from guardkit_mdlm.batches import Corpus, ahead, walk
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.loss import MEASURES, Counts, Layout, draw, joint_loss, lay_out
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.optimisation import Optimiser
-from guardkit_mdlm.parallel import Workers
-from guardkit_mdlm.separate import SeparateNetworks
-from guardkit_mdlm.throughput import Cost, Throughput, cost_of
+from guardkit_mdlm.training.batches import Corpus, ahead, walk
+from guardkit_mdlm.training.loss import MEASURES, Counts, Layout, draw, joint_loss, lay_out
+from guardkit_mdlm.training.optimisation import Optimiser
+from guardkit_mdlm.training.parallel import Workers
+from guardkit_mdlm.training.throughput import Cost, Throughput, cost_of
+from guardkit_mdlm.weights.separate import SeparateNetworks
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"

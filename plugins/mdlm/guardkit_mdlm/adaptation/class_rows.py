@@ -1,12 +1,11 @@
 """Class rows: what few examples of something new add to a trained network's labels.
 
-A row is linear in a window's sketch, the tokens and pairs of them that stand in it
-(``guardkit_mdlm.sketch``). It is the discriminant between the examples and remembered texts of the
-other labels that takes buckets for independent (DLDA of Dudoit, Fridlyand and Speed 2002): both
-Gaussian, with the remembered texts' variance, halfway to its mean over buckets, for many a
-bucket is empty in all of them. No weight of the network moves. Rows in what the network makes of a
-window, its last states, learn next to nothing from as many examples
-(docs/results/novel-families.md).
+A row is linear in a window's sketch, the tokens and pairs of them that stand in it (``sketch``). It
+is the discriminant between the examples and remembered texts of the other labels that takes buckets
+for independent (DLDA of Dudoit, Fridlyand and Speed 2002): both Gaussian, with the remembered
+texts' variance, halfway to its mean over buckets, for many a bucket is empty in all of them. No
+weight of the network moves. Rows in what the network makes of a window, its last states, learn next
+to nothing from as many examples (docs/results/novel-families.md).
 
 A label's logit becomes the logsumexp of what it was and the row's, less a constant:
 
@@ -34,9 +33,9 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from guardkit import ArtefactError, Pooling, pool_windows
+from guardkit_mdlm.adaptation.remembered import Float32, Windows
+from guardkit_mdlm.adaptation.sketch import BUCKETS, LONGEST_RUN, bucket_and_sign, weighed
 from guardkit_mdlm.ngrams import NONE, run_hashes, shared_out
-from guardkit_mdlm.remembered import Float32, Windows
-from guardkit_mdlm.sketch import BUCKETS, LONGEST_RUN, bucket_and_sign, weighed
 
 ROWS = "rows.safetensors"
 FOLDS = 5

@@ -1,0 +1,1 @@
+"""From examples to weights: the loop, the joint loss, batches, optimisers and starts."""
