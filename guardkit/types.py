@@ -177,7 +177,7 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class Featuring(Protocol):
+class HasFeatures(Protocol):
     """A classifier that also gives a text a vector, for another model to learn from; optional."""
 
     @property
@@ -190,7 +190,7 @@ class Featuring(Protocol):
 
 
 @runtime_checkable
-class Sharing(Protocol):
+class SupportsSharing(Protocol):
     """A classifier that computes once what several models need of the same texts, such as models
     adapted from one; optional."""
 
@@ -210,7 +210,7 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
-class Costing(Protocol):
+class HasCost(Protocol):
     """A classifier that tells how much arithmetic it takes, for ``guardkit policy frontier``;
     optional."""
 
@@ -291,7 +291,7 @@ class Adapted:
 
 
 @runtime_checkable
-class Adapting(Protocol):
+class SupportsAdapt(Protocol):
     """A family whose trained models learn from few examples of something new; optional."""
 
     def adapt(
@@ -304,7 +304,7 @@ class Adapting(Protocol):
 
 
 @runtime_checkable
-class Exporting(Protocol):
+class SupportsExport(Protocol):
     """A family whose models can be exported; optional."""
 
     def export(self, folder: Path, out: Path) -> None:
@@ -313,7 +313,7 @@ class Exporting(Protocol):
 
 
 @runtime_checkable
-class Importing(Protocol):
+class SupportsImport(Protocol):
     """A family that makes models of checkpoints which other code trained; optional."""
 
     @property

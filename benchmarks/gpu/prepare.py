@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import typer
 from guardkit_mdlm.config import PRESETS, MdlmConfig
-from guardkit_mdlm.tokenizer import encode, train_tokenizer
+from guardkit_mdlm.tokenizer import encode
 from pack import TOKENS, Packed, TokenSet, write
 
+from guardkit import train_bpe
 from guardkit.model.loaded import texts_hash
 from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples
@@ -29,7 +30,7 @@ WHEELS = "wheels"
 #: What guardkit's own modules import to train and score, beyond torch, transformers, tokenizers,
 #: safetensors, einops, numpy, scipy, pluggy, typer and rich.
 PACKAGES = (
-    "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions",
+    "lazy-loader",
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def main(
     parts = load_parts(imdb, imdb, None)
     assert parts.test is not None, f"{imdb}: no test split"
     extra = [] if parts.pretrain is None else parts.pretrain.texts
-    tokenizer = train_tokenizer(
+    tokenizer = train_bpe(
         [*parts.train.texts, *extra], vocab_size=config.vocab_size, lower_case=config.lower_case
     )
     sets = _sets(parts)

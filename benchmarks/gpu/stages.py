@@ -25,14 +25,13 @@ from guardkit_mdlm.model import NetworkShape
 from guardkit_mdlm.scoring import load
 from guardkit_mdlm.training.batches import Tokenised
 from guardkit_mdlm.training.loop import CHECKPOINT, LOG
-from guardkit_mdlm.training.optimisation import pick_device
 from guardkit_mdlm.training.train import fit
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from scale import Scale
 from transformers import LlamaConfig
 
-from guardkit import TrainingInterrupted, fit_calibration, pool_windows, read_config
+from guardkit import TrainingInterrupted, fit_calibration, pick_device, pool_windows, read_config
 
 Record = dict[str, Any]
 RESULTS = "results.json"

@@ -29,15 +29,15 @@ from guardkit.types import (
     Classifier,
     Evidence,
     Examples,
-    Exporting,
     FloatArray,
     IntArray,
     RawScores,
-    Sharing,
+    SupportsExport,
+    SupportsSharing,
 )
 
 BUILTIN = "builtin:"
-#: What models that read the same texts leave for each other (``guardkit.Sharing``).
+#: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
 Shared = MutableMapping[Hashable, Any]
 
 
@@ -154,7 +154,7 @@ class Model:
 
     def _raw(self, texts: Sequence[str], shared: Shared, **asked: bool) -> RawScores:
         texts = list(texts)  # a copy: what a plugin does to its list, it does to no neighbour
-        if isinstance(self.classifier, Sharing):
+        if isinstance(self.classifier, SupportsSharing):
             return self.classifier.score_shared(texts, shared, **asked)
         return self.classifier.score(texts, **asked)
 
@@ -357,7 +357,7 @@ def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) 
     folder = find_model(str(ref), family=None, base=Path.cwd(), plugins=plugins)
     artefact.verify(folder)
     family = plugins.family(artefact.read_config(folder).family)
-    if not isinstance(family, Exporting):
+    if not isinstance(family, SupportsExport):
         raise PluginError(f"{folder}: plugin {family.name!r} cannot export its models")
     if out.exists():
         raise ArtefactError(f"{out}: exists already; choose another --out or remove it")

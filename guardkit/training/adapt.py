@@ -26,11 +26,11 @@ from guardkit.training.over_defence import bundled
 from guardkit.types import (
     UNLABELLED,
     Adapted,
-    Adapting,
     BeforeAfter,
     Examples,
     FloatArray,
     Progress,
+    SupportsAdapt,
 )
 
 #: Share of benign texts full of trigger words that an adapted model may flag.
@@ -83,7 +83,7 @@ def _is_model(init: str) -> bool:
 
 def adapt_model(
     family: str,
-    by: Adapting,
+    by: SupportsAdapt,
     init: str,
     examples: Examples,
     out: Path,

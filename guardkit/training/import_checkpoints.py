@@ -20,7 +20,7 @@ from guardkit.training.train import (
     finish_model,
     read_card,
 )
-from guardkit.types import Importing, Progress
+from guardkit.types import Progress, SupportsImport
 
 
 def import_model(
@@ -41,7 +41,7 @@ def import_model(
     ``import_config``, as text. Raises UsageError, as far as can be before any work is done.
     """
     family = installed_plugins().family(plugin)
-    if not isinstance(family, Importing):
+    if not isinstance(family, SupportsImport):
         raise PluginError(f"plugin {family.name!r} imports no checkpoints")
     if len(checkpoints) < 2:
         raise UsageError(

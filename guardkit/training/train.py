@@ -35,10 +35,10 @@ from guardkit.training.adapt import (
 )
 from guardkit.types import (
     UNLABELLED,
-    Adapting,
     ClassifierFamily,
     Examples,
     Progress,
+    SupportsAdapt,
     TrainingData,
 )
 from guardkit.yamlfile import read_yaml
@@ -99,8 +99,8 @@ def train_model(
     Under ``torchrun`` every process makes this call; all but the first return None.
     """
     family = installed_plugins().family(plugin)
-    few = few_examples(init, data) if isinstance(family, Adapting) else None
-    if isinstance(family, Adapting) and init is not None and few is not None:
+    few = few_examples(init, data) if isinstance(family, SupportsAdapt) else None
+    if isinstance(family, SupportsAdapt) and init is not None and few is not None:
         given = {
             "--preset": preset, "--config": config_file, "--set": overrides, "--card": card,
             "--pretrain-data": pretrain_data, "--calibration-data": calibration_data,

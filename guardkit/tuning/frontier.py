@@ -27,7 +27,7 @@ from guardkit.training.overlap import refuse_training_texts
 from guardkit.tuning.replay import NEVER, Bounds, Stages
 from guardkit.tuning.stacking import _check_labels, refuse_moved_models
 from guardkit.tuning.sweep import Problem, Sweep, sweep
-from guardkit.types import UNLABELLED, BoolArray, Costing, Examples, Progress
+from guardkit.types import UNLABELLED, BoolArray, Examples, HasCost, Progress
 from guardkit.yamlfile import with_values
 
 CHUNK_TEXTS = 256
@@ -260,7 +260,7 @@ class _Asked:
                 raise ClassifierError(f"member {member!r}: not one text could be scored")
             ms, tokens = float(np.nanmean(ms_N)), float(np.nanmean(tokens_N))
             inner = classifier.inner
-            per_token = inner.flops_per_token if isinstance(inner, Costing) else None
+            per_token = inner.flops_per_token if isinstance(inner, HasCost) else None
             flops = None if per_token is None else per_token * tokens
             costs[member] = Cost(ms, tokens, flops, classifier.scored)
             rows.append(np.where(np.isnan(ms_N), ms, ms_N))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from guardkit_gpt2 import Gpt2Family
 from guardkit_gpt2.config import Gpt2Options
-from guardkit_gpt2.tokenizer import START, train_tokenizer
+from guardkit_gpt2.tokenizer import START
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from guardkit import TrainingData
+from guardkit import TrainingData, train_bpe
 from tests.gpt2.toy import ATTACK, PLAIN, TOY, Train, examples, never_interrupt, texts_of
 
 
@@ -49,7 +49,9 @@ def artefact(
 def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 and its tokenizer in Hugging Face layout, as the hub would give them."""
     folder = tmp_path_factory.mktemp("hub") / "tiny-gpt2"
-    tokenizer = train_tokenizer(texts_of(PLAIN + ATTACK, 40, 3), vocab_size=320, lower_case=False)
+    tokenizer = train_bpe(
+        texts_of(PLAIN + ATTACK, 40, 3), vocab_size=320, lower_case=False, special_tokens=[START]
+    )
     fast = {"tokenizer_object": tokenizer, "bos_token": START, "eos_token": START}
     PreTrainedTokenizerFast(**fast).save_pretrained(folder)  # type: ignore[no-untyped-call]
     torch.manual_seed(0)

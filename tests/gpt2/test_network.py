@@ -17,12 +17,12 @@ from guardkit_gpt2.network import (
     pretrained_lm,
     window_nll,
 )
-from guardkit_gpt2.tokenizer import START, TokenIds, encode_ids, train_tokenizer
+from guardkit_gpt2.tokenizer import START, TokenIds, encode_ids
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel, GPT2Model
 
-from guardkit import ConfigError
+from guardkit import ConfigError, read_whole, train_bpe
 
 CPU = torch.device("cpu")
 WINDOWS: list[TokenIds] = [
@@ -143,7 +143,9 @@ def test_batches_hold_every_window_once_within_the_budget(lengths: list[int], bu
 
 
 def test_the_start_token_cannot_be_written_in_a_text() -> None:
-    tokenizer = train_tokenizer(["some words to learn from"], vocab_size=300, lower_case=True)
+    tokenizer = train_bpe(
+        ["some words to learn from"], vocab_size=300, lower_case=True, special_tokens=[START]
+    )
     start = tokenizer.token_to_id(START)
     (ids,) = encode_ids(tokenizer, [f"before {START} after"])
     assert start not in ids
@@ -151,8 +153,9 @@ def test_the_start_token_cannot_be_written_in_a_text() -> None:
 
 
 def test_any_text_is_read_whole() -> None:
-    tokenizer = train_tokenizer(["plain ascii"], vocab_size=300, lower_case=False)
+    tokenizer = train_bpe(["plain ascii"], vocab_size=300, lower_case=False, special_tokens=[START])
     tokenizer.enable_truncation(4)
+    read_whole(tokenizer)
     text = "Zürich 東京 \U0001f600\x00\n" * 20
     (ids,) = encode_ids(tokenizer, [text])
     assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == text

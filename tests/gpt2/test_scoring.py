@@ -15,7 +15,7 @@ from guardkit_gpt2.network import Network
 from guardkit_gpt2.scoring import Gpt2Classifier, load
 from safetensors.torch import load_file, save_file
 
-from guardkit import ArtefactError, Classifier, ConfigError, Costing, Featuring, windows
+from guardkit import ArtefactError, Classifier, ConfigError, HasCost, HasFeatures, windows
 from tests.gpt2.toy import ATTACK, PLAIN, Train, texts_of
 
 TEXTS = [
@@ -55,7 +55,7 @@ def test_a_model_keeps_the_contract_of_a_classifier(model: Gpt2Classifier) -> No
 
 
 def test_it_tells_how_much_arithmetic_a_token_takes(averaging: Gpt2Classifier) -> None:
-    assert isinstance(averaging, Costing)
+    assert isinstance(averaging, HasCost)
     layers = 2 * 12 * 16**2  # per layer: 4 width^2 of attention, 8 of the MLP
     vocabulary = 320 * 16
     by_rule = {2.0 * layers, 2.0 * 2 * (layers + vocabulary)}  # a head; two language models
@@ -77,7 +77,7 @@ def test_scores_do_not_depend_on_the_company_or_the_order(model: Gpt2Classifier)
 
 
 def test_features_are_the_mean_final_states_of_transformers(model: Gpt2Classifier) -> None:
-    assert isinstance(model, Featuring)
+    assert isinstance(model, HasFeatures)
     features_NF = model.features(TEXTS)
     assert features_NF.shape == (len(TEXTS), model.feature_size)
     assert features_NF.dtype == np.float32

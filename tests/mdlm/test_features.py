@@ -22,7 +22,7 @@ from guardkit_mdlm.training.loss import draw, joint_loss, lay_out
 from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file
 
-from guardkit import ArtefactError, ConfigError, Examples, Featuring, TrainingData
+from guardkit import ArtefactError, ConfigError, Examples, HasFeatures, TrainingData
 
 from .conftest import TINY, quiet, randomise
 
@@ -259,7 +259,7 @@ def test_a_model_that_moved_is_found_beside_the_one_that_reads_it(
 
 
 def test_a_model_without_features_is_refused_before_training(shelf: Shelf, tmp_path: Path) -> None:
-    assert isinstance(Oracle(), Featuring)
+    assert isinstance(Oracle(), HasFeatures)
     shelf.classifier = SimpleNamespace()
     with pytest.raises(ConfigError, match="family 'fake' gives no features"):
         fit(tmp_path / "m", "builtin:oracle", n=20)

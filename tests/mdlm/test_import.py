@@ -14,14 +14,14 @@ from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.estimators import class_plans
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import MdlmClassifier, load
-from guardkit_mdlm.tokenizer import encode, open_tokenizer, train_tokenizer
+from guardkit_mdlm.tokenizer import encode, find_tokenizer
 from guardkit_mdlm.weights.import_checkpoints import import_checkpoints
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from guardkit import ConfigError, load_model
+from guardkit import ConfigError, load_model, train_bpe
 from guardkit.cli.main import main
 from guardkit.model.artefact import seal
 from guardkit.model.loaded import export_model
@@ -196,9 +196,9 @@ def state(net: Denoiser) -> dict[str, Tensor]:
 
 def test_gpt2s_own_files_are_read_as_a_tokenizer(tmp_path: Path) -> None:
     texts = list(make_examples(50, 1).texts)
-    own = train_tokenizer(texts, vocab_size=300, lower_case=False)
+    own = train_bpe(texts, vocab_size=300, lower_case=False)
     own.model.save(str(tmp_path))  # vocab.json and merges.txt
-    read = open_tokenizer(str(tmp_path))
+    read = find_tokenizer(str(tmp_path))
     strange = [*texts, "ÄÖ 🙂\n\n  x", ""]
     assert [e.ids for e in read.encode_batch(strange)] == [e.ids for e in own.encode_batch(strange)]
 

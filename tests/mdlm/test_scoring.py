@@ -19,7 +19,7 @@ from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file
 
-from guardkit import ArtefactError, ConfigError, Costing, TrainingData, read_config
+from guardkit import ArtefactError, ConfigError, HasCost, TrainingData, read_config
 
 from .conftest import TINY, make_examples, quiet
 
@@ -44,7 +44,7 @@ def test_a_score_does_not_depend_on_its_batch(classifier: MdlmClassifier) -> Non
 
 
 def test_it_tells_how_much_arithmetic_a_token_takes(classifier: MdlmClassifier) -> None:
-    assert isinstance(classifier, Costing)
+    assert isinstance(classifier, HasCost)
     passes = 1 if classifier.scorer == "one_pass" else 2 * classifier.scheme.evaluations
     assert classifier.flops_per_token == 2 * (2 * 12 * 32**2) * passes  # two blocks of 12 D^2
 

@@ -13,7 +13,7 @@ from guardkit_mdlm.adaptation.class_rows import AddedRows
 from guardkit_mdlm.adaptation.sketch import BUCKETS
 from guardkit_mdlm.scoring import MdlmClassifier, load
 
-from guardkit import Sharing, read_config
+from guardkit import SupportsSharing, read_config
 from guardkit.calibration.maps import Calibration
 from guardkit.model.artefact import CALIBRATION, CONFIG, seal, write_json
 from guardkit.policy.router import load_policy
@@ -77,7 +77,7 @@ def test_models_of_one_network_run_it_once_and_score_as_they_do_alone(
     assert not same(alone[0], alone[1])
     shared: dict[Any, Any] = {}
     for classifier, expected in zip(classifiers, alone, strict=True):
-        assert isinstance(classifier, Sharing)
+        assert isinstance(classifier, SupportsSharing)
         assert same(classifier.score_shared(TEXTS, shared, novelty=True), expected)
     assert len(passes) == 4
 

@@ -14,7 +14,7 @@ from guardkit.cli.main import main
 from guardkit.model import artefact
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.loaded import load_model
-from guardkit.types import Importing, Progress
+from guardkit.types import Progress, SupportsImport
 from tests.support.fake_models import FakeFamily, plugins_of
 
 CLASSES = ["--class", "ham=old/ham.ckpt", "--class", "spam=old/spam.ckpt"]
@@ -74,8 +74,8 @@ def write(path: str, labels: Sequence[str] = ("ham", "spam")) -> str:
 
 
 def test_the_flow_is_for_families_that_have_the_method(family: Family) -> None:
-    assert isinstance(family, Importing)
-    assert not isinstance(FakeFamily(lambda model, text: [0.0]), Importing)
+    assert isinstance(family, SupportsImport)
+    assert not isinstance(FakeFamily(lambda model, text: [0.0]), SupportsImport)
 
 
 def test_checkpoints_become_a_calibrated_sealed_model(

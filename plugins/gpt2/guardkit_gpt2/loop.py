@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from guardkit import GuardkitError, Progress, TrainingInterrupted
 from guardkit_gpt2.config import Gpt2Options
-from guardkit_gpt2.optimisation import DTYPES, Optimiser, learning_rate
+from guardkit_gpt2.optimisation import Optimiser, learning_rate
 from guardkit_gpt2.tokenizer import TokenIds
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,7 @@ class Loop:
             at.stale += 1
             if measures["log_loss"] < at.best:
                 at.best, at.stale = measures["log_loss"], 0
-                dtype = DTYPES[self._options.store_dtype]
+                dtype = STORED[self._options.store_dtype]
                 weights = {n: p.detach().to(dtype) for n, p in module.named_parameters()}
                 _write(self._folder / BEST, weights)
         at.history.append(measures)

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from guardkit import ConfigError
+from guardkit import ConfigError, read_whole
 from guardkit_gpt2.config import NetworkSpec
 from guardkit_gpt2.tokenizer import TokenIds
 
@@ -204,7 +204,7 @@ def pretrained_lm(name: str, *, dropout: float) -> tuple[GPT2LMHeadModel, Tokeni
             "the network, or a copy in its cache), a folder in Hugging Face layout with "
             "model.safetensors and a tokenizer, or 'scratch'"
         ) from error
-    return lm, tokenizer.backend_tokenizer, _start_token(tokenizer, lm, name)
+    return lm, read_whole(tokenizer.backend_tokenizer), _start_token(tokenizer, lm, name)
 
 
 def kept_config(lm: GPT2LMHeadModel) -> dict[str, Any]:

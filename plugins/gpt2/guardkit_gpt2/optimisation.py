@@ -8,34 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from guardkit import ConfigError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device meant; raises ConfigError where there is no such one."""
-    cuda = torch.cuda.is_available()
-    if device == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"device {device!r}; allowed: auto, cpu, cuda")
-    if device == "cuda" and not cuda:
-        raise ConfigError("device 'cuda': torch sees no CUDA device; use 'cpu' or 'auto'")
-    return torch.device(device)
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return what to train in; auto is bfloat16 where the machine multiplies it natively."""
-    if dtype != "auto":
-        return DTYPES[dtype]
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
-
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     """Rise linearly over the first ``warmup`` share of steps, then fall as a cosine to 0."""

@@ -20,13 +20,13 @@ from guardkit import (
     Evidence,
     RawScores,
     halved_on_oom,
+    pick_device,
     pool_windows,
     read_config,
     windows,
 )
 from guardkit_gpt2.config import NetworkSpec
 from guardkit_gpt2.network import Network, batches_by_length, fresh_lm, pad
-from guardkit_gpt2.optimisation import pick_device
 from guardkit_gpt2.tokenizer import TokenIds, encode, read_tokenizer
 
 FloatArray = npt.NDArray[np.float32]

@@ -1,13 +1,15 @@
-"""Byte-level BPE, as GPT-2's: no unknown tokens, offsets into the text."""
+"""How GPT-2 reads text: byte-level BPE, every window opened by one token."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer
+
+from guardkit import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
 #: Opens every window, so that a text's first token is predicted too and an empty text has a
@@ -16,33 +18,12 @@ START = "<|endoftext|>"
 TokenIds = npt.NDArray[np.int32]
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, lower_case: bool) -> Tokenizer:
-    """Learn a BPE of at most ``vocab_size`` tokens; deterministic for the same texts."""
-    tokenizer = Tokenizer(models.BPE())
-    if lower_case:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[START],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 def read_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+    return open_tokenizer(folder / TOKENIZER)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
-    """Encode texts whole: no truncation, padding or special tokens, not even those that a
-    text spells out."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
+    """Encode texts whole, without special tokens."""
     return tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
 

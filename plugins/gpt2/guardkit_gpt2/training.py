@@ -28,7 +28,10 @@ from guardkit import (
     TrainingData,
     choose_pooling,
     fit_calibration,
+    pick_device,
+    pick_dtype,
     pool_windows,
+    train_bpe,
     write_json,
 )
 from guardkit_gpt2.config import SCRATCH, Gpt2Options, NetworkSpec
@@ -42,7 +45,6 @@ from guardkit_gpt2.network import (
     pretrained_lm,
     window_nll,
 )
-from guardkit_gpt2.optimisation import pick_device, pick_dtype
 from guardkit_gpt2.scoring import WEIGHTS, cut_windows, score_windows
 from guardkit_gpt2.tokenizer import (
     START,
@@ -50,7 +52,6 @@ from guardkit_gpt2.tokenizer import (
     TokenIds,
     encode_ids,
     read_tokenizer,
-    train_tokenizer,
 )
 
 ARTEFACT = "artefact"
@@ -240,8 +241,11 @@ def _starting_point(
     if resume and (out / TOKENIZER).is_file():
         tokenizer = read_tokenizer(out)
     else:
-        tokenizer = train_tokenizer(
-            texts, vocab_size=options.vocab_size, lower_case=options.lower_case
+        tokenizer = train_bpe(
+            texts,
+            vocab_size=options.vocab_size,
+            lower_case=options.lower_case,
+            special_tokens=[START],
         )
         tokenizer.save(str(out / TOKENIZER))
     shape = {

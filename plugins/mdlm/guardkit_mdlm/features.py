@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from guardkit import ArtefactError, ConfigError, Featuring, Progress, load_model
+from guardkit import ArtefactError, ConfigError, HasFeatures, Progress, load_model
 
 FEATURES = "features.safetensors"
 BUILTIN = "builtin:"
@@ -30,7 +30,7 @@ class TextFeatures:
     """Another model's features, (x - mean_F) / std_F. ``model`` is where it is, as ``load_model``
     takes it, and ``hash`` which one it must be."""
 
-    reader: Featuring
+    reader: HasFeatures
     model: str
     hash: str
     mean_F: Float32
@@ -102,9 +102,9 @@ def load_features(folder: Path, record: Mapping[str, str], *, device: str) -> Te
     return TextFeatures(reader, reference, digest, tensors["mean_F"], tensors["std_F"])
 
 
-def _open(reference: str, device: str) -> tuple[Featuring, str]:
+def _open(reference: str, device: str) -> tuple[HasFeatures, str]:
     model = load_model(reference, device=device)
-    if not isinstance(model.classifier, Featuring):
+    if not isinstance(model.classifier, HasFeatures):
         raise ConfigError(
             f"features {reference!r}: family {model.config.family!r} gives no features; name a "
             "model of a family that does, such as gpt2"

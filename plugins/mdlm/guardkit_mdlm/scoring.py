@@ -22,6 +22,8 @@ from guardkit import (
     Network,
     RawScores,
     onnx_network,
+    pick_device,
+    pick_dtype,
     pool_windows,
     read_config,
     windows,
@@ -42,7 +44,6 @@ from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, encode_with_offsets, read_tokenizer
 from guardkit_mdlm.training.batches import pad_batch
-from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate, load_separate
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
-from guardkit import ConfigError
+from guardkit import ConfigError, open_tokenizer
 from guardkit_mdlm.weights.hub import from_hub
 
 TOKENIZER = "tokenizer.json"
@@ -18,30 +18,11 @@ GPT2_FILES = ("vocab.json", "merges.txt")
 TokenIds = npt.NDArray[np.int32]
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, lower_case: bool) -> Tokenizer:
-    """Learn a BPE of at most ``vocab_size`` tokens; deterministic for the same texts."""
-    tokenizer = Tokenizer(models.BPE())
-    if lower_case:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 def read_tokenizer(folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    # someone who writes a special token's name writes ordinary characters
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return open_tokenizer(folder / TOKENIZER)
 
 
-def open_tokenizer(source: str) -> Tokenizer:
+def find_tokenizer(source: str) -> Tokenizer:
     """Load the tokenizer of public weights, from a folder or the hub.
 
     The folder holds tokenizer.json, or GPT-2's vocab.json and merges.txt. Raises ConfigError,
@@ -58,8 +39,6 @@ def open_tokenizer(source: str) -> Tokenizer:
             f"tokenizer {source!r}: cannot be read: {error}. The folder must hold {TOKENIZER}, or "
             f"{' and '.join(GPT2_FILES)}"
         ) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 

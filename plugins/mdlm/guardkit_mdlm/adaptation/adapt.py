@@ -15,20 +15,21 @@ from guardkit import (
     DataError,
     Examples,
     Progress,
+    pick_device,
+    pick_dtype,
     read_config,
 )
 from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, load_rows
 from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
-from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
 
 #: Remembered texts of other labels without which no row is fitted: its bounds are quantiles.
 LEAST_OTHERS = 100
 
 
 def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: Progress) -> Adapted:
-    """Add a row to the model in ``base``; see ``Adapting.adapt``.
+    """Add a row to the model in ``base``; see ``SupportsAdapt.adapt``.
 
     What the examples are worth to the new model is measured without them: each is scored under
     the row that all others make.

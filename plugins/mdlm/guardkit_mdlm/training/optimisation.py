@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from guardkit import pick_dtype
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.training.muon import Muon
 from guardkit_mdlm.training.parallel import Workers
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device to run on; of several GPUs the one ``torchrun`` gave this process."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(device)
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return what to compute in: bfloat16 where the machine multiplies it natively."""
-    if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
 
 
 class Optimiser:

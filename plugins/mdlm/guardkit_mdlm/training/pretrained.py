@@ -21,7 +21,7 @@ from guardkit import ConfigError, load_model, read_config
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load_network
-from guardkit_mdlm.tokenizer import check_vocabulary, open_tokenizer, read_tokenizer, token_id
+from guardkit_mdlm.tokenizer import check_vocabulary, find_tokenizer, read_tokenizer, token_id
 from guardkit_mdlm.training.optimisation import is_body
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate
@@ -102,7 +102,7 @@ def open_pretrained(init: str, tokenizer: str) -> Pretrained:
         net = load_network(path)
         return Pretrained(init, net, read_tokenizer(path), net.slot.detach(), None)
     net = load_denoiser(init).net
-    reader = open_tokenizer(tokenizer)
+    reader = find_tokenizer(tokenizer)
     check_vocabulary(reader, net.shape.mask_id, tokenizer)
     start = token_id(reader, START_TOKEN, tokenizer)
     return Pretrained(init, net, reader, net.vocab_embed.embedding[start].detach(), start)

@@ -23,7 +23,10 @@ from guardkit import (
     Progress,
     TrainingData,
     choose_pooling,
+    pick_device,
+    pick_dtype,
     pool_windows,
+    train_bpe,
     write_json,
 )
 from guardkit_mdlm.adaptation.remembered import Windows, read_windows, to_remember
@@ -32,11 +35,10 @@ from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures, learn_features
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer, train_tokenizer
+from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, read_tokenizer
 from guardkit_mdlm.training.batches import Corpus, Tokenised, steps_of
 from guardkit_mdlm.training.loop import CHECKPOINT, Judge, Stage, run_stage
 from guardkit_mdlm.training.ngram_fit import add_ngrams
-from guardkit_mdlm.training.optimisation import pick_device, pick_dtype
 from guardkit_mdlm.training.parallel import Workers, join
 from guardkit_mdlm.training.pretrained import Pretrained, open_pretrained
 from guardkit_mdlm.training.start import start_from_cooccurrence, start_from_naive_bayes
@@ -203,7 +205,7 @@ def _tokenizer(
         return start.tokenizer
     if workers.leads and not (resume and (out / TOKENIZER).is_file()):
         texts = [*data.train.texts, *(pretrain.texts if pretrain else ())]
-        train_tokenizer(texts, vocab_size=config.vocab_size, lower_case=config.lower_case).save(
+        train_bpe(texts, vocab_size=config.vocab_size, lower_case=config.lower_case).save(
             str(out / TOKENIZER)
         )
     workers.wait()

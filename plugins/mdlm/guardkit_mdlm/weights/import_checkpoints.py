@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from guardkit import ArtefactConfig, ConfigError, Progress, choose_pooling, write_json
 from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.model import NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, open_tokenizer, token_id
+from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, find_tokenizer, token_id
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from guardkit_mdlm.weights.separate import class_weights
 
@@ -29,7 +29,7 @@ def import_checkpoints(
     """
     labels = list(checkpoints)
     pooling, neutral = choose_pooling(labels, config.neutral, config.window_pooling)
-    tokenizer = open_tokenizer(config.tokenizer)
+    tokenizer = find_tokenizer(config.tokenizer)
     start_id = None
     if config.start_token:
         start_id = token_id(tokenizer, config.start_token, config.tokenizer)
