@@ -128,7 +128,8 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
 ) -> None:
     import imdb_scorers
     import torch
-    from guardkit_mdlm.scoring import MdlmClassifier, load_network
+    from guardkit_mdlm.loading import load_network
+    from guardkit_mdlm.scoring import MdlmClassifier
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
     from guardkit_mdlm.training.start import start_from_naive_bayes
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.train import train
 from tokenizers import Tokenizer, models, normalizers
 

@@ -43,7 +43,7 @@ def lightning(
 ) -> Path:
     """Write a checkpoint as the public training code does; the averages are 2 x the weights."""
     net = net or reference_net()
-    state = OrderedDict((prefix + n, p.detach()) for n, p in net.named_parameters())
+    state = OrderedDict((prefix + n, p.detach()) for n, p in net.trunk.named_parameters())
     state[prefix + "rotary_emb.inv_freq"] = torch.ones(8)
     content = {
         "epoch": 1,
@@ -97,7 +97,7 @@ def test_weights_without_conditioning_get_open_gates(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     plain = {n: t for n, t in tensors.items() if "adaLN" not in n}
     save_file(plain, folder / "model.safetensors")
-    block = load_denoiser(folder).net.blocks[0]
+    block = load_denoiser(folder).net.trunk.blocks[0]
     gates = block.adaLN_modulation.bias.view(6, -1).mean(1)
     assert gates.tolist() == [0, 0, 1, 0, 0, 1]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm import vocabulary
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.diffusion import fixed_size_mask, mask_rng, masked_log_probs
 from guardkit_mdlm.estimators import Scheme, evaluate
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.training.batches import pad_batch
 from guardkit_mdlm.training.start import start_from_naive_bayes
 from scipy.stats import chisquare
 

@@ -324,7 +324,7 @@ def test_classes_share_masks_unless_told_otherwise() -> None:
 
 def small_signal() -> Denoiser:
     """A random network whose classes differ a little, as they do in text."""
-    from guardkit_mdlm.model import NetworkShape
+    from guardkit_mdlm.shape import NetworkShape
 
     shape = NetworkShape(
         vocab_size=50, hidden_dim=32, cond_dim=8, n_blocks=2, n_heads=2, n_classes=3,
@@ -367,7 +367,7 @@ def test_a_density_ratio_of_a_unigram_network_is_that_of_its_frequencies(net: De
     fresh = Denoiser(net.shape).eval()
     texts = [np.array(t, np.int32) for t in ([1, 2, 2, 3], [2, 4], [9, 9, 1])]
     start_from_naive_bayes(fresh, texts, np.array([0, 1, 2]))
-    own_V = fresh.output_layer.linear.bias.detach()[:-1].log_softmax(-1).numpy()
+    own_V = fresh.trunk.output_bias.detach()[:-1].log_softmax(-1).numpy()
     background_V = unigram(texts, 49)
     pieces = [np.full(n, token, np.int32) for n, token in ((1, 2), (6, 9), (5, 40))] + [IDS[:0]]
     log_p = unigram_log_probs(background_V, pieces)

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.export import export_onnx
 from guardkit_mdlm.features import FEATURES, learn_features, load_features
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.loss import draw, joint_loss, lay_out
 from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file

@@ -12,8 +12,9 @@ import pytest
 import torch
 from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.estimators import class_plans
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import MdlmClassifier, load
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.tokenizer import encode, find_tokenizer
 from guardkit_mdlm.weights.import_checkpoints import import_checkpoints
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
@@ -40,7 +41,7 @@ def checkpoints(folder: Path, labels: tuple[str, ...] = ("neg", "pos")) -> dict[
     for number, label in enumerate(labels):
         net = reference_net()
         with torch.no_grad():
-            net.output_layer.linear.bias.normal_(generator=torch.Generator().manual_seed(number))
+            net.trunk.output_bias.normal_(generator=torch.Generator().manual_seed(number))
         paths[label] = str(lightning(folder / f"{label}.ckpt", net=net))
     return paths
 
@@ -190,7 +191,7 @@ def test_parts_that_do_not_fit_together_are_refused(
 
 def state(net: Denoiser) -> dict[str, Tensor]:
     """Return the weights without the rotary buffer, whose length says another head width."""
-    tensors = {f"backbone.{name}": p.detach() for name, p in net.named_parameters()}
+    tensors = {f"backbone.{name}": p.detach() for name, p in net.trunk.named_parameters()}
     return tensors | {"backbone.rotary_emb.inv_freq": torch.ones(8)}
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.model import Denoiser, NetworkShape, _attend
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.trunks.dit import _attend
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -74,7 +76,7 @@ def test_once_trained_classes_differ_and_the_null_row_stays_zero(net: Denoiser) 
     x = [net(ids_BL, torch.full((2,), c), real_BL)[1] for c in range(4)]
     assert min(float((x[0] - other).abs().max()) for other in x[1:]) > 1e-3
     logits = net.token_logits(x[0].flatten(0, 1), torch.zeros(14, dtype=torch.long))
-    expected = x[0].flatten(0, 1) @ net.output_weight.T + net.output_layer.linear.bias
+    expected = x[0].flatten(0, 1) @ net.trunk.output_weight.T + net.trunk.output_bias
     torch.testing.assert_close(logits, expected)  # no class bias for the null class
 
 

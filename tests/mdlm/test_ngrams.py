@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.inference import one_pass_logits
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.loading import load_network
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.ngrams import MULTIPLIERS, OF_LENGTH, PRIME, Ngrams, window_hashes
-from guardkit_mdlm.scoring import load_network
-from guardkit_mdlm.training.batches import Tokenised, pad_batch
+from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.ngram_fit import (
     add_ngrams,
     known_terms,

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.batches import pad_batch
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.loss import MEASURES, draw, joint_loss, lay_out
 from guardkit_mdlm.training.train import train
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm.config import PRESETS, MdlmConfig
-from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.scoring import load, load_network
+from guardkit_mdlm.loading import load_network
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.scoring import load
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.optimisation import Optimiser
 from guardkit_mdlm.training.pretrained import LR_BODY, Pretrained, open_pretrained
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
@@ -93,8 +95,8 @@ def test_before_training_a_class_adds_its_naive_bayes_bias_alone(
 def test_an_old_checkpoint_can_be_started_from_too(letters: Path, tmp_path: Path) -> None:
     path = lightning(tmp_path / "last.ckpt")
     start = open_pretrained(str(path), str(letters))
-    averaged = load_denoiser(path).net.vocab_embed.embedding
-    torch.testing.assert_close(joined(start).vocab_embed.embedding, averaged)
+    averaged = load_denoiser(path).net.trunk.embedding
+    torch.testing.assert_close(joined(start).trunk.embedding, averaged)
     torch.testing.assert_close(start.slot_D, averaged[START])
 
 

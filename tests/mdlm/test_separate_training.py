@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm.config import PRESETS, MdlmConfig
+from guardkit_mdlm.loading import load_class_network
+from guardkit_mdlm.record import NetworkRecord
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.weights.separate import SeparateNetworks, load_separate
+from guardkit_mdlm.weights.separate import SeparateNetworks
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -55,7 +57,7 @@ def test_a_network_learns_from_its_own_label_alone(data: TrainingData, tmp_path:
     fast = recipe(lr=0.01, lr_body=0.01, ema=0.5)
     folder = fit(TrainingData(one, data.validation), tmp_path, fast)
     config = read_config(folder)
-    trained = load_separate(folder, config.network)
+    trained = load_class_network(folder, NetworkRecord.of(folder, config))
     torch.manual_seed(0)
     untouched = SeparateNetworks(trained.shape, None)
 
@@ -81,7 +83,7 @@ def test_both_networks_start_from_public_weights(
     assert read_config(folder).network["separate"] == {"start_id": 63}
     original = load_file(public / "model.safetensors")["backbone.vocab_embed.embedding"]
     for number in (1, 2):
-        found = load_file(folder / f"class_{number}.safetensors")["vocab_embed.embedding"]
+        found = load_file(folder / f"class_{number}.safetensors")["trunk.vocab_embed.embedding"]
         torch.testing.assert_close(found.float(), original, atol=1e-2, rtol=1e-2)
 
 

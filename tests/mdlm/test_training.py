@@ -15,7 +15,7 @@ import torch
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.scoring import load
 from guardkit_mdlm.training import loop
-from guardkit_mdlm.training.batches import Corpus, ahead, steps_of, walk
+from guardkit_mdlm.training.corpus import Corpus, ahead, steps_of, walk
 from guardkit_mdlm.training.loop import CHECKPOINT, LOG
 from guardkit_mdlm.training.train import train
 from safetensors.torch import load_file

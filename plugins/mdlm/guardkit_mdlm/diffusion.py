@@ -13,12 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.weights.separate import SeparateNetworks
+from guardkit_mdlm.class_network import ClassNetwork
 
 BoolArray = npt.NDArray[np.bool_]
-#: One network for all classes, or one for each: what knows log p(x_i | x_vis, c).
-ClassNetwork = Denoiser | SeparateNetworks
 
 
 def mask_rng(key: bytes, ids: npt.NDArray[np.int32], stream: int) -> np.random.Generator:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from guardkit import ConfigError, read_config
 from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
+from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.scoring import load_network
-from guardkit_mdlm.weights.separate import is_separate
+from guardkit_mdlm.record import NetworkRecord
 
 #: Names of the exported network's inputs, int64 (B, L) and bool (B, L).
 INPUTS = ("ids_BL", "real_BL")
@@ -42,13 +42,13 @@ def export_onnx(folder: Path, out: Path) -> None:
     Raises ConfigError for networks without one pass or with another model's features, or where
     torch's exporter is not installed.
     """
-    config = read_config(folder)
-    if "features" in config.network:
+    record = NetworkRecord.of(folder, read_config(folder))
+    if record.features is not None:
         raise ConfigError(
-            f"{folder}: reads the features of {config.network['features']['model']}, which would "
+            f"{folder}: reads the features of {record.features.model}, which would "
             "have to run beside the exported network; only networks without features are exported"
         )
-    if is_separate(config):
+    if record.separate is not None:
         raise ConfigError(
             f"{folder}: has a network for each label, imported; only the one pass of a trained "
             "mdlm model is exported"

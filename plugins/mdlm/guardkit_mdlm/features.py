@@ -9,7 +9,7 @@ Shape letters: N texts, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from guardkit import ArtefactError, ConfigError, HasFeatures, Progress, load_model
+from guardkit_mdlm.record import FeaturesRecord
 
 FEATURES = "features.safetensors"
 BUILTIN = "builtin:"
@@ -48,9 +49,8 @@ class TextFeatures:
         return (raw_NF - self.mean_F) / self.std_F
 
     @property
-    def record(self) -> Mapping[str, str]:
-        """Return what the artefact's ``config.json`` says of them."""
-        return {"model": self.model, "hash": self.hash}
+    def record(self) -> FeaturesRecord:
+        return FeaturesRecord(model=self.model, hash=self.hash)
 
     def save(self, folder: Path) -> None:
         save_file({"mean_F": self.mean_F, "std_F": self.std_F}, folder / FEATURES)
@@ -75,13 +75,13 @@ def learn_features(
     return features, features.standardised(raw_NF)
 
 
-def load_features(folder: Path, record: Mapping[str, str], *, device: str) -> TextFeatures:
+def load_features(folder: Path, record: FeaturesRecord, *, device: str) -> TextFeatures:
     """Return the features that the artefact ``folder`` was trained with.
 
     A model that is no longer where it was is looked for beside ``folder``. Raises ArtefactError
     where it is not found or is another one.
     """
-    reference = record["model"]
+    reference = record.model
     beside = folder.parent / Path(reference).name
     if not reference.startswith(BUILTIN) and not Path(reference).is_dir() and beside.is_dir():
         reference = str(beside)
@@ -92,9 +92,9 @@ def load_features(folder: Path, record: Mapping[str, str], *, device: str) -> Te
             f"{folder}: reads the features of another model, which cannot be loaded: {error}. Put "
             f"it back, or beside this one as {beside}"
         ) from error
-    if digest != record["hash"]:
+    if digest != record.hash:
         raise ArtefactError(
-            f"{folder}: was trained on the features of a model with hash {record['hash'][:12]}, "
+            f"{folder}: was trained on the features of a model with hash {record.hash[:12]}, "
             f"but {reference} has {digest[:12]}; put the one it was trained with back, or beside "
             f"this one as {beside}"
         )

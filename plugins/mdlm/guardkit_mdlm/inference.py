@@ -9,9 +9,8 @@ import numpy.typing as npt
 import torch
 
 from guardkit import halved_on_oom, windows
-from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.tokenizer import TokenIds
-from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.batches import TokenIds, pad_batch
+from guardkit_mdlm.class_network import ClassNetwork
 
 Float32 = npt.NDArray[np.float32]
 #: Tokens run at once, padding included. On a CPU few enough for activations to stay in its cache
@@ -49,7 +48,7 @@ def batched(
 
 
 def one_pass_logits(
-    net: Denoiser,
+    net: ClassNetwork,
     pieces: Sequence[TokenIds],
     device: torch.device,
     features_WF: Float32 | None = None,

@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guardkit_mdlm.tokenizer import TokenIds
-from guardkit_mdlm.training.batches import pad_batch
+from guardkit_mdlm.batches import TokenIds, pad_batch
 
 #: What tells runs apart, a number for each token from the last on, and one for the length. Which
 #: numbers does not matter; that they stay does.

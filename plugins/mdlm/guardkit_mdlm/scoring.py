@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from guardkit import (
 )
 from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
 from guardkit_mdlm.adaptation.sketch import sketches
+from guardkit_mdlm.batches import TokenIds, pad_batch
+from guardkit_mdlm.class_network import WEIGHTS, ClassNetwork
 from guardkit_mdlm.estimators import (
     BACKGROUND,
     Evaluated,
@@ -41,13 +43,12 @@ from guardkit_mdlm.estimators import (
 )
 from guardkit_mdlm.features import TextFeatures, load_features
 from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
-from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, TokenIds, encode, encode_with_offsets, read_tokenizer
-from guardkit_mdlm.training.batches import pad_batch
-from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate, load_separate
+from guardkit_mdlm.loading import load_class_network
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.record import NetworkRecord
+from guardkit_mdlm.tokenizer import TOKENIZER, encode, encode_with_offsets, read_tokenizer
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
-WEIGHTS = "model.safetensors"
 
 
 def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
@@ -56,46 +57,37 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
     Backend ``onnx`` runs the exported one-pass network; torch still explains it.
     """
     config = read_config(path)
+    record = NetworkRecord.of(path, config)
     if backend not in ("torch", "onnx"):
         raise ConfigError(f"backend {backend!r}: the mdlm family runs on 'torch' or 'onnx'")
     exported = None
     if backend == "onnx":
-        if config.network["scorer"] != "one_pass":
+        if record.scorer != "one_pass":
             raise ConfigError(f"{path}: backend 'onnx' runs the one_pass scorer only")
         exported = onnx_network(path, device=device)
-    net = load_separate(path, config.network) if is_separate(config) else load_network(path)
-    net = net.to(pick_device(device)).eval()
+    net = load_class_network(path, record).to(pick_device(device)).eval()
     background_V = None
-    if config.network.get("novelty", "energy") != "energy":
+    if record.novelty != "energy":
         background_V = load_file(path / BACKGROUND)["log_p_V"].numpy()
     features = None
-    if "features" in config.network:
-        features = load_features(path, config.network["features"], device=device)
-    rows = load_rows(path)
-    tokenizer = read_tokenizer(path)
-    trunk = None
-    if config.network["scorer"] == "one_pass" and exported is None and features is None:
-        trunk = _trunk(path, config)
+    if record.features is not None:
+        features = load_features(path, record.features, device=device)
+    shared_key = None
+    if record.scorer == "one_pass" and exported is None and features is None:
+        shared_key = _one_pass_key(path, record)
     return MdlmClassifier(
-        path.name, config, net, tokenizer, exported, background_V, features, rows, trunk
-    )
+        path.name, config, record, net, read_tokenizer(path), exported, background_V, features,
+        load_rows(path), shared_key,
+    )  # fmt: skip
 
 
-def load_network(path: Path) -> Denoiser:
-    """Build an artefact's network and fill in its weights."""
-    net = Denoiser(NetworkShape.stored(path, read_config(path).network))
-    net.load_state_dict(load_file(path / WEIGHTS), strict=True)
-    return net
-
-
-def _trunk(folder: Path, config: ArtefactConfig) -> Hashable:
+def _one_pass_key(folder: Path, record: NetworkRecord) -> Hashable:
     """Return all that the network's logits of a text follow from."""
     digests = []
     for name in (WEIGHTS, TOKENIZER):
         with (folder / name).open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    options = (config.network.get(name) for name in ("window_tokens", "overlap_tokens", "dtype"))
-    return *digests, *options
+    return *digests, record.window_tokens, record.overlap_tokens, record.dtype
 
 
 class MdlmClassifier:
@@ -110,34 +102,30 @@ class MdlmClassifier:
         self,
         name: str,
         config: ArtefactConfig,
-        net: Denoiser | SeparateNetworks,
+        record: NetworkRecord,
+        net: ClassNetwork,
         tokenizer: Tokenizer,
         exported: Network | None,
         background_V: Float32 | None = None,
         features: TextFeatures | None = None,
         rows: AddedRows | None = None,
-        trunk: Hashable = None,
+        shared_key: Hashable = None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
         self._config = config
         self._device = next(net.parameters()).device
-        self._net = net.to(dtype=pick_dtype(str(config.network.get("dtype", "auto")), self._device))
+        self._net = net.to(dtype=pick_dtype(record.dtype, self._device))
         self._exported = exported
         self._tokenizer = tokenizer
-        options = config.network
-        self.scorer = str(options["scorer"])
-        self.scheme = _scheme(options)
-        self._length_exponent = float(options["length_exponent"])
-        self._window = int(options["window_tokens"])
-        self._overlap = int(options["overlap_tokens"])
-        key = os.environ.get(ENV_MASK_KEY) or str(options["mask_key"])
-        self._mask_key = key.encode()
-        self._novelty_kind = str(options.get("novelty", "energy"))
+        self._record = record
+        self.scorer: str = record.scorer
+        self.scheme = Scheme(record.estimator, record.evaluations, record.shared_masks)
+        self._mask_key = (os.environ.get(ENV_MASK_KEY) or record.mask_key).encode()
         self._background_V = background_V
         self._features = features
         self._rows = rows
-        self._trunk = trunk
+        self._shared_key = shared_key
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
@@ -156,15 +144,15 @@ class MdlmClassifier:
     ) -> RawScores:
         """``score``, its one pass taken over from a model of the same network that has read these
         very texts: one adapted from it, or that it was adapted from."""
-        if isinstance(self._net, SeparateNetworks) and self._novelty_kind != "unigram":
+        if not self._net.has_label_slot and self._record.novelty != "unigram":
             novelty = False
         ids = encode(self._tokenizer, texts)
         pieces, text_W = self.cut(ids)
         needed = self.scorer == "one_pass" or novelty
         features_WF = self.window_features(texts, text_W) if needed else None
         plain_WC = None
-        if self.scorer == "one_pass" and self._trunk is not None:
-            key = self._trunk, tuple(texts)
+        if self.scorer == "one_pass" and self._shared_key is not None:
+            key = self._shared_key, tuple(texts)
             if key not in shared:
                 shared[key] = one_pass_logits(self._joint, pieces, self._device)
             plain_WC, logits_WC = self._with_rows(shared[key], pieces)
@@ -188,17 +176,16 @@ class MdlmClassifier:
         left out. None where another model's features are read."""
         if self._features is not None:
             return None
-        weights = {n: p.numel() for n, p in self._net.named_parameters() if p.ndim == 2}
-        # not adaLN's maps, which run once for a class
-        met = sum(weights[n] for n in weights if "blocks." in n and "adaLN" not in n)
+        # a network for each label reads a text once for its own, one for all once for each
+        met = sum(own.trunk.layer_weights() for own in self._net.language_models())
         if self.scorer == "one_pass":
             return 2.0 * met
-        alike = 1 if isinstance(self._net, SeparateNetworks) else len(self.labels)
-        return 2.0 * met * self.scheme.evaluations * alike
+        passes = len(self.labels) if self._net.has_label_slot else 1
+        return 2.0 * met * self.scheme.evaluations * passes
 
     def cut(self, ids: Sequence[TokenIds]) -> tuple[list[TokenIds], np.ndarray]:
         """Cut tokenised texts into windows; return them and text_W, whose each one is."""
-        return cut_windows(ids, self._window, self._overlap)
+        return cut_windows(ids, self._record.window_tokens, self._record.overlap_tokens)
 
     def window_features(self, texts: Sequence[str], text_W: np.ndarray) -> Float32 | None:
         """Return features_WF of each window's whole text, where the one pass reads another
@@ -258,7 +245,7 @@ class MdlmClassifier:
     @property
     def _joint(self) -> Denoiser:
         """The network of all labels, which has a label slot to read."""
-        if isinstance(self._net, SeparateNetworks):
+        if not isinstance(self._net, Denoiser):
             raise ConfigError(
                 f"{self.id}: has a network for each label, and no label slot for one_pass to "
                 "read; 'generative' is its only scorer"
@@ -267,7 +254,7 @@ class MdlmClassifier:
 
     def _scale(self, pieces: Sequence[TokenIds]) -> np.ndarray:
         lengths_B = np.array([max(1, len(p)) for p in pieces])
-        scale_B: np.ndarray = lengths_B**-self._length_exponent
+        scale_B: np.ndarray = lengths_B**-self._record.length_exponent
         return scale_B
 
     def _novelty(
@@ -280,11 +267,11 @@ class MdlmClassifier:
         """Return novelty_N: the energy -logsumexp_c of the network's own one-pass logits (Liu
         2020), -log p of token frequencies or the density ratio to them, nats a token; over windows
         their mean by tokens, or under max pooling the strangest one's."""
-        if self._novelty_kind == "unigram":
+        if self._record.novelty == "unigram":
             assert self._background_V is not None
             lengths_W = np.array([max(1, len(p)) for p in pieces])
             values_W = -unigram_log_probs(self._background_V, pieces) / lengths_W
-        elif self._novelty_kind == "density":
+        elif self._record.novelty == "density":
             values_W = batched(pieces, self._density_ratio, (), self._device)
         else:
             if plain_WC is None:
@@ -315,7 +302,7 @@ class MdlmClassifier:
         """
         encoding = encode_with_offsets(self._tokenizer, text)
         ids = np.array(encoding.ids, np.int32)
-        spans = windows(len(ids), self._window, self._overlap)
+        spans = windows(len(ids), self._record.window_tokens, self._record.overlap_tokens)
         pieces = [ids[a:b] for a, b in spans]
         features_WF = None
         if self.scorer == "one_pass":
@@ -344,7 +331,7 @@ class MdlmClassifier:
         batch = pad_batch([piece], np.zeros(1), features_1F)
         ids_BL, real_BL, features_BF = batch.inputs(self._device)
         net = self._joint
-        x_BLD = net.vocab_embed(ids_BL).detach().requires_grad_()
+        x_BLD = net.trunk.embed(ids_BL).detach().requires_grad_()
         null_B = torch.zeros_like(ids_BL[:, 0])
         slot_BD, _ = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
         logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
@@ -364,13 +351,6 @@ class MdlmClassifier:
             rows = self._rows.to(self._device)
             values_LC = rows.evidence(values_LC, logits_BC[0].detach().float(), ids_BL[0])
         return _numpy(values_LC)
-
-
-def _scheme(options: Mapping[str, Any]) -> Scheme:
-    """Read the generative scorer's options; an artefact of 0.1.0 holds ``pairs`` alone."""
-    if "estimator" not in options:
-        return Scheme("half_pairs", 2 * int(options["pairs"]))
-    return Scheme(options["estimator"], int(options["evaluations"]), bool(options["shared_masks"]))
 
 
 def _numpy(values: Tensor) -> np.ndarray:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
 from guardkit import ConfigError, open_tokenizer
+from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.weights.hub import from_hub
 
 TOKENIZER = "tokenizer.json"
 #: The files of GPT-2's tokenizer as it was first published.
 GPT2_FILES = ("vocab.json", "merges.txt")
-TokenIds = npt.NDArray[np.int32]
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

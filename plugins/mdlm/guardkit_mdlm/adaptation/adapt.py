@@ -21,7 +21,8 @@ from guardkit import (
 )
 from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, load_rows
 from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
-from guardkit_mdlm.scoring import load_network
+from guardkit_mdlm.loading import load_network
+from guardkit_mdlm.record import NetworkRecord
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
 #: Remembered texts of other labels without which no row is fitted: its bounds are quantiles.
@@ -35,10 +36,10 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
     the row that all others make.
     """
     config = read_config(base)
-    if config.network["scorer"] != "one_pass":
+    record = NetworkRecord.of(base, config)
+    if record.scorer != "one_pass":
         raise ConfigError(
-            f"{base}: its scorer is {config.network['scorer']!r}; rows are added to what one_pass "
-            "reads"
+            f"{base}: its scorer is {record.scorer!r}; rows are added to what one_pass reads"
         )
     remembered = load_remembered(base)
     (label,) = {config.labels.index(examples.label_names[y]) for y in examples.labels_N}
@@ -49,14 +50,14 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
             f"{config.labels[label]!r}; {LEAST_OTHERS} are needed to tell new examples from"
         )
     where = pick_device(device)
-    net = load_network(base).to(where, pick_dtype(str(config.network.get("dtype", "auto")), where))
+    net = load_network(base).to(where, pick_dtype(record.dtype, where))
     progress("read examples", 0, len(examples))
     new = read_windows(
         net.eval(),
         encode(read_tokenizer(base), examples.texts),
         np.full(len(examples), label),
-        window=int(config.network["window_tokens"]),
-        overlap=int(config.network["overlap_tokens"]),
+        window=record.window_tokens,
+        overlap=record.overlap_tokens,
         device=where,
     )
     progress("read examples", len(examples), len(examples))

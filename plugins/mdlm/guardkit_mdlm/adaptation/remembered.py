@@ -21,9 +21,9 @@ from scipy import sparse
 
 from guardkit import ArtefactError, Pooling, pool_windows, windows
 from guardkit_mdlm.adaptation.sketch import BUCKETS, sketches
+from guardkit_mdlm.batches import TokenIds
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
-from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.tokenizer import TokenIds
 
 REMEMBERED = "remembered.safetensors"
 #: Windows that a model remembers, at most: of 128 tokens each about 2 MB.
@@ -81,7 +81,7 @@ class Windows:
 
 
 def read_windows(
-    net: Denoiser,
+    net: ClassNetwork,
     ids: Sequence[TokenIds],
     labels_N: npt.NDArray[np.integer],
     *,

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
+from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.ngrams import once, run_hashes, window_hashes
-from guardkit_mdlm.tokenizer import TokenIds
 
 BUCKETS, LONGEST_RUN = 8_192, 2
 #: What spreads hashes over buckets, and how much of the product is too regular to be used.

@@ -28,11 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guardkit_mdlm.batches import Batch, unless_all
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.diffusion import fixed_size_mask
-from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.training.batches import Batch, unless_all
-from guardkit_mdlm.weights.separate import SeparateNetworks
 
 #: The text loss is also logged by share of masked tokens, in this many equal ranges.
 MASK_RANGES = 4
@@ -188,13 +187,10 @@ def lay_out(step: Step, counts: Counts, config: MdlmConfig, mask_id: int) -> Lay
     )
 
 
-def joint_loss(
-    net: Denoiser | SeparateNetworks, part: Layout, config: MdlmConfig
-) -> tuple[Tensor, Tensor]:
+def joint_loss(net: ClassNetwork, part: Layout, config: MdlmConfig) -> tuple[Tensor, Tensor]:
     """Return this part's share of the step's loss, and of its ``MEASURES``."""
     counts, pairs = part.counts, part.pairs
-    features = {} if part.features_XF is None else {"features_BF": part.features_XF}
-    slot_XD, x_XLD = net(part.ids_XL, part.class_X, part.real_XL, **features)
+    slot_XD, x_XLD = net(part.ids_XL, part.class_X, part.real_XL, part.features_XF)
     x_ND = x_XLD.flatten(0, 1).index_select(0, part.at_N)
     values_N = net.token_log_probs(x_ND, part.class_N, part.target_N)
     sums_X = values_N.new_zeros(len(part.class_X)).index_add(0, part.row_N, values_N)
@@ -203,10 +199,10 @@ def joint_loss(
     G = text_X.sum()
     lead_P = sums_X[:pairs] - sums_X[part.shown : part.shown + pairs]
     PAIR = CE = pair_right = label_right = G.new_zeros(())
-    if isinstance(net, Denoiser) and pairs:
-        PAIR = F.softplus(-net.log_tau.float().exp() * lead_P).sum() / max(1, counts.pair)
+    if pairs:
+        PAIR = F.softplus(-net.pair_scale * lead_P).sum() / max(1, counts.pair)
         pair_right = (lead_P > 0).sum() / max(1, counts.pair)
-    if isinstance(net, Denoiser) and part.label_H is not None:
+    if part.label_H is not None:
         own, label_H = slice(part.shown + pairs, None), part.label_H
         real_HL = None if part.real_XL is None else part.real_XL[own]
         logits_HC = net.label_logits(slot_XD[own], part.ids_XL[own], real_HL)

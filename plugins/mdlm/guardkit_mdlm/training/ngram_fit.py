@@ -28,7 +28,7 @@ from guardkit import Pooling, pool_windows
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.ngrams import Ngrams, window_hashes
-from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.training.corpus import Tokenised
 
 #: Weights of the data against the penalty, of which held-out texts choose one.
 STRENGTHS = (4.0, 16.0, 64.0, 256.0)

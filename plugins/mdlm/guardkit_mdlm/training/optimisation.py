@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from guardkit import pick_dtype
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.training.muon import Muon
 from guardkit_mdlm.training.parallel import Workers
@@ -22,7 +23,7 @@ class Optimiser:
     several times faster than autocast, which casts the weights anew in every operation.
     """
 
-    def __init__(self, net: nn.Module, config: MdlmConfig, total_steps: int) -> None:
+    def __init__(self, net: ClassNetwork, config: MdlmConfig, total_steps: int) -> None:
         self.net = net
         self.config = config
         self.total_steps = total_steps
@@ -31,14 +32,18 @@ class Optimiser:
             for name, p in net.named_parameters() if p.requires_grad
         }  # fmt: skip
         self.average = {name: p.detach().clone() for name, p in self.masters.items()}
-        hidden = [n for n, p in self.masters.items() if p.ndim == 2 and _is_hidden(n)]
+        trunks = [own.trunk for own in net.language_models()]
+        body = {id(p) for trunk in trunks for p in trunk.parameters()}
+        matrices = {id(p) for trunk in trunks for p in trunk.hidden_matrices()}
+        names = {n: id(p) for n, p in net.named_parameters()}
+        hidden = [n for n in self.masters if names[n] in matrices]
         if config.optimizer == "adamw":
             hidden = []
         rest = [n for n in self.masters if n not in hidden]
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name in sorted(rest, key=lambda n: self.masters[n].ndim != 2):  # matrices first
             rate = config.lr
-            if config.lr_body is not None and is_body(name):
+            if config.lr_body is not None and names[name] in body:
                 rate = config.lr_body
             decay = config.weight_decay if self.masters[name].ndim == 2 else 0.0
             groups.setdefault((rate, decay), []).append(self.masters[name])
@@ -127,20 +132,6 @@ class Optimiser:
         own = [(p, weights[n]) for n, p in self.net.named_parameters() if n in weights]
         with torch.no_grad():
             torch._foreach_copy_([p for p, _ in own], [w for _, w in own])
-
-
-def is_body(name: str) -> bool:
-    """Return whether a parameter is the language model's; the others are what classes add."""
-    return _own_name(name).startswith(("vocab_embed.", "sigma_map.", "blocks.", "output_layer."))
-
-
-def _is_hidden(name: str) -> bool:
-    return _own_name(name).startswith("blocks.") and "adaLN" not in name
-
-
-def _own_name(name: str) -> str:
-    """Return a parameter's name in its own network, which may be one of several."""
-    return name.split(".", 2)[2] if name.startswith("networks.") else name
 
 
 def _rate(step: int, total: int, config: MdlmConfig) -> float:

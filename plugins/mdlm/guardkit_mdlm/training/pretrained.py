@@ -17,14 +17,13 @@ import torch
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
-from guardkit import ConfigError, load_model, read_config
+from guardkit import ArtefactError, ConfigError, load_model
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import check_vocabulary, find_tokenizer, read_tokenizer, token_id
-from guardkit_mdlm.training.optimisation import is_body
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
-from guardkit_mdlm.weights.separate import SeparateNetworks, is_separate
 
 START_TOKEN = "<|endoftext|>"
 #: AdamW's rate for weights that another training has brought far already.
@@ -72,18 +71,13 @@ class Pretrained:
         return config.model_copy(update=fixed | unset)
 
     @torch.no_grad()
-    def fill(self, net: Denoiser | SeparateNetworks) -> None:
+    def fill(self, net: ClassNetwork) -> None:
         """Put the language model and its slot into a network with classes, or the language
         model into each of separate ones; what else ``net`` has stays as it is."""
-        language = {n: t for n, t in self.net.state_dict().items() if is_body(n)}
-        if isinstance(net, SeparateNetworks):
-            for own in net.networks:
-                own.load_state_dict(language)
-            return
-        missing, unknown = net.load_state_dict(language, strict=False)
-        assert not unknown
-        assert not any(is_body(name) for name in missing)
-        net.slot.copy_(self.slot_D)
+        for own in net.language_models():
+            own.trunk.load_state_dict(self.net.trunk.state_dict())
+            if own.shape.n_classes:
+                own.slot.copy_(self.slot_D)
 
 
 def open_pretrained(init: str, tokenizer: str) -> Pretrained:
@@ -94,18 +88,18 @@ def open_pretrained(init: str, tokenizer: str) -> Pretrained:
     """
     if init.startswith("builtin:") or _is_artefact(Path(init)):
         path = load_model(init, family="mdlm", device="cpu").path  # its hashes hold
-        if is_separate(read_config(path)):
+        try:
+            net = load_network(path)
+        except ArtefactError as error:
             raise ConfigError(
-                f"--init {init}: has a network for each label, imported; name one of the "
-                "checkpoints it was made of"
-            )
-        net = load_network(path)
+                f"--init {init}: {error}; name one of the checkpoints it was made of"
+            ) from error
         return Pretrained(init, net, read_tokenizer(path), net.slot.detach(), None)
     net = load_denoiser(init).net
     reader = find_tokenizer(tokenizer)
     check_vocabulary(reader, net.shape.mask_id, tokenizer)
     start = token_id(reader, START_TOKEN, tokenizer)
-    return Pretrained(init, net, reader, net.vocab_embed.embedding[start].detach(), start)
+    return Pretrained(init, net, reader, net.trunk.embedding[start].detach(), start)
 
 
 def _is_artefact(folder: Path) -> bool:

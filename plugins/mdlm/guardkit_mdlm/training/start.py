@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.tokenizer import TokenIds
 
 #: Neighbours this far apart count as met; the first two in full, others by 1 / distance.
 REACH = 8
@@ -45,9 +45,9 @@ def start_from_naive_bayes(
         if net.shape.class_bias:
             net.class_bias[:, :-1] = torch.from_numpy(log_p_CV - log_p_CV.mean(0)).float()
         if shared:
-            net.output_layer.linear.bias[:-1] = torch.from_numpy(log_p_CV.mean(0)).float()
+            net.trunk.output_bias[:-1] = torch.from_numpy(log_p_CV.mean(0)).float()
         if shared and net.shape.class_bias:
-            net.output_layer.norm_final.weight.zero_()
+            net.trunk.silence()
 
 
 def start_from_cooccurrence(net: Denoiser, texts: Iterable[TokenIds]) -> None:
@@ -60,7 +60,7 @@ def start_from_cooccurrence(net: Denoiser, texts: Iterable[TokenIds]) -> None:
     """
     V = net.shape.vocab_size - 1
     pmi_VV = _positive_pmi(_met(texts, V))
-    embedding_VD = net.vocab_embed.embedding
+    embedding_VD = net.trunk.embedding
     D = min(embedding_VD.shape[1], V)
     U_VD, S_D, _ = torch.svd_lowrank(pmi_VV, q=min(V, D + 44), niter=3)
     found_VD = (U_VD * S_D.sqrt())[:, :D]

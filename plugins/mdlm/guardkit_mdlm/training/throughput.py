@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.class_network import ClassNetwork
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.loss import Step
-from guardkit_mdlm.weights.separate import SeparateNetworks
 
 #: Rows of the matrix product that training is held against; seconds it is timed for.
 PRODUCT_ROWS = {"cpu": 4096, "cuda": 65_536}
@@ -30,7 +30,7 @@ class Throughput:
     """Counts what the steps of a stage took, interruptions apart, and measures the machine when
     asked to report."""
 
-    def __init__(self, net: Denoiser | SeparateNetworks, device: torch.device) -> None:
+    def __init__(self, net: ClassNetwork, device: torch.device) -> None:
         self._net = net
         self._device = device
         self._tokens = 0

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 from guardkit import ArtefactConfig, ConfigError, Progress, choose_pooling, write_json
 from guardkit_mdlm.config import ImportConfig
-from guardkit_mdlm.model import NetworkShape
+from guardkit_mdlm.record import NetworkRecord, SeparateRecord
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, find_tokenizer, token_id
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
-from guardkit_mdlm.weights.separate import class_weights
+from guardkit_mdlm.weights.separate import weights_of_class
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -52,7 +53,7 @@ def import_checkpoints(
         tensors = {
             name: tensor.to(DTYPES[config.dtype]) for name, tensor in net.state_dict().items()
         }
-        save_file(tensors, class_weights(out, number))
+        save_file(tensors, out / weights_of_class(number))
         del net, tensors  # before the next is read
     progress("import", len(labels), len(labels))
     assert shape is not None
@@ -63,15 +64,15 @@ def import_checkpoints(
         labels=labels,
         neutral=neutral,
         window_pooling=pooling,
-        network={
-            "shape": shape.model_copy(update={"n_classes": len(labels)}).model_dump(),
-            "separate": {"start_id": start_id},
+        network=NetworkRecord(
+            shape=shape.model_copy(update={"n_classes": len(labels)}),
+            separate=SeparateRecord(start_id=start_id),
             # two networks' rounding does not cancel, and is as large as what a token tells of its
             # class: weights kept in float32 are multiplied so, too
-            "dtype": "float32" if config.dtype == "float32" else "auto",
+            dtype="float32" if config.dtype == "float32" else "auto",
             **config.scoring(),
-            "mask_key": key.hexdigest()[:32],
-        },
+            mask_key=key.hexdigest()[:32],
+        ).stored(),
         training={"imported": dict(checkpoints), "options": config.model_dump()},
     )
     write_json(out / "config.json", artefact)

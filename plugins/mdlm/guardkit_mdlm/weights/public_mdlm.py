@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from guardkit import ArtefactError
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import TRUNK, Denoiser
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.weights.hub import from_hub
 
 Weights = Literal["ema", "raw"]
@@ -154,7 +155,7 @@ def _build(tensors: dict[str, Tensor], n_heads: int | None, where: str) -> Denoi
             n_heads=n_heads,
         )
     )
-    expected = net.state_dict()
+    expected = {name.removeprefix(TRUNK): value for name, value in net.state_dict().items()}
     _open_gates_where_unconditioned(tensors, expected)
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape]

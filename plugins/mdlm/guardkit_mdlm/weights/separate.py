@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from guardkit import ArtefactConfig
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.class_network import ClassNetwork
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.shape import NetworkShape
 
 
-class SeparateNetworks(nn.Module):
-    """Read like a ``Denoiser`` with C classes, each of which is a plain network of its own.
+class SeparateNetworks(ClassNetwork):
+    """C classes, each of which is a plain network of its own.
 
     There is no null class, no label slot and hence no one-pass posterior. ``start_id`` opens
     every window as it did every training chunk of the public code: always visible, never
     scored. None leaves it out.
     """
+
+    has_label_slot = False
 
     def __init__(self, shape: NetworkShape, start_id: int | None) -> None:
         super().__init__()
@@ -32,18 +33,27 @@ class SeparateNetworks(nn.Module):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What an artefact's ``network`` says of these beside their shape."""
         return {"separate": {"start_id": self.start_id}}
 
+    def language_models(self) -> Sequence[Denoiser]:
+        return [network for network in self.networks if isinstance(network, Denoiser)]
+
+    def weight_files(self) -> Mapping[str, nn.Module]:
+        return {weights_of_class(n): own for n, own in enumerate(self.networks, start=1)}
+
     def forward(
-        self, ids_BL: Tensor, class_B: Tensor, real_BL: Tensor | None
+        self,
+        ids_BL: Tensor,
+        class_B: Tensor,
+        real_BL: Tensor | None,
+        features_BF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the first position's state_BD, of no use here, and text states_BLD.
 
-        Classes are numbered 1..C. Raises ValueError for the null class, 0.
+        Raises ValueError for the null class, 0, and for features, which have no slot to go to.
         """
-        if bool((class_B == 0).any()):
-            raise ValueError("separate networks have no null class")
+        if features_BF is not None or bool((class_B == 0).any()):
+            raise ValueError("separate networks have no null class and no label slot")
         skipped = 0
         if self.start_id is not None:
             ids_BL = F.pad(ids_BL, (1, 0), value=self.start_id)
@@ -61,30 +71,15 @@ class SeparateNetworks(nn.Module):
     def token_log_probs(self, x_ND: Tensor, class_N: Tensor, target_N: Tensor) -> Tensor:
         """Return log p(target_N) under SUBS by each position's own network, float32."""
         values_N = torch.zeros(len(x_ND), device=x_ND.device)
-        for number, network in enumerate(self.networks, start=1):
+        for number, network in enumerate(self.language_models(), start=1):
             own_N = class_N == number
             if bool(own_N.any()):
-                assert isinstance(network, Denoiser)
                 values_N[own_N] = network.token_log_probs(
                     x_ND[own_N], class_N[own_N], target_N[own_N]
                 )
         return values_N
 
 
-def is_separate(config: ArtefactConfig) -> bool:
-    """Return whether an artefact holds a network for each label."""
-    return "separate" in config.network
-
-
-def class_weights(folder: Path, number: int) -> Path:
-    """Return where an artefact keeps the weights of class ``number``, 1..C."""
-    return folder / f"class_{number}.safetensors"
-
-
-def load_separate(folder: Path, network: Mapping[str, Any]) -> SeparateNetworks:
-    """Build an artefact's networks and fill in their weights, one file at a time."""
-    shape = NetworkShape.stored(folder, network)
-    net = SeparateNetworks(shape, network["separate"]["start_id"])
-    for number, own in enumerate(net.networks, start=1):
-        own.load_state_dict(load_file(class_weights(folder, number)), strict=True)
-    return net
+def weights_of_class(number: int) -> str:
+    """Return the file of an artefact with the weights of class ``number``, 1..C."""
+    return f"class_{number}.safetensors"

@@ -1,0 +1,95 @@
+"""What training writes: the folder of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from guardkit import ArtefactConfig, choose_pooling, write_json
+from guardkit_mdlm.adaptation.remembered import Windows, read_windows, to_remember
+from guardkit_mdlm.batches import TokenIds
+from guardkit_mdlm.class_network import ClassNetwork
+from guardkit_mdlm.config import MdlmConfig
+from guardkit_mdlm.estimators import BACKGROUND, unigram
+from guardkit_mdlm.features import TextFeatures
+from guardkit_mdlm.record import NetworkRecord
+from guardkit_mdlm.tokenizer import TOKENIZER
+from guardkit_mdlm.training.corpus import Tokenised
+
+
+def write_artefact(
+    folder: Path,
+    net: ClassNetwork,
+    tokenizer: Tokenizer,
+    config: MdlmConfig,
+    labels: Sequence[str],
+    *,
+    texts: Sequence[TokenIds],
+    held_out: Tokenised | None,
+    features: TextFeatures | None,
+    training: Mapping[str, Any],
+) -> None:
+    """Write a trained network with its record, and what scoring and adapting it need: token
+    frequencies of ``texts`` for its novelty, what it makes of ``held_out`` texts."""
+    folder.mkdir(exist_ok=True)
+    pooling, neutral = choose_pooling(labels, config.neutral, config.window_pooling)
+    record = NetworkRecord(
+        shape=net.shape,
+        **config.scoring(),
+        novelty=config.novelty,
+        features=None if features is None else features.record,
+        mask_key=_mask_key(tokenizer, config),
+        **net.record,
+    )
+    tokenizer.save(str(folder / TOKENIZER))
+    save_weights(net, folder)
+    if config.novelty != "energy":
+        log_p_V = torch.from_numpy(unigram(texts, net.shape.mask_id))
+        save_file({"log_p_V": log_p_V}, folder / BACKGROUND)
+    artefact = ArtefactConfig(
+        family="mdlm",
+        labels=list(labels),
+        neutral=neutral,
+        window_pooling=pooling,
+        network=record.stored(),
+        training=dict(training),
+    )
+    write_json(folder / "config.json", artefact)
+    if features is not None:
+        features.save(folder)
+    elif held_out and net.has_label_slot and config.scorer == "one_pass":
+        remember(net, held_out, config).save(folder)
+
+
+def save_weights(net: ClassNetwork, folder: Path) -> None:
+    """Write a network's weights, as bfloat16."""
+    for name, own in net.weight_files().items():
+        save_file({n: _stored(t) for n, t in own.state_dict().items()}, folder / name)
+
+
+def remember(net: ClassNetwork, held_out: Tokenised, config: MdlmConfig) -> Windows:
+    """Return what the trained network makes of held-out texts, as many as a model remembers."""
+    cut = {"window": config.window_tokens, "overlap": config.overlap_tokens}
+    kept_N = to_remember(held_out.ids, seed=config.seed, **cut)
+    sources = [held_out.sources[i] for i in kept_N] if held_out.sources else []
+    ids = [held_out.ids[i] for i in kept_N]
+    device = next(net.parameters()).device
+    return read_windows(net, ids, held_out.labels_N[kept_N], device=device, sources=sources, **cut)
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        tensor = tensor.to(torch.bfloat16)
+    return tensor.contiguous()
+
+
+def _mask_key(tokenizer: Tokenizer, config: MdlmConfig) -> str:
+    """Return the artefact's own mask key: another for every training, the same when repeated."""
+    message = tokenizer.to_str() + config.model_dump_json()
+    return hashlib.sha256(message.encode()).hexdigest()[:32]
