@@ -1,4 +1,4 @@
-"""README.md says what is there: its commands, options, code, files, targets and fields."""
+"""README.md and docs say what is there: commands, options, code, files, targets and fields."""
 
 from __future__ import annotations
 
