@@ -33,8 +33,9 @@ import typer
 from own_codes import CODES
 from ruamel.yaml import YAML
 
+from guardkit.training import over_defence
+
 GRAMMAR = Path(__file__).parent / "grammar"
-OVERDEFENCE = Path(__file__).parent.parent / "guardkit" / "overdefence.txt"
 SOURCE = "own-grammar"
 #: Shares: not in English; documents, and several of them; with an ordinary request beside it.
 FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.3, 0.3, 0.25
@@ -237,7 +238,7 @@ def make(grammar: Grammar, attacks: int, benign: int, seed: int) -> Iterator[dic
 
     None has five words in a row from the over-defence set, which models are measured on.
     """
-    held_out = set().union(*map(runs, OVERDEFENCE.read_text("utf-8").splitlines()))
+    held_out = set().union(*map(runs, over_defence.bundled()))
     taken = set[str]()
     for label, wanted in (("injection", attacks), ("benign", benign)):
         texts = _texts(grammar, label, random.Random(f"{seed}-{label}"))

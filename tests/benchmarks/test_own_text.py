@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from guardkit.training import over_defence
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 Rows = list[dict[str, str]]
 
@@ -59,7 +61,7 @@ def test_no_text_comes_twice(own_text: ModuleType, rows: Rows) -> None:
 
 
 def test_no_text_borrows_from_the_over_defence_set(own_text: ModuleType, rows: Rows) -> None:
-    held_out = own_text.OVERDEFENCE.read_text("utf-8").splitlines()
+    held_out = over_defence.bundled()
     five_words = {
         " ".join(words[i : i + 5])
         for words in map(str.split, map(own_text.normal, held_out))
