@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Labelled text to measure the bundled models on: see benchmarks/bundled_models.py
+# Labelled text to measure the bundled models on: see benchmarks/injection/bundled_models.py
 DATA ?= data/injection
 
 .PHONY: demo test lint bench
@@ -18,7 +18,7 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(INSTALLED)  ## measure the bundled models: make bench DATA=PATH
-	$(BIN)/python benchmarks/bundled_models.py prepare $(DATA) && $(BIN)/python benchmarks/bundled_models.py measure $(DATA)
+	$(BIN)/python -m benchmarks.injection.bundled_models prepare $(DATA) && $(BIN)/python -m benchmarks.injection.bundled_models measure $(DATA)
 
 # Made last, so that an interrupted install is tried again; made anew when a dependency changes.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -21,8 +21,9 @@ from guardkit_mdlm.training.batches import Tokenised
 from guardkit_mdlm.training.loop import LOG
 from guardkit_mdlm.training.train import fit
 from guardkit_mdlm.weights.public_mdlm import LoadedDenoiser
-from pack import Packed
 from safetensors.torch import load_file
+
+from benchmarks.gpu.pack import Packed
 
 REFERENCE = Path(__file__).parents[2] / "tests" / "mdlm" / "reference"
 #: Largest relative error, |ours - reference| / |reference|, of all numbers together.

@@ -1,6 +1,6 @@
 """Make what a GPU machine left into a model of the repository and stored results.
 
-    python benchmarks/gpu/collect.py OUT PATH/TO/imdb      # -> benchmarks/artefacts/imdb-mdlm
+    python -m benchmarks.gpu.collect OUT PATH/TO/imdb  # -> benchmarks/artefacts/imdb-mdlm
 
 Joins the parts that run.py left in OUT, calibrates and measures the model here (the numbers of
 ``guardkit evaluate`` are those of the machine it runs on), and stores benchmarks/results/gpu.json.
@@ -9,19 +9,18 @@ Joins the parts that run.py left in OUT, calibrates and measures the model here 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import parts
 import typer
 
+from benchmarks.gpu import archive
+from benchmarks.lib.provenance import commit
 from guardkit.cli import running
 from guardkit.training.train import finish_model, load_parts
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
 STORED = ROOT / "benchmarks" / "results" / "gpu.json"
 ARTEFACT = ROOT / "benchmarks" / "artefacts" / "imdb-mdlm"
 
@@ -30,8 +29,6 @@ def main(
     out: Path, imdb: str, model: Path = ARTEFACT, card: Path | None = None, results: Path = STORED
 ) -> None:
     """OUT is what was taken home; MODEL the folder to make; CARD Markdown that opens its card."""
-    from provenance import commit
-
     record = json.loads((out / "results.json").read_text("utf-8"))
     if "train" not in record["done"]:
         raise typer.BadParameter(
@@ -40,7 +37,7 @@ def main(
         )
     model.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".collect.") as work:
-        parts.join(record["parts"], out, Path(work))
+        archive.join(record["parts"], out, Path(work))
         _publish(Path(work) / "artefact", model, imdb, card, record["data"]["hashes"])
     seconds = sum(record["train"]["seconds"].values())
     run = {"seconds": seconds, "machine": record["machine"]["device"], "commit": commit()}

@@ -1,6 +1,6 @@
 """Put everything a GPU machine without network needs into one folder.
 
-    python benchmarks/gpu/prepare.py PATH/TO/imdb     # -> benchmarks/gpu/data, which git ignores
+    python -m benchmarks.gpu.prepare PATH/TO/imdb  # -> benchmarks/gpu/data, which git ignores
 
 Tokenises every review beforehand, with the BPE that ``guardkit train --pretrain-data
 PATH/TO/imdb`` would learn (from training and unlabelled text, never test), and fetches wheels of
@@ -18,8 +18,8 @@ import numpy as np
 import typer
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.tokenizer import encode
-from pack import TOKENS, Packed, TokenSet, write
 
+from benchmarks.gpu.pack import TOKENS, Packed, TokenSet, write
 from guardkit import train_bpe
 from guardkit.model.loaded import texts_hash
 from guardkit.training.train import Parts, load_parts

@@ -30,10 +30,11 @@ def main() -> int:
     state: Path = arguments.state
     state.mkdir(parents=True, exist_ok=True)
     _install(arguments.data / "wheels", state / "site")
-    sys.path[:0] = [str(ROOT), str(ROOT / "plugins" / "mdlm"), str(HERE)]
+    # in the place of this folder, whose modules are those of benchmarks.gpu
+    sys.path[:1] = [str(ROOT), str(ROOT / "plugins" / "mdlm")]
 
-    from scale import FULL, SMOKE
-    from stages import Queue
+    from benchmarks.gpu.scale import FULL, SMOKE
+    from benchmarks.gpu.stages import Queue
 
     scale = SMOKE if arguments.smoke else FULL
     queue = Queue(

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from guardkit_mdlm.model import Denoiser, NetworkShape
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.training.throughput import training_flops
-from machine import finish, median_seconds
 from tokenizers import Tokenizer
 from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 
+from benchmarks.gpu.machine import finish, median_seconds
 from guardkit import ArtefactConfig
 
 TokenIds = npt.NDArray[np.int32]

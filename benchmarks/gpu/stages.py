@@ -13,13 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
-import pack
-import parts
-import speed
 import torch
-from check import check
 from guardkit_mdlm.config import PRESETS, MdlmConfig
 from guardkit_mdlm.model import NetworkShape
 from guardkit_mdlm.scoring import load
@@ -28,9 +23,11 @@ from guardkit_mdlm.training.loop import CHECKPOINT, LOG
 from guardkit_mdlm.training.train import fit
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from scale import Scale
 from transformers import LlamaConfig
 
+from benchmarks.gpu import archive, machine, pack, speed
+from benchmarks.gpu.check import check
+from benchmarks.gpu.scale import Scale
 from guardkit import TrainingInterrupted, fit_calibration, pick_device, pool_windows, read_config
 
 Record = dict[str, Any]
@@ -332,7 +329,7 @@ class Queue:
             if (run / "seconds.json").exists():
                 files["seconds.json"] = run / "seconds.json"
         if files:
-            self.results["parts"] = parts.write(files, self.out, "model")
+            self.results["parts"] = archive.write(files, self.out, "model")
         self._keep()
         shutil.copyfile(self._file, self.out / RESULTS)
 
@@ -343,7 +340,7 @@ class Queue:
         run = self._run(0)
         run.mkdir(exist_ok=True)
         if "parts" in results:
-            parts.join(results["parts"], left, run)
+            archive.join(results["parts"], left, run)
         if (run / WEIGHTS).exists():
             _resumable(run / WEIGHTS, run / CHECKPOINT)
         if (run / f"{LOG}.xz").exists():

@@ -1,31 +1,17 @@
-"""benchmarks/certificates.py, in short, and what is stored of the long run."""
+"""benchmarks/policies/certificates.py, in short, and what is stored of the long run."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def certificates() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        import certificates
-
-        yield certificates
+from benchmarks.policies import certificates
 
 
 @pytest.mark.parametrize("max_fpr", [0.01, 0.2])
-def test_the_rates_that_are_held_against_the_promise_are_those_of_the_draws(
-    certificates: ModuleType, max_fpr: float
-) -> None:
+def test_the_rates_that_are_held_against_the_promise_are_those_of_the_draws(max_fpr: float) -> None:
     rng, n = np.random.default_rng(1), 40_000
     for name, law in certificates.laws(max_fpr).items():
         score_N = law.draw(rng, n)
@@ -35,7 +21,7 @@ def test_the_rates_that_are_held_against_the_promise_are_those_of_the_draws(
             assert abs(flagged_N.mean() - rate) <= 4 * np.sqrt(0.25 / n), (name, t)
 
 
-def test_certifying_whole_and_by_the_rule_alone_agree(certificates: ModuleType) -> None:
+def test_certifying_whole_and_by_the_rule_alone_agree() -> None:
     runs = list(certificates.cascade_thresholds(certificates.CASCADE_SETTING, 6))
     # none may be flagged here, so the loosest threshold stands at the largest score
     assert certificates.allowed_false_positives(*certificates.CASCADE_SETTING) == 0
@@ -48,7 +34,7 @@ def test_certifying_whole_and_by_the_rule_alone_agree(certificates: ModuleType) 
         assert rate == pytest.approx(drawn, abs=0.003)
 
 
-def test_the_stored_run_keeps_the_promise(certificates: ModuleType) -> None:
+def test_the_stored_run_keeps_the_promise() -> None:
     record = json.loads(certificates.RESULTS.read_text("utf-8"))
     assert record["runs"] == certificates.RUNS == 2000
     laws = {*certificates.laws(0.01), "cascade"}

@@ -1,10 +1,9 @@
-"""benchmarks/domains.py on made-up rows: near-duplicates, the split, a training, the figures."""
+"""benchmarks/domains on made-up rows: near-duplicates, the split, a training, the figures."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.domains import data, specialised
+
 TINY = ("vocab_size=300", "epochs=1", "window_tokens=24", "overlap_tokens=6")
 OPTIONS = {
     "mdlm": (*TINY, "hidden_dim=32", "n_blocks=1", "n_heads=2", "cond_dim=8"),
@@ -21,21 +21,10 @@ OPTIONS = {
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import domain_rows
-
-    return domain_rows
-
-
-@pytest.fixture
-def domains(rows: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import domains
-
-    monkeypatch.setattr(domains, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(domains, "RESULTS", tmp_path / "domains.json")
-    monkeypatch.setattr(domains, "OPTIONS", OPTIONS)
-    return domains
+def domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specialised, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(specialised, "RESULTS", tmp_path / "domains.json")
+    monkeypatch.setattr(specialised, "OPTIONS", OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -79,54 +68,50 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_payload_in_other_quotes_with_other_numbers_has_the_same_template(
-    rows: ModuleType, text: str, template: str
+    text: str, template: str
 ) -> None:
-    assert rows.sql_template(text) == template
+    assert data.sql_template(text) == template
 
 
-def test_a_campaigns_messages_differ_in_numbers_and_signs(rows: ModuleType) -> None:
-    assert rows.words("WIN £100 now!!") == rows.words("win 2000 now")
-    assert rows.words("win 100 then") != rows.words("win 100 now")
-    assert rows.words(":-)") != rows.words("!!!")
+def test_a_campaigns_messages_differ_in_numbers_and_signs() -> None:
+    assert data.words("WIN £100 now!!") == data.words("win 2000 now")
+    assert data.words("win 100 then") != data.words("win 100 now")
+    assert data.words(":-)") != data.words("!!!")
 
 
-def test_no_near_duplicate_is_on_both_sides_unless_the_domain_says_so(
-    rows: ModuleType, sets: Path
-) -> None:
-    for name, domain in rows.DOMAINS.items():
-        train, test = rows.split(rows.read(sets, domain), None)
+def test_no_near_duplicate_is_on_both_sides_unless_the_domain_says_so(sets: Path) -> None:
+    for name, domain in data.DOMAINS.items():
+        train, test = data.split(data.read(sets, domain), None)
         shared = {domain.template(r.text) for r in train} & {domain.template(r.text) for r in test}
         assert bool(shared) == (name == "sqli-random"), name
 
 
-def test_a_text_of_two_labels_is_kept_where_texts_may_have_several(
-    rows: ModuleType, sets: Path
-) -> None:
-    abstracts = rows.read(sets, rows.DOMAINS["medical"])
+def test_a_text_of_two_labels_is_kept_where_texts_may_have_several(sets: Path) -> None:
+    abstracts = data.read(sets, data.DOMAINS["medical"])
     assert len(abstracts) == len({r.text for r in abstracts}) + 10
-    train, test = rows.split(abstracts, None)
+    train, test = data.split(abstracts, None)
     assert not {r.text for r in train} & {r.text for r in test}
-    train, _ = rows.split(abstracts, 30)
+    train, _ = data.split(abstracts, 30)
     assert len(train) == 30
 
 
 def test_a_set_that_is_not_there_is_named_before_anything_is_written(
-    domains: ModuleType, tmp_path: Path
+    domains: None, tmp_path: Path
 ) -> None:
     with pytest.raises(typer.BadParameter, match="no parquet files in medical-abstracts, sms-spam"):
-        domains.prepare(tmp_path)
-    assert not domains.BUILD.exists()
+        specialised.prepare(tmp_path)
+    assert not specialised.BUILD.exists()
 
 
 def test_what_is_trained_with_the_one_command_is_measured_beside_the_baselines(
-    domains: ModuleType, sets: Path, capsys: pytest.CaptureFixture[str]
+    domains: None, sets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    domains.prepare(sets)
-    domains.train("sms", "mdlm")
-    domains.train("sms", "mdlm")
+    specialised.prepare(sets)
+    specialised.train("sms", "mdlm")
+    specialised.train("sms", "mdlm")
     assert "trained before" in capsys.readouterr().out
-    domains.measure()
-    record = json.loads(domains.RESULTS.read_text("utf-8"))["domains"]
+    specialised.measure()
+    record = json.loads(specialised.RESULTS.read_text("utf-8"))["domains"]
     sms, medical = record["sms"], record["medical"]
     assert list(sms["scorers"]) == ["tfidf", "nbsvm", "mdlm"]
     assert list(medical["scorers"]) == ["tfidf", "nbsvm"]

@@ -1,11 +1,9 @@
-"""benchmarks/estimators.py on a tiny network and some dozens of texts."""
+"""benchmarks/imdb/estimators.py on a tiny network and some dozens of texts."""
 
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,8 @@ import pytest
 from guardkit_mdlm.estimators import ESTIMATORS, Scheme
 from guardkit_mdlm.training.train import train
 
+from benchmarks.imdb import estimators
+from benchmarks.tables import fill
 from guardkit import Examples, TrainingData, load_model
 from guardkit.model.artefact import seal
 
@@ -50,18 +50,7 @@ def data(reviews: Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def estimators() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        import estimators
-
-        yield estimators
-
-
-@pytest.fixture(scope="module")
-def record(
-    estimators: ModuleType, model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def record(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a run stores."""
     out = tmp_path_factory.mktemp("out") / "record.json"
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +61,7 @@ def record(
 
 
 def test_a_row_has_the_accuracy_that_the_classifier_has(
-    estimators: ModuleType, record: dict[str, Any], model: Path, data: Path
+    record: dict[str, Any], model: Path, data: Path
 ) -> None:
     bench = estimators.prepare(model, str(data), 50, 1)
     classifier: Any = load_model(model).classifier
@@ -119,14 +108,13 @@ def test_every_estimator_is_on_both_curves(record: dict[str, Any]) -> None:
 def test_the_page_is_made_of_the_stored_figures(
     record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     page = (ROOT / "docs" / "results" / "estimators.md").read_text("utf-8")
-    monkeypatch.setitem(tables["table"].__globals__, "RESULTS", tmp_path)
-    assert tables["filled"](page).count("Not measured yet") == 5
+    monkeypatch.setattr(fill, "RESULTS", tmp_path)
+    assert fill.filled(page).count("Not measured yet") == 5
     (tmp_path / "estimators_imdb.json").write_text(json.dumps(record), "utf-8")
-    filled = tables["filled"](page)
+    filled = fill.filled(page)
     assert "Not measured yet" not in filled
-    assert tables["filled"](filled) == filled
+    assert fill.filled(filled) == filled
     best = record["rows"]["half_pairs_8"]["accuracy"]["value"]
     assert f"half pairs, shared masks, 8 evaluations | {best:.1%}" in filled
     assert filled.count("\n| half_pairs | ") == 3

@@ -1,4 +1,4 @@
-"""benchmarks/explanations.py on a model of ten words, whose evidence is right, wrong or noise."""
+"""benchmarks/injection/explanations.py on a model of ten words, evidence right, wrong or noise."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.injection import explanations
 from guardkit.calibration.maps import Calibration
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.loaded import Model
@@ -71,14 +71,6 @@ def model(told: Told) -> Model:
     return Model(Words(told), config, calibration, "hash", Path("words"))
 
 
-@pytest.fixture
-def explanations(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import explanations
-
-    return explanations
-
-
 @pytest.fixture(scope="module")
 def injection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
@@ -91,7 +83,7 @@ def injection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(explanations: ModuleType, injection: Path, tmp_path: Path) -> Callable[[str], Any]:
+def run(injection: Path, tmp_path: Path) -> Callable[[str], Any]:
     """Return f(told): the rows for attacks, by how much was deleted."""
 
     def run(told: str) -> Any:
@@ -126,7 +118,7 @@ def test_evidence_that_is_noise_is_not_called_faithful(run: Callable[[str], Any]
 
 
 def test_all_choices_delete_as_many_pieces_and_a_text_too_short_is_left_out(
-    explanations: ModuleType, run: Callable[[str], Any]
+    run: Callable[[str], Any],
 ) -> None:
     rows = run("right")
     assert rows[8]["texts"] < rows[1]["texts"]

@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.gpu import archive, pack, speed, stages
+from benchmarks.gpu.scale import SMOKE
+
 ROOT = Path(__file__).parents[2]
-GPU = ROOT / "benchmarks" / "gpu"
+RUN = ROOT / "benchmarks" / "gpu" / "run.py"
 #: Packages of guardkit that the GPU machine may lack, and prepare.py does not bring.
 LACKING = ("datasets", "msgspec", "pyarrow", "re2", "ruamel")
 
 
-def command(script: str, *arguments: str, lacking: Path | None = None) -> str:
+def command(*arguments: str, lacking: Path | None = None) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if lacking is not None:
         environment["PYTHONPATH"] = str(lacking)
     done = subprocess.run(
-        [sys.executable, str(GPU / script), *arguments],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -36,7 +39,16 @@ def command(script: str, *arguments: str, lacking: Path | None = None) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data")
     sample = str(ROOT / "examples" / "sample")
-    command("prepare.py", sample, "--out", str(out), "--vocab-size", "400", "--no-wheels")
+    command(
+        "-m",
+        "benchmarks.gpu.prepare",
+        sample,
+        "--out",
+        str(out),
+        "--vocab-size",
+        "400",
+        "--no-wheels",
+    )
     return out
 
 
@@ -52,7 +64,7 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, work: Path, *arguments: str, lacking: Path) -> dict[str, Any]:
     out = work / "out"
     command(
-        "run.py", "--data", str(data), "--out", str(out), "--state", str(work / "state"),
+        str(RUN), "--data", str(data), "--out", str(out), "--state", str(work / "state"),
         "--smoke", "--device", "cpu", *arguments, lacking=lacking,
     )  # fmt: skip
     results: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
@@ -60,14 +72,11 @@ def run(data: Path, work: Path, *arguments: str, lacking: Path) -> dict[str, Any
 
 
 def test_prepared_sets_are_those_of_training_and_hold_the_same_tokens(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
 ) -> None:
     from guardkit_mdlm.tokenizer import encode
 
     from guardkit.training.train import load_parts
-
-    monkeypatch.syspath_prepend(str(GPU))
-    import pack
 
     packed = pack.read(data / pack.TOKENS)
     parts = load_parts(str(ROOT / "examples" / "sample"), None, None)
@@ -81,13 +90,8 @@ def test_prepared_sets_are_those_of_training_and_hold_the_same_tokens(
     assert packed.labels == parts.train.label_names
 
 
-def test_a_cached_prefix_gives_the_logits_of_reading_it_with_every_text(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(GPU))
-    import speed
+def test_a_cached_prefix_gives_the_logits_of_reading_it_with_every_text() -> None:
     import torch
-    from scale import SMOKE
     from transformers import LlamaConfig
 
     model = speed._random_llm(LlamaConfig(**SMOKE.llm), torch.device("cpu"))
@@ -107,20 +111,17 @@ def test_a_cached_prefix_gives_the_logits_of_reading_it_with_every_text(
 def test_parts_join_to_what_was_written_and_to_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(GPU))
-    import parts
-
-    monkeypatch.setattr(parts, "PART_BYTES", 8000)
+    monkeypatch.setattr(archive, "PART_BYTES", 8000)
     content = np.random.default_rng(0).bytes(9000)
-    about = parts.write({"a/b.bin": content, "c.txt": b"c"}, tmp_path, "model")
+    about = archive.write({"a/b.bin": content, "c.txt": b"c"}, tmp_path, "model")
     assert about["parts"] == len(list(tmp_path.glob("model.tar.*"))) == 3
-    parts.join(about, tmp_path, tmp_path / "out")
+    archive.join(about, tmp_path, tmp_path / "out")
     assert (tmp_path / "out" / "a" / "b.bin").read_bytes() == content
-    parts.write({"c.txt": b"later"}, tmp_path, "model")
+    archive.write({"c.txt": b"later"}, tmp_path, "model")
     with pytest.raises((ValueError, OSError)):
-        parts.join(about, tmp_path, tmp_path / "other")
+        archive.join(about, tmp_path, tmp_path / "other")
     with pytest.raises(ValueError, match="parts"):
-        parts.write({"large": content * 5}, tmp_path, "model")
+        archive.write({"large": content * 5}, tmp_path, "model")
 
 
 @pytest.mark.slow
@@ -136,7 +137,7 @@ def test_the_whole_queue_runs_and_what_it_leaves_becomes_a_model(
     assert set(results["seeds"]) == {"1"}
     assert (tmp_path / "state" / "run-1" / "artefact").is_dir()
     command(
-        "collect.py", str(tmp_path / "out"), str(ROOT / "examples" / "sample"),
+        "-m", "benchmarks.gpu.collect", str(tmp_path / "out"), str(ROOT / "examples" / "sample"),
         "--model", str(tmp_path / "model"), "--results", str(tmp_path / "gpu.json"),
     )  # fmt: skip
     from guardkit import load_model
@@ -151,10 +152,6 @@ def test_the_whole_queue_runs_and_what_it_leaves_becomes_a_model(
 def test_calls_cut_short_go_on_and_a_lost_machine_leaves_weights_to_restart_from(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(GPU))
-    import stages
-    from scale import SMOKE
-
     from guardkit import TrainingInterrupted
 
     seen: list[tuple[str, int]] = []

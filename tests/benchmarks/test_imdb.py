@@ -1,23 +1,23 @@
-"""benchmarks/imdb.py on two hundred made-up reviews."""
+"""benchmarks/imdb on two hundred made-up reviews."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.imdb import measure, scorers
 from guardkit.data.examples import load_split
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model.loaded import load_model
 from guardkit.training.train import load_parts, train_model
 from guardkit.types import FloatArray, IntArray
 
-ROOT = Path(__file__).parents[2]
 COMMON = ["plot", "acting", "film", "the", "a"]
 WORDS = {"neg": ["dull", "slow", "bad", *COMMON], "pos": ["fine", "warm", "good", *COMMON]}
 OPTIONS = {
@@ -55,29 +55,25 @@ def model(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def imdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import imdb
-
-    monkeypatch.setattr(imdb, "_scale", imdb.Scale(tmp_path, tmp_path / "imdb.json"))
-    return imdb
+def imdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_scale", measure.Scale(tmp_path, tmp_path / "imdb.json"))
 
 
-def results(imdb: ModuleType) -> dict[str, Any]:
-    stored = json.loads(imdb._scale.results.read_text("utf-8"))
+def results() -> dict[str, Any]:
+    stored = json.loads(measure._scale.results.read_text("utf-8"))
     rows = {row["name"]: row["runs"].get("0") for row in stored["rows"]}
     return rows | {"gains": stored["gains"]}
 
 
 def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
-    imdb: ModuleType, reviews: str, model: Path
+    imdb: None, reviews: str, model: Path
 ) -> None:
-    imdb.rows(reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
+    measure.rows(reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
     alone = ["mdlm-naive-bayes", "mdlm-wide", "mdlm-ngrams", "mdlm-network", "mdlm-generative"]
-    imdb.rows(reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
-    imdb.rows(reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
-    rows = results(imdb)
-    assert {name for name in imdb.ROWS if rows[name]} == {
+    measure.rows(reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
+    measure.rows(reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
+    rows = results()
+    assert {name for name in measure.ROWS if rows[name]} == {
         "random", "nbsvm-all", "nbsvm", "tfidf", "mdlm-one-pass", *alone, "mdlm-both",
         "stacked-nbsvm",
     }  # fmt: skip
@@ -92,11 +88,11 @@ def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
 
 
 def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
-    imdb: ModuleType, reviews: str, model: Path
+    imdb: None, reviews: str, model: Path
 ) -> None:
     from guardkit.calibration.fit import fit_calibration
 
-    imdb.rows(reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
+    measure.rows(reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
     loaded, parts = load_model(model), load_parts(reviews, None, None)
     classifier: Any = loaded.classifier
     classifier._net.ngrams = None
@@ -106,27 +102,26 @@ def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
         raw[0].logits_NC, parts.calibration.labels_N, parts.train.label_names, data=""
     )
     alone = fitted.log_odds_NC(raw[1].logits_NC, raw[1].tokens_N)
-    row = imdb.kept(imdb._rows_path("mdlm-network", 0)).log_odds["test"]
-    whole = imdb.kept(imdb._rows_path("mdlm-one-pass", 0)).log_odds["test"]
+    row = measure.kept(measure._rows_path("mdlm-network", 0)).log_odds["test"]
+    whole = measure.kept(measure._rows_path("mdlm-one-pass", 0)).log_odds["test"]
     np.testing.assert_allclose(row, alone, atol=1e-2)
     assert np.abs(row - whole).max() > 0.1
 
 
 def test_the_one_pass_row_is_what_guardkit_evaluate_says_to_the_digit(
-    imdb: ModuleType, reviews: str, model: Path
+    imdb: None, reviews: str, model: Path
 ) -> None:
-    imdb.rows(reviews, ["mdlm-one-pass"], model=model)
+    measure.rows(reviews, ["mdlm-one-pass"], model=model)
     report = evaluate_model(load_model(model), load_split(reviews, None)[1])
-    row = results(imdb)["mdlm-one-pass"]
-    assert {name: row[name] for name in imdb.SHOWN} == {
-        name: report["metrics"][name] for name in imdb.SHOWN
+    row = results()["mdlm-one-pass"]
+    assert {name: row[name] for name in measure.SHOWN} == {
+        name: report["metrics"][name] for name in measure.SHOWN
     }
 
 
 def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
-    imdb: ModuleType, reviews: str, model: Path, tmp_path: Path
+    imdb: None, reviews: str, model: Path, tmp_path: Path
 ) -> None:
-    import imdb_scorers
     import torch
     from guardkit_mdlm.loading import load_network
     from guardkit_mdlm.scoring import MdlmClassifier
@@ -146,19 +141,17 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
     assert parts.test is not None
     texts = parts.test.texts[:20]
     logits_NC = classifier.score(texts).logits_NC
-    bias_NC, _ = imdb_scorers.linear(model, "naive_bayes").score(texts)
+    bias_NC, _ = scorers.linear(model, "naive_bayes").score(texts)
     np.testing.assert_allclose(
         logits_NC[:, 1] - logits_NC[:, 0], bias_NC[:, 1] - bias_NC[:, 0], atol=0.02
     )
 
 
 def test_an_interrupted_row_goes_on_where_it_was(
-    imdb: ModuleType, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imdb: None, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import imdb_scorers
-
-    monkeypatch.setattr(imdb_scorers, "CHUNK_TEXTS", 16)
-    monkeypatch.setattr(imdb_scorers, "SAVE_S", 0.0)
+    monkeypatch.setattr(scorers, "CHUNK_TEXTS", 16)
+    monkeypatch.setattr(scorers, "SAVE_S", 0.0)
     parts = load_parts(reviews, None, None)
     seen: list[int] = []
 
@@ -170,18 +163,17 @@ def test_an_interrupted_row_goes_on_where_it_was(
             lengths_N = np.array([len(t) for t in texts])
             return np.stack([0 * lengths_N, lengths_N], 1).astype(np.float32), lengths_N
 
-        return imdb_scorers.Scorer("by length", score)
+        return scorers.Scorer("by length", score)
 
     with pytest.raises(KeyboardInterrupt):
-        imdb_scorers.calibrated(scorer(3), parts, tmp_path / "row.npz")
-    opinion = imdb_scorers.calibrated(scorer(1000), parts, tmp_path / "row.npz")
+        scorers.calibrated(scorer(3), parts, tmp_path / "row.npz")
+    opinion = scorers.calibrated(scorer(1000), parts, tmp_path / "row.npz")
     sets = (parts.calibration, parts.validation, parts.test)
     assert sum(seen) == sum(len(e) for e in sets if e)
     assert not np.isnan(opinion.log_odds["test"]).any()
 
 
-def test_a_stack_is_fitted_on_the_calibration_reviews_alone(imdb: ModuleType) -> None:
-    import imdb_scorers
+def test_a_stack_is_fitted_on_the_calibration_reviews_alone() -> None:
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
@@ -193,10 +185,10 @@ def test_a_stack_is_fitted_on_the_calibration_reviews_alone(imdb: ModuleType) ->
         odds_NC = np.stack([-z_N, z_N], axis=1).astype(np.float32)
         other = rng.normal(size=(50, 2)).astype(np.float32)
         sets = {"calibration": odds_NC, "validation": other, "test": other}
-        return imdb_scorers.Opinion(sets, 1.0)
+        return scorers.Opinion(sets, 1.0)
 
     members = {"a": opinion(2.0), "b": opinion(3.0)}
-    joined, _ = imdb_scorers.stacked(members, parts)
+    joined, _ = scorers.stacked(members, parts)
     x = {
         name: np.stack([o.log_odds[name][:, 1] for o in members.values()], axis=1)
         for name in ("calibration", "test")

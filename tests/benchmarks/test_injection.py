@@ -1,35 +1,15 @@
-"""benchmarks/generalisation.py and long_texts.py: what they count, and what they try."""
+"""benchmarks/injection/generalisation.py and long_texts.py: what they count, and what they try."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks.injection import generalisation, long_texts
 from guardkit.types import Examples
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def generalisation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import generalisation
-
-    return generalisation
-
-
-@pytest.fixture
-def long_texts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import long_texts
-
-    return long_texts
-
-
-def test_a_detector_is_judged_at_the_threshold_it_was_given(generalisation: ModuleType) -> None:
+def test_a_detector_is_judged_at_the_threshold_it_was_given() -> None:
     examples = Examples(
         [f"t{i}" for i in range(6)], np.array([1, 1, 1, 0, 0, 0]), ("benign", "injection")
     )
@@ -40,7 +20,7 @@ def test_a_detector_is_judged_at_the_threshold_it_was_given(generalisation: Modu
     assert found["auroc"]["value"] == pytest.approx(6 / 9)
 
 
-def test_a_set_without_attacks_has_false_positives_alone(generalisation: ModuleType) -> None:
+def test_a_set_without_attacks_has_false_positives_alone() -> None:
     examples = Examples(["a", "b"], np.array([0, 0]), ("benign", "injection"))
     found = generalisation.judged(np.array([0.0, 1.0]), 0.5, examples)
     assert found["fpr"]["value"] == 0.5
@@ -48,7 +28,7 @@ def test_a_set_without_attacks_has_false_positives_alone(generalisation: ModuleT
     assert "auroc" not in found
 
 
-def test_two_opinions_weigh_alike_whatever_their_scales(generalisation: ModuleType) -> None:
+def test_two_opinions_weigh_alike_whatever_their_scales() -> None:
     def length(texts: list[str]) -> np.ndarray:
         return np.array([float(len(text)) for text in texts])
 
@@ -61,9 +41,7 @@ def test_two_opinions_weigh_alike_whatever_their_scales(generalisation: ModuleTy
 
 
 @pytest.mark.parametrize(("place", "line"), [("start", 0), ("middle", 2), ("end", 4)])
-def test_an_attack_is_a_line_of_its_own_where_it_was_to_be(
-    long_texts: ModuleType, place: str, line: int
-) -> None:
+def test_an_attack_is_a_line_of_its_own_where_it_was_to_be(place: str, line: int) -> None:
     stories = ["one", "two", "three", "four"]
     lines = long_texts.planted("attack", stories, long_texts.PLACES[place]).split("\n")
     assert lines[line] == "attack"

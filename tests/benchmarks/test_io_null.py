@@ -1,4 +1,4 @@
-"""benchmarks/io_null.py on few lines; and what it measures, memory that does not grow with them."""
+"""benchmarks/engine/io_null.py on few lines: memory does not grow with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.engine import io_null
 
 
 @pytest.mark.reliability
@@ -14,9 +14,6 @@ ROOT = Path(__file__).parents[2]
 def test_ten_times_as_many_lines_take_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import io_null
-
     monkeypatch.setattr(io_null, "MEMORY_LINES", (10_000, 100_000))
     work = tmp_path / "work"
     io_null.prepare(work)

@@ -1,4 +1,4 @@
-"""benchmarks/own_text.py: the same text each time, of every kind, apart from test text."""
+"""benchmarks/corpus: the same text each time, of every kind, apart from test text."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks.corpus import own_text, stdlib_documents
 from guardkit.training import over_defence
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 Rows = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def own_text() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        import own_text
-
-        yield own_text
-
-
-@pytest.fixture(scope="module")
-def grammar(own_text: ModuleType) -> Any:
+def grammar() -> Any:
     return own_text.load()
 
 
 @pytest.fixture(scope="module")
-def rows(own_text: ModuleType, grammar: Any) -> Rows:
+def rows(grammar: Any) -> Rows:
     return list(own_text.make(grammar, attacks=1000, benign=1500, seed=3))
 
 
-def test_the_same_seed_gives_the_same_texts(own_text: ModuleType, grammar: Any, rows: Rows) -> None:
+def test_the_same_seed_gives_the_same_texts(grammar: Any, rows: Rows) -> None:
     assert list(own_text.make(grammar, attacks=1000, benign=1500, seed=3)) == rows
     other = own_text.make(grammar, attacks=1000, benign=1500, seed=4)
     assert len({r["text"] for r in other} & {r["text"] for r in rows}) < 100
@@ -55,12 +45,12 @@ def test_every_kind_and_language_occurs_under_its_label(grammar: Any, rows: Rows
         assert {(label, "document", kind) for kind in kinds_of_document} <= made
 
 
-def test_no_text_comes_twice(own_text: ModuleType, rows: Rows) -> None:
+def test_no_text_comes_twice(rows: Rows) -> None:
     texts = [own_text.normal(r["text"]) for r in rows]
     assert len(set(texts)) == len(texts)
 
 
-def test_no_text_borrows_from_the_over_defence_set(own_text: ModuleType, rows: Rows) -> None:
+def test_no_text_borrows_from_the_over_defence_set(rows: Rows) -> None:
     held_out = over_defence.bundled()
     five_words = {
         " ".join(words[i : i + 5])
@@ -82,7 +72,7 @@ def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twins(row
     assert {group.split("-")[0] for group in twins} == {"document"}
 
 
-def test_a_planted_document_is_about_a_window_long(own_text: ModuleType, rows: Rows) -> None:
+def test_a_planted_document_is_about_a_window_long(rows: Rows) -> None:
     documents = [r for r in rows if r["group"].startswith("document")]
     longest = {
         label: max(len(r["text"]) for r in documents if r["label"] == label)
@@ -91,7 +81,7 @@ def test_a_planted_document_is_about_a_window_long(own_text: ModuleType, rows: R
     assert longest["injection"] < 6 * own_text.AROUND < longest["benign"]
 
 
-def test_what_is_planted_stays_whole_whatever_is_cut_about_it(own_text: ModuleType) -> None:
+def test_what_is_planted_stays_whole_whatever_is_cut_about_it() -> None:
     rng, words = random.Random(0), "lorem ipsum dolor sit amet " * 100
     for text in (f"{words}PAYLOAD HERE {words}", f"PAYLOAD HERE {words}", "PAYLOAD HERE"):
         for _ in range(50):
@@ -101,9 +91,9 @@ def test_what_is_planted_stays_whole_whatever_is_cut_about_it(own_text: ModuleTy
             assert len(cut) <= 2 * own_text.AROUND + len("PAYLOAD HERE")
 
 
-def test_real_documents_are_pythons_own_and_the_same_each_time(own_text: ModuleType) -> None:
-    found = own_text.own_documents.documents()
-    assert found == own_text.own_documents.documents()
+def test_real_documents_are_pythons_own_and_the_same_each_time() -> None:
+    found = stdlib_documents.documents()
+    assert found == stdlib_documents.documents()
     assert {kind for kind, _ in found} == set(own_text.CARRIERS)
     source = Path(textwrap.__file__).read_text("utf-8")
     assert any(all(part in source for part in parts) for _, parts in found)
@@ -115,7 +105,7 @@ def test_no_slot_of_the_grammar_is_left_unfilled(rows: Rows) -> None:
     assert not [text for text in own if slot.search(text)]
 
 
-def test_every_list_that_a_template_asks_for_is_there(own_text: ModuleType, grammar: Any) -> None:
+def test_every_list_that_a_template_asks_for_is_there(grammar: Any) -> None:
     for kind in grammar.kinds:
         for template in kind.templates:
             assert own_text.count(template, kind.lists) >= 1
@@ -129,7 +119,7 @@ def test_every_list_that_a_template_asks_for_is_there(own_text: ModuleType, gram
         assert own_text.count(phrase, noted) >= 1, kind
 
 
-def test_every_code_that_a_template_asks_for_is_there(own_text: ModuleType, grammar: Any) -> None:
+def test_every_code_that_a_template_asks_for_is_there(grammar: Any) -> None:
     def codes(sequence: Any) -> Iterator[str]:
         for part in sequence:
             if isinstance(part, own_text.Slot):
@@ -144,7 +134,7 @@ def test_every_code_that_a_template_asks_for_is_there(own_text: ModuleType, gram
     assert asked == own_text.CODES.keys()
 
 
-def test_a_phrase_becomes_each_of_the_texts_it_counts(own_text: ModuleType) -> None:
+def test_a_phrase_becomes_each_of_the_texts_it_counts() -> None:
     lists = {"x": own_text.phrases("a\nb"), "y": own_text.phrases("(1|2|) (aside) {x}")}
     phrase = own_text.parse("{X1}{x1} {y} :(")
     texts = {own_text.Writer(random.Random(seed), lists).write(phrase) for seed in range(300)}
@@ -152,18 +142,18 @@ def test_a_phrase_becomes_each_of_the_texts_it_counts(own_text: ModuleType) -> N
     assert {"Aa 1 (aside) b :(", "Bb  (aside) a :("} <= texts
 
 
-def test_an_unknown_list_is_named_with_those_there_are(own_text: ModuleType) -> None:
+def test_an_unknown_list_is_named_with_those_there_are() -> None:
     with pytest.raises(KeyError, match=r"no list 'z'.*use one of: x"):
         own_text.find({"x": []}, "z")
 
 
-def test_a_code_hides_the_payload_but_keeps_it(own_text: ModuleType) -> None:
+def test_a_code_hides_the_payload_but_keeps_it() -> None:
     assert own_text.CODES["morse"]("so it") == "... --- / .. -"
     assert own_text.CODES["caesar"]("abz") == "fge"
     assert own_text.CODES["last_first"]("say the key") == "key the say"
 
 
-def test_a_grammar_that_runs_dry_says_so(own_text: ModuleType) -> None:
+def test_a_grammar_that_runs_dry_says_so() -> None:
     kind = own_text.Kind("one", "en", "benign", [own_text.parse("hello")], {})
     document = own_text.Document("d", ["x"], " ", own_text.phrases("{note}"))
     planting = {name: own_text.phrases("DOCUMENT") for name in ("frame", "plant", "for_people")}

@@ -1,17 +1,15 @@
-"""benchmarks/pictures.py on the stored results."""
+"""benchmarks/tables/pictures.py on the stored results."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "pictures.py"))
-DRAWN, RESULTS, PICTURES = SCRIPT["DRAWN"], SCRIPT["RESULTS"], SCRIPT["PICTURES"]
+from benchmarks.tables.pictures import DRAWN, PICTURES, RESULTS  # noqa: E402
 
 
 @pytest.mark.parametrize("name", DRAWN)

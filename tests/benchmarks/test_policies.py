@@ -1,17 +1,16 @@
-"""benchmarks/policies.py: its figures are those that the commands print, and nothing is made up."""
+"""benchmarks/policies/bundled_policies.py: figures are those that the commands print."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchmarks.policies import bundled_policies
+from benchmarks.tables import policies
 from guardkit.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -19,17 +18,8 @@ Record = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def policies() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))
-        import policies
-
-        yield policies
-
-
-@pytest.fixture(scope="module")
-def record(policies: ModuleType) -> Record:
-    stored: Record = json.loads(policies.RESULTS.read_text("utf-8"))
+def record() -> Record:
+    stored: Record = json.loads(bundled_policies.RESULTS.read_text("utf-8"))
     return stored
 
 
@@ -45,27 +35,25 @@ split 'train' of texts.parquet: 1,316 texts
 """
 
 
-def test_figures_are_read_off_what_policy_test_prints(policies: ModuleType) -> None:
-    first, second = policies.measured(PRINTED)
+def test_figures_are_read_off_what_policy_test_prints() -> None:
+    first, second = bundled_policies.measured(PRINTED)
     assert (first["category"], first["positives"]) == ("injection-certain", 1060)
     assert first["recall"] == {"value": 0.1667, "low": 0.0677, "high": 0.2787}
     assert second["recall"]["value"] is None
     assert second["fpr"] == {"value": 0.0714, "low": 0.0169, "high": 0.14}
 
 
-def test_every_bundled_policy_was_checked_tested_and_passed(
-    policies: ModuleType, record: Record
-) -> None:
-    names = policies.bundled()
+def test_every_bundled_policy_was_checked_tested_and_passed(record: Record) -> None:
+    names = bundled_policies.bundled()
     assert [run["output"].split(":")[0] for run in record["check"]] == [
         f"policies/{name}.yaml" for name in names
     ]
     tested = [(run["policy"], run["set"]) for run in record["test"]]
-    assert tested == [(name, data) for name in names for data in policies.SETS]
+    assert tested == [(name, data) for name in names for data in bundled_policies.SETS]
     for run in record["test"]:
         passed, of = re.findall(r"^(\d+) of (\d+) passed$", run["output"], flags=re.M)[0]
         assert passed == of
-        assert run["categories"] == list(policies.measured(run["output"]))
+        assert run["categories"] == list(bundled_policies.measured(run["output"]))
 
 
 def test_policy_check_still_prints_what_is_stored(
@@ -94,12 +82,8 @@ def test_no_path_of_the_machine_and_few_texts_are_stored(record: Record) -> None
     assert "4 of" in quoted[0]["output"]
 
 
-def test_every_set_measured_has_a_title_and_the_page_its_picture(
-    policies: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    tables = runpy.run_path(str(ROOT / "benchmarks" / "policy_tables.py"))
-    assert set(tables["SETS"]) == set(policies.SETS)
+def test_every_set_measured_has_a_title_and_the_page_its_picture() -> None:
+    assert set(policies.SETS) == set(bundled_policies.SETS)
     page = (ROOT / "docs" / "results" / "policies.md").read_text("utf-8")
-    assert f"]({policies.PICTURE.name})" in page
-    assert policies.PICTURE.is_file()
+    assert f"]({bundled_policies.PICTURE.name})" in page
+    assert bundled_policies.PICTURE.is_file()

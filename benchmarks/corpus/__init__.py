@@ -1,0 +1,1 @@
+"""Texts of this project's own to train detectors on."""

@@ -1,0 +1,1 @@
+"""Other domains than prompt injection."""

@@ -1,0 +1,1 @@
+"""How fast texts are classified, and in how much memory."""

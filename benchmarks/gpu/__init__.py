@@ -1,0 +1,1 @@
+"""Training and measuring on a machine with a GPU for some minutes."""

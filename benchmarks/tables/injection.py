@@ -1,0 +1,138 @@
+"""Tables of docs/results/generalisation.md and docs/results/evasion.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.tables.intervals import percent
+
+Record = dict[str, Any]
+
+
+def generalisation(record: Record) -> str:
+    """A row a detector, recall and AUROC of each set that has attacks, false positives of each."""
+    sets = record["sets"]
+    with_attacks = [name for name, count in sets.items() if count["injection"]]
+    lines = [
+        "| detector | " + " | ".join(f"{name}: recall, AUROC" for name in with_attacks) + " |",
+        "| --- |" + " --- |" * len(with_attacks),
+    ]
+    for name, one in record["detectors"].items():
+        cells = [
+            f"{percent(one['sets'][each]['recall'])}, {one['sets'][each]['auroc']['value']:.3f}"
+            for each in with_attacks
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def false_positives(record: Record) -> str:
+    """A row a detector, a column a set: how many of its benign texts are flagged."""
+    lines = [
+        "| detector | " + " | ".join(record["sets"]) + " |",
+        "| --- |" + " --- |" * len(record["sets"]),
+    ]
+    for name, one in record["detectors"].items():
+        cells = [percent(one["sets"][each]["fpr"]) for each in record["sets"]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def generalisation_conditions(record: Record) -> str:
+    own = record["detectors"].values()
+    machines = " and ".join(sorted({one["machine"] for one in own}))
+    texts = ", ".join(
+        f"{name} {count['injection']} and {count['benign']}"
+        for name, count in record["sets"].items()
+    )
+    return (
+        f"Attacks and benign texts: {texts}. {record['conditions']}. `{record['script']}` at "
+        f"commit {_commits(own)}, {machines}; stored in `benchmarks/results/generalisation.json`."
+    )
+
+
+def evasion(record: Record) -> str:
+    """A row a transform: undone to the letter, and recall with and without what else is read."""
+    lines = [
+        "| hidden by | undone to the letter | recall, raw text alone | recall, all readings "
+        "| lost against plain text | benign texts so hidden, flagged |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in record["transforms"]:
+        own = row["also_read"]
+        lines.append(
+            f"| {row['name']} | {100 * row['undone']:.1f}% | {percent(row['raw']['recall'])} "
+            f"| {percent(own['recall'])} | {percent(own['recall_lost'])} "
+            f"| {percent(own['benign_flagged'])} |"
+        )
+    return "\n".join(lines)
+
+
+def evasion_conditions(record: Record) -> str:
+    line = (
+        f"{record['attacks']} attacks, of which {percent(record['recall'])} are found in plain "
+        f"text; {record['benign']:,} benign texts. `{record['model']}`, {record['conditions']}. "
+    )
+    if scripts := record.get("scripts"):
+        line += (
+            f"Of {scripts['texts']:,} benign sentences in many scripts "
+            f"{scripts['with_another_reading']:,} have another reading; reading it too raises "
+            f"false positives by {percent(scripts['rise'])}, from "
+            f"{percent(scripts['flagged_raw'])}. "
+        )
+    return line + _source(record, "evasion")
+
+
+def long_texts(record: Record) -> str:
+    """A row a length: recall by place, and of the attacks that are found alone."""
+    places = ("start", "middle", "end")
+    lines = [
+        "| tokens of the document | attacks | found alone | "
+        + " | ".join(f"{place}: found, of those found alone" for place in places)
+        + " | flagged without an attack |",
+        "| --- | --- | --- |" + " --- |" * (len(places) + 1),
+    ]
+    for row in record["rows"]:
+        cells = [
+            percent(row[place]["recall"])
+            + (f", {percent(row[place]['of_found_alone'])}" if row[place]["of_found_alone"] else "")
+            for place in places
+        ]
+        lines.append(
+            f"| {row['tokens']:,} | {row['attacks']} | {percent(row['alone'])} "
+            f"| {' | '.join(cells)} | {percent(row['without'])} |"
+        )
+    return "\n".join(lines)
+
+
+def long_texts_conditions(record: Record) -> str:
+    name = "long_texts" if "lines" in record["also_read"] else "long_texts_no_lines"
+    return (
+        f"`{record['model']}`, windows pooled by {record['window_pooling']}; attacks of at most "
+        f"{record['most_tokens']} tokens, {record['conditions']}. {_source(record, name)}"
+    )
+
+
+def _source(record: Record, name: str) -> str:
+    return (
+        f"`{record['script']}` at commit {record['commit'][:10]}, {record['machine']}; stored in "
+        f"`benchmarks/results/{name}.json`."
+    )
+
+
+def _commits(records: Any) -> str:
+    return " and ".join(sorted({one["commit"][:10] for one in records}))
+
+
+TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "generalisation": ("generalisation.json", generalisation),
+    "generalisation_false_positives": ("generalisation.json", false_positives),
+    "generalisation_conditions": ("generalisation.json", generalisation_conditions),
+    "evasion": ("evasion.json", evasion),
+    "evasion_conditions": ("evasion.json", evasion_conditions),
+    "long_texts": ("long_texts.json", long_texts),
+    "long_texts_conditions": ("long_texts.json", long_texts_conditions),
+    "long_texts_no_lines": ("long_texts_no_lines.json", long_texts),
+    "long_texts_no_lines_conditions": ("long_texts_no_lines.json", long_texts_conditions),
+}
