@@ -19,8 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +27,17 @@ from typing import Any
 import numpy as np
 import typer
 
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.baselines import fit_tfidf
+from benchmarks.lib.paths import ROOT, SAMPLE
+from benchmarks.lib.provenance import commit, machine
+from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples, normalised
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.metrics import Ranking, bootstrap
 from guardkit.model.loaded import load_model
-from guardkit.types import Examples
+from guardkit.types import BoolArray, Examples
 
 BUILD = ROOT / "build" / "specialists"
-SAMPLE = ROOT / "examples" / "sample"
 INJECTION = ROOT / "build" / "bundled"
 PLUGINS = ROOT / "plugins"
 RESULTS = ROOT / "benchmarks" / "results" / "bundled_specialists.json"
@@ -116,18 +116,11 @@ def train(names: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - type
     """Train each with the project's own command and put it into its plugin."""
     for name in names or [*SPECIALISTS, BACKUP]:
         out, folder = BUILD / f"{name}-model", BUILD / name
-        shutil.rmtree(out, ignore_errors=True)
         files = ",".join(str(folder / f"{part}.jsonl") for part in ("train", "validation", "test"))
-        command = [
-            "guardkit", "train", "--plugin", _family(name), "--data", files, "--out", str(out),
+        guardkit_train(_family(name), files, out, [
             "--calibration-data", str(folder / "calibration.jsonl"),
             "--card", str(ROOT / f"benchmarks/cards/{name}.md"), *OPTIONS[_family(name)],
-        ]  # fmt: skip
-        if out.with_name(f"{out.name}.partial").exists():
-            command.append("--resume")
-        started = time.monotonic()
-        subprocess.run(command, check=True)
-        print(f"{name}: {time.monotonic() - started:.0f} s")
+        ])  # fmt: skip
         shutil.rmtree(_model(name), ignore_errors=True)
         shutil.copytree(out, _model(name))
 
@@ -143,7 +136,8 @@ def measure(sets: Path) -> None:
             part: load_examples(f"{BUILD / name / part}.jsonl")["train"]
             for part in ("train", "certificate", "test")
         }
-        baseline = _Baseline(parts["train"], specialist.found)
+        found_N = _is(specialist.found, parts["train"])
+        baseline = fit_tfidf(parts["train"].texts, found_N, max_iter=1000, solver="liblinear")
         measured = {"test": parts["test"], "certificate": parts["certificate"]}
         for other in specialist.tested:
             rows = [
@@ -154,14 +148,12 @@ def measure(sets: Path) -> None:
         results[name] = {"model": model.hash}
         for part, examples in measured.items():
             report = evaluate_model(model, examples, positive=specialist.found)
-            labels = [examples.label_names[y] for y in examples.labels_N]
-            ranking = Ranking(
-                np.array([x == specialist.found for x in labels]), baseline.scores(examples.texts)
-            )
+            found_N = _is(specialist.found, examples)
+            ranking = Ranking(found_N, baseline.decision_function(examples.texts))
             everyone = [str(i) for i in range(len(examples))]
             beside = {"tfidf": bootstrap(ranking, everyone, resamples=1000, seed=0)}
             p_N = backup.probabilities(examples.texts)[:, backup.labels.index(specialist.found)]
-            ranking = Ranking(np.array([x == specialist.found for x in labels]), p_N)
+            ranking = Ranking(found_N, p_N)
             beside[BACKUP] = bootstrap(ranking, everyone, resamples=1000, seed=0)
             results[name][part] = {"n": report["n"], **report["metrics"], **beside}
             aucs = {k: m["roc_auc"]["value"] for k, m in beside.items()}
@@ -174,19 +166,8 @@ def measure(sets: Path) -> None:
     RESULTS.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
-class _Baseline:
-    def __init__(self, train: Examples, found: str) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-
-        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-        x_NV = self._vectorizer.fit_transform(train.texts)
-        y_N = np.array([train.label_names[y] == found for y in train.labels_N])
-        self._fit = LogisticRegression(C=10.0, max_iter=1000, solver="liblinear").fit(x_NV, y_N)
-
-    def scores(self, texts: Sequence[str]) -> np.ndarray:
-        scores: np.ndarray = self._fit.decision_function(self._vectorizer.transform(texts))
-        return scores
+def _is(label: str, examples: Examples) -> BoolArray:
+    return np.array([examples.label_names[y] == label for y in examples.labels_N])
 
 
 def _family(name: str) -> str:

@@ -27,8 +27,9 @@ import numpy as np
 import typer
 
 from benchmarks.domains.data import DOMAINS, Domain, read, split
-from benchmarks.families.arms import fitted_nbsvm
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.baselines import fit_nbsvm, fit_tfidf
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names, normalised
 from guardkit.evaluation.predictions import judge_model
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of
@@ -205,18 +206,12 @@ def scored_by_model(folder: Path, parts: Parts) -> Scored:
 
 
 def tfidf(train: Examples) -> Scorer:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    model = LogisticRegression(C=10.0, max_iter=1000)
-    model.fit(vectorizer.fit_transform(train.texts), train.labels_N)
-    return lambda of: model.predict_proba(vectorizer.transform(of))
+    return fit_tfidf(train.texts, train.labels_N, max_iter=1000).predict_proba
 
 
 def nbsvm(train: Examples) -> Scorer:
     """Margins as if they were logits: what is measured of them is their order."""
-    classifier = fitted_nbsvm(train)
+    classifier, _ = fit_nbsvm(train)
 
     def score(texts: Sequence[str]) -> FloatArray:
         logits_NC = classifier.score(texts).logits_NC.astype(np.float64)

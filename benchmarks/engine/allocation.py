@@ -23,11 +23,11 @@ import torch
 import typer
 
 import guardkit
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT, SAMPLE
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import load_examples
 
 RESULTS = ROOT / "benchmarks" / "results" / "allocation.json"
-SAMPLE = ROOT / "examples" / "sample"
 #: An empty GLIBC_TUNABLES changes nothing but that guardkit leaves malloc alone.
 WAYS: Mapping[str, Mapping[str, str]] = {"as glibc comes": {"GLIBC_TUNABLES": ""}, "kept": {}}
 Record = dict[str, Any]

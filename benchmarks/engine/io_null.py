@@ -19,13 +19,10 @@ contenders take turns, --repeats times; a worker has a core to itself, its threa
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +31,9 @@ import msgspec
 import numpy as np
 import typer
 
-from benchmarks.lib.provenance import ROOT, commit
+from benchmarks.engine.timed_command import Took, run
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit
 from guardkit.calibration.maps import Calibration
 from guardkit.evaluation.provenance import provenance
 from guardkit.model.artefact import CALIBRATION, CONFIG, ArtefactConfig, seal, write_json
@@ -155,7 +154,7 @@ def speed(work: Path, kind: str, repeats: int, scale: float) -> Record:
     line_bytes = write_input(source, lines, *shape)
     classify(work, source, out, 1, "--policy", "policy.yaml")  # everything is in the page cache
     example, out_bytes = out.read_text().splitlines()[0], out.stat().st_size / lines
-    runs: dict[str, list[Record]] = {}
+    runs: dict[str, list[Took]] = {}
     for _ in range(repeats):
         for workers in (1, 2):
             took = classify(work, source, out, workers, "--policy", "policy.yaml")
@@ -188,7 +187,7 @@ def model_bound(work: Path, repeats: int, scale: float) -> Record:
     """Time one worker and two where nearly all the work is a bundled model's."""
     lines, source, out = int(MODEL_LINES * scale), work / "model.jsonl", work / "out.jsonl"
     line_bytes = write_input(source, lines, *KINDS["short"][1:])
-    runs: dict[str, list[Record]] = {}
+    runs: dict[str, list[Took]] = {}
     for _ in range(repeats):
         for workers in (1, 2):
             took = classify(work, source, out, workers, "--model", MODEL)
@@ -216,7 +215,7 @@ def memory(work: Path, repeats: int, scale: float) -> Record:
                 classify(work, source, out, workers, "--policy", "policy.yaml", watched=True)
                 for _ in range(repeats)
             ]
-            peak = statistics.median(took["peak_bytes"] for took in taken)
+            peak = statistics.median(took.peak_bytes for took in taken)
             rows.setdefault(f"{workers} workers", {})[str(lines)] = peak
     growth = {name: max(row.values()) / min(row.values()) - 1 for name, row in rows.items()}
     return {"rows": rows, "growth": growth}
@@ -224,61 +223,20 @@ def memory(work: Path, repeats: int, scale: float) -> Record:
 
 def classify(
     work: Path, source: Path, out: Path, workers: int, *by: str, watched: bool = False
-) -> Record:
+) -> Took:
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "guardkit", "classify", source, *by, "--out", out]
-    return run([*command, "--workers", str(workers)], workers, cwd=work, watched=watched)
+    command += ["--workers", str(workers)]
+    return run(command, workers, cwd=work, modules=[work / "site", PLUGIN], watched=watched)
 
 
-def run(
-    command: Sequence[str | Path], cores: int, *, cwd: Path | None = None, watched: bool = False
-) -> Record:
-    """Run a command on ``cores`` cores; return its seconds, those of its processors, and, if it is
-    ``watched`` (which slows it down), the most memory that its processes held."""
-    pinned = sorted(os.sched_getaffinity(0))[:cores]
-    own = [str(cwd / "site"), str(PLUGIN)] if cwd else []
-    path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    before, began = os.times(), time.perf_counter()
-    process = subprocess.Popen(
-        [*map(str, command)], cwd=cwd, env=environment, stderr=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, pinned),
-    )  # fmt: skip
-    peak = 0
-    while watched and process.poll() is None:
-        peak = max(peak, memory_of(process.pid))
-        time.sleep(0.02)
-    _, said = process.communicate()
-    seconds, after = time.perf_counter() - began, os.times()
-    if process.returncode:
-        raise SystemExit(f"{command[:4]} failed: {said.decode()}")
-    cpu = after.children_user + after.children_system
-    cpu -= before.children_user + before.children_system
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
-
-
-def memory_of(pid: int) -> int:
-    """Return the bytes that a process and all below it hold now, what they share counted once."""
-    total, pending = 0, [pid]
-    while pending:
-        folder = Path(f"/proc/{pending.pop()}")
-        try:
-            fields = (folder / "smaps_rollup").read_text().split()
-            total += int(fields[fields.index("Pss:") + 1]) * 1024
-            for task in (folder / "task").iterdir():
-                pending += map(int, (task / "children").read_text().split())
-        except (OSError, ValueError):  # it has ended meanwhile
-            continue
-    return total
-
-
-def summed(lines: int, runs: Sequence[Record]) -> Record:
+def summed(lines: int, runs: Sequence[Took]) -> Record:
     """Return the medians of repeated runs, and every run's seconds."""
-    seconds = [one["seconds"] for one in runs]
+    seconds = [one.seconds for one in runs]
     median = statistics.median(seconds)
     return {
         "lines_per_s": lines / median,
-        "cpu_us_per_line": 1e6 * statistics.median(one["cpu_seconds"] for one in runs) / lines,
+        "cpu_us_per_line": 1e6 * statistics.median(one.cpu_seconds for one in runs) / lines,
         "seconds": seconds,
     }
 

@@ -33,7 +33,9 @@ from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.batches import Batch, pad_batch
 
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.engine.sampled_texts import LONGEST, MEDIAN, SHORTEST, SIGMA, sampled_texts
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
 from guardkit.classify.engine import Job, classify_into
 from guardkit.classify.shards import SHARD_ROWS
@@ -41,9 +43,6 @@ from guardkit.model.loaded import Model
 from guardkit.text.readings import readings
 
 RESULTS = ROOT / "benchmarks" / "results" / "pipeline.json"
-WORDS = ROOT / "examples" / "sample" / "train.jsonl"
-#: Lengths in tokens: lognormal, cut off at both ends.
-MEDIAN, SIGMA, SHORTEST, LONGEST = 90, 0.8, 20, 512
 Record = dict[str, Any]
 
 
@@ -96,7 +95,7 @@ def main(
     loaded = load_model(model, device="cpu")
     classifier = loaded.classifier
     assert isinstance(classifier, MdlmClassifier)
-    lines = make_texts(read_tokenizer(loaded.path), texts, seed)
+    lines = sampled_texts(read_tokenizer(loaded.path), texts, seed)
     batches = list(batches_of(loaded, classifier, lines))
     runs: dict[str, list[Run]] = {"classify": [], "forward": []}
     with TemporaryDirectory() as work:
@@ -126,23 +125,6 @@ def main(
         f"written: {out}; classify reaches {record['ratio']:.3f} of the bare forward pass, "
         f"and spends {record['share_in_network']:.3f} of its time inside the network"
     )
-
-
-def make_texts(tokenizer: Any, n: int, seed: int) -> list[str]:
-    """Return texts of sampled words, each as long as its draw asks, give or take a word."""
-    rng = np.random.default_rng(seed)
-    rows = [json.loads(line) for line in WORDS.read_text("utf-8").splitlines()]
-    words = [f" {word}" for row in rows for word in row["text"].split()]
-    tokens = [len(ids) for ids in encode(tokenizer, words)]
-    lengths_N = rng.lognormal(np.log(MEDIAN), SIGMA, n).clip(SHORTEST, LONGEST)
-    texts = []
-    for length in lengths_N:
-        text, left = "", int(length)
-        while left > 0:
-            word = int(rng.integers(len(words)))
-            text, left = text + words[word], left - tokens[word]
-        texts.append(text.strip())
-    return texts
 
 
 def batches_of(loaded: Model, classifier: MdlmClassifier, texts: Sequence[str]) -> Iterator[Batch]:

@@ -34,10 +34,11 @@ from typing import Any
 import ray
 import typer
 
-from benchmarks.engine.io_null import run
+from benchmarks.engine.timed_command import run
+from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 
-RESULTS = Path(__file__).parents[1] / "results" / "scale.json"
+RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 MODEL = "builtin:mdlm/injection"
 POLICY = """
 version: 1
@@ -74,7 +75,7 @@ def main(kind: Kind, rows: int = 0, repeats: int = 3, out: Path = RESULTS) -> No
 
         def measure(way: str, engine: str, workers: int) -> None:
             took = run(classify(source, engine, workers), workers)
-            seconds[way].append(took["seconds"])
+            seconds[way].append(took.seconds)
             bytes_of.add(sha256(source.with_suffix(".out").read_bytes()).digest())
             print(way, round(seconds[way][-1], 2), flush=True)
 
@@ -159,10 +160,10 @@ def prepare(kind: Kind, folder: Path, rows: int) -> tuple[Path, list[str | Path]
     if kind is Kind.model:
         from guardkit_mdlm.tokenizer import read_tokenizer
 
-        from benchmarks.engine.pipeline import make_texts
+        from benchmarks.engine.sampled_texts import sampled_texts
         from guardkit import load_model
 
-        texts = make_texts(read_tokenizer(load_model(MODEL, device="cpu").path), rows, 0)
+        texts = sampled_texts(read_tokenizer(load_model(MODEL, device="cpu").path), rows, 0)
         by = ["--model", MODEL, "--device", "cpu"]
     else:
         texts = [f"text number {i}" for i in range(rows)]

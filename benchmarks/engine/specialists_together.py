@@ -35,8 +35,9 @@ from guardkit_mdlm.adaptation.class_rows import AddedRows
 from guardkit_mdlm.adaptation.sketch import BUCKETS
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
-from benchmarks.engine.pipeline import make_texts
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.engine.sampled_texts import sampled_texts
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
 from guardkit.model.artefact import SUMS, seal
 from guardkit.model.loaded import Model, Scored
@@ -52,7 +53,7 @@ def main(texts: int = 64, repeats: int = 5, seed: int = 0, out: Path = RESULTS) 
     """Measure batches of TEXTS texts, and of one, and store the figures."""
     load, _, _ = os.getloadavg()
     models = [load_model(name, device="cpu") for name in SPECIALISTS]
-    batch = make_texts(read_tokenizer(models[0].path), texts, seed)
+    batch = sampled_texts(read_tokenizer(models[0].path), texts, seed)
     rows = []
     with TemporaryDirectory() as work:
         adapted = [models[0], *(adapt(models[0], Path(work) / str(i), i) for i in range(2))]

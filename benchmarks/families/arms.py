@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,12 +27,11 @@ from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.scoring import load as load_mdlm
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
 from guardkit_mdlm.training.train import train as train_mdlm
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.families.rules import Row, Task
 from benchmarks.families.sentence_encoder import SentenceEncoder
-from benchmarks.lib.provenance import ROOT
+from benchmarks.lib.baselines import fit_nbsvm, fit_tfidf
 from guardkit import Classifier, Examples, TrainingData, pool_windows
 from guardkit.types import FloatArray
 
@@ -327,30 +324,12 @@ class RetrainedArm:
 
 
 def tfidf(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    x_NV = vectorizer.fit_transform(train.texts)
-    model = LogisticRegression(C=10.0, solver="liblinear").fit(x_NV, train.labels_N)
-    return lambda of: model.decision_function(vectorizer.transform(of))
+    return fit_tfidf(train.texts, train.labels_N, solver="liblinear").decision_function
 
 
 def nbsvm(train: Examples) -> Callable[[Sequence[str]], FloatArray]:
-    classifier = fitted_nbsvm(train)
+    classifier, _ = fit_nbsvm(train)
     return lambda of: lead(classifier.score(of).logits_NC)
-
-
-def fitted_nbsvm(train: Examples) -> Classifier:
-    """Fit examples/guardkit-nbsvm, options at their defaults."""
-    sys.path.insert(0, str(ROOT / "examples" / "guardkit-nbsvm"))
-    from guardkit_nbsvm import register_classifiers
-
-    (family,) = register_classifiers()
-    with tempfile.TemporaryDirectory() as work:
-        folder = family.train(
-            TrainingData(train, train), family.config(), Path(work), pretrain=None, init=None,
-            resume=False, device="cpu", progress=quiet,
-        )  # fmt: skip
-        classifier: Classifier = family.load(folder, device="cpu", backend="torch")
-    return classifier
 
 
 def sentences(encoder: str, folder: Path) -> Callable[[Examples], Callable[..., FloatArray]]:

@@ -29,8 +29,9 @@ from guardkit_mdlm.scoring import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
 from benchmarks.families.rules import family_of
-from benchmarks.injection.generalisation import attacks
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.detection import attacks
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import load_examples
 from guardkit.model.loaded import Model, load_model
 from guardkit.types import BoolArray

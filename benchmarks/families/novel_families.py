@@ -42,7 +42,8 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.families.arms import ARMS, Arm, arms_of
 from benchmarks.families.rules import RULES, Task, leave_out, read
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.types import FloatArray
 
 BUILD = ROOT / "build" / "novel_families"

@@ -16,11 +16,11 @@ from typing import Any
 import typer
 
 from benchmarks.gpu import archive
+from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit
 from guardkit.cli import running
 from guardkit.training.train import finish_model, load_parts
 
-ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "benchmarks" / "results" / "gpu.json"
 ARTEFACT = ROOT / "benchmarks" / "artefacts" / "imdb-mdlm"
 

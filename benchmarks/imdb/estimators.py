@@ -32,7 +32,8 @@ from guardkit_mdlm.stopping import StoppingRule, flips, pooled_spread, stop_earl
 from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
 
 from benchmarks.imdb.scorers import linear
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import Examples, load_model, pool_windows
 from guardkit.data.examples import group_names, load_split
 from guardkit.evaluation.measure import RESAMPLES

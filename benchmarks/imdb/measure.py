@@ -52,7 +52,8 @@ from benchmarks.imdb.scorers import (
     tfidf,
     without,
 )
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap

@@ -6,8 +6,6 @@ Shape letters: N texts, C labels (two), W windows, V vocabulary, M stacked membe
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,15 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.lib.baselines import fit_nbsvm, words_and_pairs
 from guardkit import pool_windows
 from guardkit.calibration.fit import fit_calibration
 from guardkit.calibration.maps import Calibration
 from guardkit.evaluation.predictions import CHUNK_TEXTS
 from guardkit.model.loaded import Model
 from guardkit.training.train import Parts
-from guardkit.types import Examples, FloatArray, IntArray, TrainingData
+from guardkit.types import Examples, FloatArray, IntArray
 
-ROOT = Path(__file__).parents[2]
 #: Sets every row scores; the test reviews last, once everything is fixed.
 SETS = ("calibration", "validation", "test")
 #: What ``linear`` scores by.
@@ -213,11 +211,10 @@ def nbsvm_of_all(parts: Parts) -> Scorer:
 def tfidf(parts: Parts) -> Scorer:
     """Fit a logistic regression on TF-IDF of words and word pairs; its strength is the one with
     the least log-loss on the validation reviews."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    vectorizer = words_and_pairs()
     x_NV = vectorizer.fit_transform(parts.train.texts)
     held_NV = vectorizer.transform(parts.validation.texts)
     fits = [
@@ -255,18 +252,8 @@ def _odds(opinion: Opinion, name: str) -> npt.NDArray[np.float64]:
 
 
 def _nbsvm(train: Examples, calibration: Calibration | None) -> Scorer:
-    sys.path.insert(0, str(ROOT / "examples" / "guardkit-nbsvm"))
-    from guardkit_nbsvm import register_classifiers
-
-    (family,) = register_classifiers()
-    options = family.config()
-    with tempfile.TemporaryDirectory() as work:
-        folder = family.train(
-            TrainingData(train, train), options, Path(work), pretrain=None, init=None,
-            resume=False, device="cpu", progress=lambda *_: None,
-        )  # fmt: skip
-        classifier = family.load(folder, device="cpu", backend="torch")
-    shown = {**options.model_dump(), "reviews": len(train)}
+    classifier, options = fit_nbsvm(train)
+    shown = {**options, "reviews": len(train)}
 
     def score(texts: Sequence[str]) -> Scores:
         scores = classifier.score(texts)

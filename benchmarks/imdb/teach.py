@@ -18,7 +18,7 @@ import pandas as pd
 import typer
 
 from benchmarks.imdb.scorers import nbsvm
-from benchmarks.lib.provenance import ROOT
+from benchmarks.lib.paths import ROOT
 from guardkit.data.examples import group_names, load_examples, normalised, split_by_group
 from guardkit.training.train import HELD_OUT_SHARE, load_parts
 from guardkit.types import UNLABELLED, Examples, FloatArray

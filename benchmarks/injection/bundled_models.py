@@ -18,7 +18,6 @@ import hashlib
 import json
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -32,7 +31,9 @@ import typer
 
 import guardkit
 from benchmarks.corpus import own_text
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT, SAMPLE
+from benchmarks.lib.provenance import commit, machine
+from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
 from guardkit.model import artefact
@@ -42,7 +43,6 @@ from guardkit.training.train import fingerprint, finish_model, load_parts
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"
-SAMPLE = ROOT / "examples" / "sample"
 CARD = ROOT / "benchmarks" / "cards" / "injection.md"
 RESULTS = ROOT / "benchmarks" / "results" / "bundled_models.json"
 PERMISSIVE = (
@@ -147,25 +147,12 @@ def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - t
     for family in families or MODELS:
         out = BUILD / family
         guardkit_train(
-            family, BUILD, out,
+            family, str(BUILD), out,
             [*OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
              "--card", str(CARD)],
         )  # fmt: skip
         shutil.rmtree(MODELS[family], ignore_errors=True)
         shutil.copytree(out, MODELS[family])
-
-
-def guardkit_train(family: str, data: Path, out: Path, options: Sequence[str]) -> None:
-    """Run the project's own command, anew or where it was interrupted."""
-    shutil.rmtree(out, ignore_errors=True)
-    command = ["guardkit", "train", "--plugin", family, "--data", str(data), "--out", str(out)]
-    command += options
-    if out.with_name(f"{out.name}.partial").exists():
-        command.append("--resume")
-    print(" ".join(command), flush=True)
-    started = time.monotonic()
-    subprocess.run(command, check=True)
-    print(f"{family}: {time.monotonic() - started:.0f} s")
 
 
 @app.command()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,20 +22,19 @@ import numpy as np
 import typer
 
 from benchmarks.injection.disguises import HIDING, REWRITING
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.detection import FPR, RESAMPLES, SEED, log_odds, reading, share
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import load_examples
-from guardkit.metrics import Measure, bootstrap
-from guardkit.model.loaded import Model, load_model
+from guardkit.model.loaded import load_model
 from guardkit.text.canonical import canonical
 from guardkit.text.readings import ALL, readings
-from guardkit.types import BoolArray, FloatArray
+from guardkit.types import BoolArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "evasion.json"
 ATTACKS, BENIGN, LOCALE_TEXTS = 200, 2000, 2000
 HIDDEN_BENIGN = 250
 LONGEST = 1500  # characters: a transform makes up to eight of one
-RESAMPLES, SEED = 1000, 0
-FPR = 0.01
 
 
 def main(
@@ -47,8 +45,7 @@ def main(
 ) -> None:
     scripts = sentences(locales) if locales is not None else []  # what is missing fails here
     loaded = load_model(model)
-    also = replace(loaded, config=loaded.config.model_copy(update={"also_read": list(ALL)}))
-    raw = replace(loaded, config=loaded.config.model_copy(update={"also_read": []}))
+    also, raw = reading(loaded, ALL), reading(loaded, [])
     test = load_examples(str(injection))["test"]
     label_N = np.array([test.label_names[y] for y in test.labels_N])
     usable_N = np.array([len(text) <= LONGEST for text in test.texts])
@@ -60,14 +57,14 @@ def main(
 
     attacks, benign = drawn("injection", ATTACKS), drawn("benign", BENIGN)
     to_hide = benign[:HIDDEN_BENIGN]
-    plain_N = odds(also, benign)
+    plain_N = log_odds(also, benign)
     thresholds = {
         "also_read": float(np.quantile(plain_N, 1 - FPR)),
-        "raw": float(np.quantile(odds(raw, benign), 1 - FPR)),
+        "raw": float(np.quantile(log_odds(raw, benign), 1 - FPR)),
     }
 
     def flagged(texts: Sequence[str], which: str) -> BoolArray:
-        return odds(also if which == "also_read" else raw, texts) > thresholds[which]
+        return log_odds(also if which == "also_read" else raw, texts) > thresholds[which]
 
     open_N = flagged(attacks, "raw")
     transforms = []
@@ -97,7 +94,7 @@ def main(
         "transforms": transforms,
     }  # fmt: skip
     if scripts:
-        before_N, after_N = flagged(scripts, "raw"), odds(also, scripts) > thresholds["raw"]
+        before_N, after_N = flagged(scripts, "raw"), log_odds(also, scripts) > thresholds["raw"]
         record["scripts"] = {
             "texts": len(scripts), "with_another_reading": sum(bool(readings(t)) for t in scripts),
             "flagged_raw": share(before_N), "flagged_also": share(after_N),
@@ -115,22 +112,6 @@ def undone(text: str, hidden: str) -> bool:
         return "".join(canonical(text).split()).casefold()
 
     return any(letters(text) in letters(reading) for reading in readings(hidden))
-
-
-def odds(model: Model, texts: Sequence[str]) -> FloatArray:
-    """Return the log-odds of the one label that is not neutral."""
-    scored = model.score(list(texts))
-    assert not scored.errors, scored.errors
-    column = 1 - (model.config.neutral_index or 0)
-    return model.calibrated().log_odds_NC(scored.logits_NC, scored.tokens_N)[:, column]
-
-
-def share(x_N: Any, groups: Sequence[str] | None = None) -> dict[str, float | None]:
-    """Return the mean of ``x_N`` with its interval, over texts or over ``groups`` of them."""
-    x_N = np.asarray(x_N, float)
-    measure: Measure = lambda weight_N: {"it": float(weight_N @ x_N / weight_N.sum())}  # noqa: E731
-    groups = groups or [str(i) for i in range(len(x_N))]
-    return bootstrap(measure, groups, resamples=RESAMPLES, seed=SEED)["it"]
 
 
 def sentences(django: Path) -> list[str]:

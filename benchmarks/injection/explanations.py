@@ -22,15 +22,16 @@ from typing import Any
 import numpy as np
 import typer
 
-from benchmarks.injection.evasion import odds, share
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.detection import SEED, log_odds, share
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names, load_examples
 from guardkit.evaluation.explanation import Explanation, Piece, explain
 from guardkit.model.loaded import Model, load_model
 from guardkit.types import FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "explanations.json"
-SEED, DRAWS, TEXTS = 0, 5, 200
+DRAWS, TEXTS = 5, 200
 SHORTEST, LONGEST = 8, 256  # pieces
 #: Pieces to delete, as a number or as a share of the text's.
 DELETED: tuple[int | float, ...] = (1, 2, 4, 8, 0.1, 0.2)
@@ -75,7 +76,7 @@ def flagged_texts(model: Model, injection: Path, kind: str, most: int) -> list[F
     groups, found = group_names(test), list[Flagged]()
     for start in range(0, len(own), CHUNK):
         part = own[start : start + CHUNK]
-        odds_N = odds(model, [test.texts[i] for i in part])
+        odds_N = log_odds(model, [test.texts[i] for i in part])
         for i, value in zip(part, odds_N.tolist(), strict=True):
             if value > 0 and len(found) < most:
                 explanation = explain(model, test.texts[i])
@@ -144,7 +145,7 @@ def without(text: str, pieces: Sequence[Piece]) -> str:
 
 
 def scores(model: Model, texts: Sequence[str]) -> FloatArray:
-    chunks = [odds(model, texts[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
+    chunks = [log_odds(model, texts[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
     return np.concatenate(chunks)
 
 

@@ -18,7 +18,6 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,14 +28,24 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import guardkit
-from benchmarks.families.arms import tfidf
 from benchmarks.injection.bundled_models import BUILD as PERMISSIVE_BUILD
-from benchmarks.injection.bundled_models import OPTIONS, SAMPLE, guardkit_train
-from benchmarks.injection.evasion import odds
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.injection.bundled_models import OPTIONS
+from benchmarks.lib.baselines import fit_tfidf
+from benchmarks.lib.detection import (
+    FPR,
+    RESAMPLES,
+    SEED,
+    attacks,
+    benign_validation,
+    log_odds,
+    threshold_of,
+    without_lines,
+)
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
+from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples
 from guardkit.metrics import Flags, Ranking, bootstrap
-from guardkit.model.loaded import Model
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"
@@ -44,7 +53,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "generalisation.json"
 SETS = (
     "test", "test_jackhhao", "ood_deepset_test", "ood_safeguard", "ood_notinject", "ood_bipia",
 )  # fmt: skip
-FPR, RESAMPLES, SEED = 0.01, 1000, 0
 Scorer = Callable[[Sequence[str]], FloatArray]
 Record = dict[str, Any]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -73,7 +81,7 @@ def prepare(injection: Path) -> None:
 @app.command()
 def train() -> None:
     """Train an mdlm as the bundled one is, on every source."""
-    guardkit_train("mdlm", BUILD, BUILD / "mdlm", OPTIONS["mdlm"])
+    guardkit_train("mdlm", str(BUILD), BUILD / "mdlm", OPTIONS["mdlm"])
 
 
 def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
@@ -83,7 +91,7 @@ def detectors(injection: Path) -> Mapping[str, Callable[[], Scorer]]:
         return lambda: of_model(path, lines=lines)
 
     def words(folder: Path) -> Callable[[], Scorer]:
-        return lambda: tfidf(load_examples(f"{folder}/train.jsonl")["train"])
+        return lambda: of_words(load_examples(f"{folder}/train.jsonl")["train"])
 
     def together() -> Scorer:
         pair = (of_model("builtin:mdlm/injection"), words(PERMISSIVE_BUILD)())
@@ -118,8 +126,7 @@ def measure(
         raise typer.BadParameter(f"no detector {sorted(unknown)}; there are {list(made)}")
     for name in names or made:
         score, begun = made[name](), time.perf_counter()
-        benign_N = np.sort(score(benign))[::-1]
-        threshold = float(benign_N[int(FPR * len(benign_N))])
+        threshold = threshold_of(score(benign))
         found = {each: judged(score(of.texts), threshold, of) for each, of in sets.items()}
         record["detectors"][name] = {
             "commit": commit(), "machine": machine(), "seconds": time.perf_counter() - begun,
@@ -146,19 +153,6 @@ def measure(
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
-def benign_validation(injection: Path) -> list[str]:
-    """Return the benign texts of both validation sets: every source's, and our own."""
-    found: list[str] = []
-    for spec in (f"{injection}?split=validation", f"{SAMPLE}?split=validation"):
-        examples = load_examples(spec)["validation"]
-        found += examples.select(np.flatnonzero(~attacks(examples))).texts
-    return found
-
-
-def attacks(examples: Examples) -> np.ndarray:
-    return np.array([examples.label_names[y] == "injection" for y in examples.labels_N])
-
-
 def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
     """Return recall and false positives above ``threshold``, and AUROC, each with its interval."""
     positive_N = attacks(examples)
@@ -174,13 +168,7 @@ def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
 def of_model(path: str, *, lines: bool = True) -> Scorer:
     loaded = guardkit.load_model(path, device="cpu")
     loaded = loaded if lines else without_lines(loaded)
-    return lambda texts: odds(loaded, texts)
-
-
-def without_lines(model: Model) -> Model:
-    """Return ``model`` as it were if it did not read a text line by line."""
-    read = [reading for reading in model.config.also_read if reading != "lines"]
-    return replace(model, config=model.config.model_copy(update={"also_read": read}))
+    return lambda texts: log_odds(loaded, texts)
 
 
 def mean_of(scorers: Sequence[Scorer], benign: Sequence[str]) -> Scorer:
@@ -192,6 +180,10 @@ def mean_of(scorers: Sequence[Scorer], benign: Sequence[str]) -> Scorer:
         return np.mean([(own(texts) - mean) / sd for own, (mean, sd) in parts], axis=0)
 
     return score
+
+
+def of_words(train: Examples) -> Scorer:
+    return fit_tfidf(train.texts, train.labels_N, solver="liblinear").decision_function
 
 
 def hashed(train: Examples) -> Scorer:

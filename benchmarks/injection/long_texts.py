@@ -23,9 +23,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.injection.evasion import odds, share
-from benchmarks.injection.generalisation import FPR, attacks, benign_validation, without_lines
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.detection import (
+    FPR,
+    RESAMPLES,
+    SEED,
+    attacks,
+    benign_validation,
+    log_odds,
+    share,
+    threshold_of,
+    without_lines,
+)
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
 from guardkit.data.examples import load_examples
 from guardkit.types import FloatArray
@@ -34,7 +44,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 #: Tokens of the document: how many attacks are tried in it.
 LENGTHS = {500: 100, 2_000: 60, 10_000: 20, 100_000: 4}
 PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
-MOST_TOKENS, SEED = 64, 0
+MOST_TOKENS = 64
 
 
 def main(
@@ -48,10 +58,10 @@ def main(
     loaded = loaded if lines else without_lines(loaded)
 
     def score(texts: Sequence[str]) -> FloatArray:
-        return odds(loaded, texts)
+        return log_odds(loaded, texts)
 
-    benign_N = np.sort(score(benign_validation(injection)))[::-1]
-    threshold = benign_N[int(FPR * len(benign_N))]
+    benign = benign_validation(injection)
+    threshold = threshold_of(score(benign))
     test = load_examples(str(injection))["test"]
     short = [text for text in test.select(np.flatnonzero(attacks(test))).texts if len(text) < 400]
     tokens_N = loaded.score(short).tokens_N
@@ -83,8 +93,8 @@ def main(
         "script": "benchmarks/injection/long_texts.py", "commit": commit(), "machine": machine(),
         "model": model, "model_hash": loaded.hash, "most_tokens": MOST_TOKENS,
         "window_pooling": loaded.config.window_pooling, "also_read": loaded.config.also_read,
-        "conditions": f"threshold at {FPR:.0%} of {len(benign_N):,} benign validation texts; "
-        f"bootstrap of 1000, seed {SEED}",
+        "conditions": f"threshold at {FPR:.0%} of {len(benign):,} benign validation texts; "
+        f"bootstrap of {RESAMPLES}, seed {SEED}",
         "rows": rows,
     }  # fmt: skip
     out = out or RESULTS / ("long_texts.json" if lines else "long_texts_no_lines.json")

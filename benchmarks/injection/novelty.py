@@ -42,7 +42,8 @@ from guardkit_mdlm.training.batches import pad_batch
 
 import guardkit
 from benchmarks.injection.bundled_models import BUILD, MODELS, PERMISSIVE
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names, load_examples
 from guardkit.metrics import Ranking, bootstrap
 from guardkit.model.loaded import Model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.lib.paths import ROOT
 
 
 def commit() -> str:

@@ -28,7 +28,8 @@ from typing import Any
 import torch
 import typer
 
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import load_policy
 from guardkit.model.artefact import write_json
 

@@ -32,7 +32,8 @@ import typer
 from pydantic import BaseModel
 from scipy.stats import binom, logistic, norm
 
-from benchmarks.lib.provenance import ROOT, commit, machine
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.provenance import commit, machine
 from guardkit import RawScores
 from guardkit.calibration.maps import Calibration
 from guardkit.errors import DataError, UsageError

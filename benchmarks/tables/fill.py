@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks.lib.paths import ROOT
 from benchmarks.tables import (
     domains,
     engine,
@@ -24,7 +24,6 @@ from benchmarks.tables import (
 )
 from benchmarks.tables.intervals import interval, percent, points
 
-ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",

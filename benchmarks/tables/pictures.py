@@ -17,7 +17,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.lib.paths import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs" / "results"
 Record = dict[str, Any]
