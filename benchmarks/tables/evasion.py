@@ -1,4 +1,4 @@
-"""Tables of docs/results/generalisation.md and docs/results/evasion.md."""
+"""Tables of docs/results/evasion.md."""
 
 from __future__ import annotations
 
@@ -8,48 +8,6 @@ from typing import Any
 from benchmarks.tables.intervals import percent
 
 Record = dict[str, Any]
-
-
-def generalisation(record: Record) -> str:
-    """A row a detector, recall and AUROC of each set that has attacks, false positives of each."""
-    sets = record["sets"]
-    with_attacks = [name for name, count in sets.items() if count["injection"]]
-    lines = [
-        "| detector | " + " | ".join(f"{name}: recall, AUROC" for name in with_attacks) + " |",
-        "| --- |" + " --- |" * len(with_attacks),
-    ]
-    for name, one in record["detectors"].items():
-        cells = [
-            f"{percent(one['sets'][each]['recall'])}, {one['sets'][each]['auroc']['value']:.3f}"
-            for each in with_attacks
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def false_positives(record: Record) -> str:
-    """A row a detector, a column a set: how many of its benign texts are flagged."""
-    lines = [
-        "| detector | " + " | ".join(record["sets"]) + " |",
-        "| --- |" + " --- |" * len(record["sets"]),
-    ]
-    for name, one in record["detectors"].items():
-        cells = [percent(one["sets"][each]["fpr"]) for each in record["sets"]]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def generalisation_conditions(record: Record) -> str:
-    own = record["detectors"].values()
-    machines = " and ".join(sorted({one["machine"] for one in own}))
-    texts = ", ".join(
-        f"{name} {count['injection']} and {count['benign']}"
-        for name, count in record["sets"].items()
-    )
-    return (
-        f"Attacks and benign texts: {texts}. {record['conditions']}. `{record['script']}` at "
-        f"commit {_commits(own)}, {machines}; stored in `benchmarks/results/generalisation.json`."
-    )
 
 
 def evasion(record: Record) -> str:
@@ -121,14 +79,7 @@ def _source(record: Record, name: str) -> str:
     )
 
 
-def _commits(records: Any) -> str:
-    return " and ".join(sorted({one["commit"][:10] for one in records}))
-
-
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
-    "generalisation": ("generalisation.json", generalisation),
-    "generalisation_false_positives": ("generalisation.json", false_positives),
-    "generalisation_conditions": ("generalisation.json", generalisation_conditions),
     "evasion": ("evasion.json", evasion),
     "evasion_conditions": ("evasion.json", evasion_conditions),
     "long_texts": ("long_texts.json", long_texts),
