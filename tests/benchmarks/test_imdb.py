@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.imdb import measure, scorers
+from benchmarks.imdb import scorers
+from benchmarks.imdb.measure import SHOWN, measure
+from benchmarks.imdb.rows import ROWS
+from benchmarks.imdb.scale import Scale
+from benchmarks.imdb.scorers import kept
 from guardkit.data.examples import load_split
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model.loaded import load_model
@@ -55,25 +59,25 @@ def model(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def imdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_scale", measure.Scale(tmp_path, tmp_path / "imdb.json"))
+def scale(tmp_path: Path) -> Scale:
+    return Scale(tmp_path, tmp_path / "imdb.json")
 
 
-def results() -> dict[str, Any]:
-    stored = json.loads(measure._scale.results.read_text("utf-8"))
+def results(scale: Scale) -> dict[str, Any]:
+    stored = json.loads(scale.results.read_text("utf-8"))
     rows = {row["name"]: row["runs"].get("0") for row in stored["rows"]}
     return rows | {"gains": stored["gains"]}
 
 
 def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
-    imdb: None, reviews: str, model: Path
+    scale: Scale, reviews: str, model: Path
 ) -> None:
-    measure.rows(reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
+    measure(scale, reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
     alone = ["mdlm-naive-bayes", "mdlm-wide", "mdlm-ngrams", "mdlm-network", "mdlm-generative"]
-    measure.rows(reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
-    measure.rows(reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
-    rows = results()
-    assert {name for name in measure.ROWS if rows[name]} == {
+    measure(scale, reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
+    measure(scale, reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
+    rows = results(scale)
+    assert {name for name in ROWS if rows[name]} == {
         "random", "nbsvm-all", "nbsvm", "tfidf", "mdlm-one-pass", *alone, "mdlm-both",
         "stacked-nbsvm",
     }  # fmt: skip
@@ -88,11 +92,11 @@ def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
 
 
 def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
-    imdb: None, reviews: str, model: Path
+    scale: Scale, reviews: str, model: Path
 ) -> None:
     from guardkit.calibration.fit import fit_calibration
 
-    measure.rows(reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
+    measure(scale, reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
     loaded, parts = load_model(model), load_parts(reviews, None, None)
     classifier: Any = loaded.classifier
     classifier._net.ngrams = None
@@ -102,25 +106,23 @@ def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
         raw[0].logits_NC, parts.calibration.labels_N, parts.train.label_names, data=""
     )
     alone = fitted.log_odds_NC(raw[1].logits_NC, raw[1].tokens_N)
-    row = measure.kept(measure._rows_path("mdlm-network", 0)).log_odds["test"]
-    whole = measure.kept(measure._rows_path("mdlm-one-pass", 0)).log_odds["test"]
+    row = kept(scale.row("mdlm-network", 0)).log_odds["test"]
+    whole = kept(scale.row("mdlm-one-pass", 0)).log_odds["test"]
     np.testing.assert_allclose(row, alone, atol=1e-2)
     assert np.abs(row - whole).max() > 0.1
 
 
 def test_the_one_pass_row_is_what_guardkit_evaluate_says_to_the_digit(
-    imdb: None, reviews: str, model: Path
+    scale: Scale, reviews: str, model: Path
 ) -> None:
-    measure.rows(reviews, ["mdlm-one-pass"], model=model)
+    measure(scale, reviews, ["mdlm-one-pass"], model=model)
     report = evaluate_model(load_model(model), load_split(reviews, None)[1])
-    row = results()["mdlm-one-pass"]
-    assert {name: row[name] for name in measure.SHOWN} == {
-        name: report["metrics"][name] for name in measure.SHOWN
-    }
+    row = results(scale)["mdlm-one-pass"]
+    assert {name: row[name] for name in SHOWN} == {name: report["metrics"][name] for name in SHOWN}
 
 
 def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
-    imdb: None, reviews: str, model: Path, tmp_path: Path
+    scale: Scale, reviews: str, model: Path, tmp_path: Path
 ) -> None:
     import torch
     from guardkit_mdlm.loading import load_network
@@ -148,7 +150,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
 
 
 def test_an_interrupted_row_goes_on_where_it_was(
-    imdb: None, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scale: Scale, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorers, "CHUNK_TEXTS", 16)
     monkeypatch.setattr(scorers, "SAVE_S", 0.0)
