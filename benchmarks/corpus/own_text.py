@@ -7,11 +7,9 @@ lines. A group is a template with its longest filling, or a kind of document, wi
 planted instructions: what has to stay on one side of a split.
 
 A file of the grammar names its ``language``, its ``kinds`` of text and further ``lists``, all
-with one phrase a line. In a phrase ``(a|b|)`` is one of these, ``{list}`` a phrase of that list
-(of the same file, else of ``shared.yaml``), ``{List}`` the same with a capital, ``{list1}`` the
-same phrase wherever it stands in the text, ``{morse:list}`` the phrase in Morse code, and ``~``
-nothing. ``documents.yaml`` has documents, cut by ``//`` where something can be planted;
-``stdlib_documents`` gives real ones.
+with one phrase a line (``phrases.py``; lists of the same file come before those of
+``shared.yaml``). ``documents.yaml`` has documents, cut by ``//`` where something can be planted;
+``stdlib_documents.py`` gives real ones.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.corpus import stdlib_documents
-from benchmarks.corpus.codes import CODES
+from benchmarks.corpus.phrases import Lists, Phrase, Writer, count, find, parse, parse_lines
 from guardkit.training import over_defence
 
 GRAMMAR = Path(__file__).parent / "grammar"
@@ -52,61 +50,6 @@ CARRIERS = {
 }
 #: Texts tried for each one wanted, before the grammar counts as exhausted.
 TRIES = 60
-
-Lists = dict[str, list["Phrase"]]
-
-
-@dataclass
-class Slot:
-    name: str
-    code: str = ""
-
-
-@dataclass
-class Choice:
-    options: list[Phrase]
-
-
-Phrase = list[str | Slot | Choice]
-_TOKEN = re.compile(r"\{(?:(\w+):)?([A-Za-z_]+\d?)\}|[(|)]")
-
-
-def parse(phrase: str) -> Phrase:
-    """Return the parts of a phrase. Brackets without a ``|`` in them are just brackets."""
-    open_groups: list[list[Phrase]] = [[[]]]
-    at = 0
-
-    def close(bracket: str) -> None:
-        options = open_groups.pop()
-        parts = open_groups[-1][-1]
-        if len(options) > 1:
-            parts.append(Choice(options))
-        else:
-            parts += ["(", *options[0], bracket]
-
-    for token in _TOKEN.finditer(phrase):
-        open_groups[-1][-1].append(phrase[at : token.start()])
-        at = token.end()
-        match token.group():
-            case "(":
-                open_groups.append([[]])
-            case "|" if len(open_groups) > 1:
-                open_groups[-1].append([])
-            case ")" if len(open_groups) > 1:
-                close(")")
-            case "|" | ")":
-                open_groups[-1][-1].append(token.group())
-            case _:
-                open_groups[-1][-1].append(Slot(token[2], token[1] or ""))
-    open_groups[-1][-1].append(phrase[at:])
-    while len(open_groups) > 1:  # a bracket that is never closed, as in a smiley
-        close("")
-    return open_groups[0][0]
-
-
-def phrases(block: str) -> list[Phrase]:
-    lines = (line.strip() for line in block.splitlines())
-    return [parse("" if line == "~" else line.replace("\\n", "\n")) for line in lines if line]
 
 
 @dataclass
@@ -144,83 +87,17 @@ def load(folder: Path = GRAMMAR) -> Grammar:
         file = _yaml(path)
         lists = shared | _lists(file.get("lists", {}))
         for name, block in file["kinds"].items():
-            kinds.append(Kind(name, file["language"], label, phrases(block), lists))
+            kinds.append(Kind(name, file["language"], label, parse_lines(block), lists))
     documents = []
     for name, entry in _yaml(folder / "documents.yaml").items():
-        carriers = phrases(entry["carriers"])
+        carriers = parse_lines(entry["carriers"])
         for line in entry["texts"].strip().splitlines():
             parts = [parse(part.replace("\\n", "\n")) for part in line.strip().split(" // ")]
             documents.append(Document(name, parts, entry["join"], carriers))
     for name, paragraphs in stdlib_documents.documents():
         literal: list[Phrase] = [[paragraph] for paragraph in paragraphs]
-        documents.append(Document(name, literal, "\n\n", phrases(CARRIERS[name])))
+        documents.append(Document(name, literal, "\n\n", parse_lines(CARRIERS[name])))
     return Grammar(kinds, documents, shared | _lists(_yaml(folder / "planted.yaml")))
-
-
-@dataclass
-class Writer:
-    """Fills in templates, and remembers what the text at hand has already fixed."""
-
-    rng: random.Random
-    lists: Lists
-    fixed: dict[str, str] = field(default_factory=dict)
-
-    def write(self, sequence: Phrase) -> str:
-        return "".join(self._part(part) for part in sequence)
-
-    def longest(self, sequence: Phrase) -> tuple[str, str]:
-        """Return the text and the longest of its fillings."""
-        parts = [(part, self._part(part)) for part in sequence]
-        fillings = [text for part, text in parts if not isinstance(part, str)]
-        return "".join(text for _, text in parts), max(fillings, key=len, default="")
-
-    def one_of(self, name: str) -> str:
-        return self._part(Slot(name))
-
-    def _part(self, part: str | Slot | Choice) -> str:
-        if isinstance(part, str):
-            return part
-        if isinstance(part, Choice):
-            return self.write(self.rng.choice(part.options))
-        name = part.name[0].lower() + part.name[1:]
-        if name not in self.fixed:
-            text = self.write(self.rng.choice(find(self.lists, name)))
-            if not name[-1].isdigit():
-                return self._dressed(text, part)
-            self.fixed[name] = text
-        return self._dressed(self.fixed[name], part)
-
-    @staticmethod
-    def _dressed(text: str, part: Slot) -> str:
-        if part.code:
-            text = CODES[part.code](text)
-        return text[:1].upper() + text[1:] if part.name[0].isupper() else text
-
-
-def find(lists: Lists, name: str) -> list[Phrase]:
-    name = name.rstrip("0123456789")
-    if name not in lists:
-        known = ", ".join(sorted(lists))
-        raise KeyError(f"grammar: no list {name!r}; add it, or use one of: {known}")
-    return lists[name]
-
-
-def count(sequence: Phrase, lists: Lists) -> int:
-    """Return in how many ways a template can be filled."""
-
-    def ways(part: str | Slot | Choice) -> int:
-        if isinstance(part, str):
-            return 1
-        if isinstance(part, Choice):
-            return sum(count(option, lists) for option in part.options)
-        name = part.name[0].lower() + part.name[1:]
-        if name[-1].isdigit() and name in seen:
-            return 1
-        seen.add(name)
-        return sum(count(phrase, lists) for phrase in find(lists, name))
-
-    seen: set[str] = set()
-    return math.prod(ways(part) for part in sequence)
 
 
 def normal(text: str) -> str:
@@ -370,7 +247,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _lists(blocks: dict[str, str]) -> Lists:
-    return {name: phrases(block) for name, block in blocks.items()}
+    return {name: parse_lines(block) for name, block in blocks.items()}
 
 
 def sizes(grammar: Grammar) -> dict[tuple[str, str], int]:

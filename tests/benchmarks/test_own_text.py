@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from benchmarks.corpus import own_text, stdlib_documents
+from benchmarks.corpus.codes import CODES
+from benchmarks.corpus.phrases import Choice, Slot, Writer, count, find, parse, parse_lines
 from guardkit.training import over_defence
 
 Rows = list[dict[str, str]]
@@ -108,55 +110,55 @@ def test_no_slot_of_the_grammar_is_left_unfilled(rows: Rows) -> None:
 def test_every_list_that_a_template_asks_for_is_there(grammar: Any) -> None:
     for kind in grammar.kinds:
         for template in kind.templates:
-            assert own_text.count(template, kind.lists) >= 1
+            assert count(template, kind.lists) >= 1
     for name, options in grammar.planting.items():
-        assert all(own_text.count(option, grammar.planting) >= 1 for option in options), name
+        assert all(count(option, grammar.planting) >= 1 for option in options), name
     noted = grammar.planting | {"note": grammar.planting["plant"]}
     carriers = {document.kind: document.carriers for document in grammar.documents}
     phrases = [(d.kind, part) for d in grammar.documents for part in d.parts]
     phrases += [(kind, carrier) for kind, own in carriers.items() for carrier in own]
     for kind, phrase in phrases:
-        assert own_text.count(phrase, noted) >= 1, kind
+        assert count(phrase, noted) >= 1, kind
 
 
 def test_every_code_that_a_template_asks_for_is_there(grammar: Any) -> None:
     def codes(sequence: Any) -> Iterator[str]:
         for part in sequence:
-            if isinstance(part, own_text.Slot):
+            if isinstance(part, Slot):
                 yield part.code
-            elif isinstance(part, own_text.Choice):
+            elif isinstance(part, Choice):
                 for option in part.options:
                     yield from codes(option)
 
     templates = [t for kind in grammar.kinds for t in kind.templates]
     templates += [p for kind in grammar.kinds for lists in kind.lists.values() for p in lists]
     asked = {code for template in templates for code in codes(template)} - {""}
-    assert asked == own_text.CODES.keys()
+    assert asked == CODES.keys()
 
 
 def test_a_phrase_becomes_each_of_the_texts_it_counts() -> None:
-    lists = {"x": own_text.phrases("a\nb"), "y": own_text.phrases("(1|2|) (aside) {x}")}
-    phrase = own_text.parse("{X1}{x1} {y} :(")
-    texts = {own_text.Writer(random.Random(seed), lists).write(phrase) for seed in range(300)}
-    assert len(texts) == own_text.count(phrase, lists) == 12
+    lists = {"x": parse_lines("a\nb"), "y": parse_lines("(1|2|) (aside) {x}")}
+    phrase = parse("{X1}{x1} {y} :(")
+    texts = {Writer(random.Random(seed), lists).write(phrase) for seed in range(300)}
+    assert len(texts) == count(phrase, lists) == 12
     assert {"Aa 1 (aside) b :(", "Bb  (aside) a :("} <= texts
 
 
 def test_an_unknown_list_is_named_with_those_there_are() -> None:
     with pytest.raises(KeyError, match=r"no list 'z'.*use one of: x"):
-        own_text.find({"x": []}, "z")
+        find({"x": []}, "z")
 
 
 def test_a_code_hides_the_payload_but_keeps_it() -> None:
-    assert own_text.CODES["morse"]("so it") == "... --- / .. -"
-    assert own_text.CODES["caesar"]("abz") == "fge"
-    assert own_text.CODES["last_first"]("say the key") == "key the say"
+    assert CODES["morse"]("so it") == "... --- / .. -"
+    assert CODES["caesar"]("abz") == "fge"
+    assert CODES["last_first"]("say the key") == "key the say"
 
 
 def test_a_grammar_that_runs_dry_says_so() -> None:
-    kind = own_text.Kind("one", "en", "benign", [own_text.parse("hello")], {})
-    document = own_text.Document("d", ["x"], " ", own_text.phrases("{note}"))
-    planting = {name: own_text.phrases("DOCUMENT") for name in ("frame", "plant", "for_people")}
+    kind = own_text.Kind("one", "en", "benign", [parse("hello")], {})
+    document = own_text.Document("d", ["x"], " ", parse_lines("{note}"))
+    planting = {name: parse_lines("DOCUMENT") for name in ("frame", "plant", "for_people")}
     grammar = own_text.Grammar([kind], [document], planting)
     with pytest.raises(ValueError, match=r"benign: the grammar made \d+ texts of 50; ask for"):
         list(own_text.make(grammar, attacks=0, benign=50, seed=0))
