@@ -31,7 +31,7 @@ WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelledText:
     text: str
     label: str
     group: str
@@ -82,14 +82,14 @@ DOMAINS = {
 }
 
 
-def read(sets: Path, domain: Domain) -> list[Row]:
+def read(sets: Path, domain: Domain) -> list[LabelledText]:
     """Return a domain's rows, each text once with each of its labels."""
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], LabelledText] = {}
     for file in sorted((sets / domain.source).glob("*.parquet")):
         for examples in load_examples(str(file)).values():
             for text, y in zip(examples.texts, examples.labels_N, strict=True):
                 group = domain.template(text) if domain.grouped else normalised(text)
-                row = Row(text, examples.label_names[y], group)
+                row = LabelledText(text, examples.label_names[y], group)
                 rows.setdefault((normalised(text), row.label), row)
     labels: dict[str, set[str]] = {}
     for text, label in rows:
@@ -98,7 +98,9 @@ def read(sets: Path, domain: Domain) -> list[Row]:
     return [row for (text, _), row in rows.items() if several or len(labels[text]) == 1]
 
 
-def split(rows: Iterable[Row], most_training: int | None) -> tuple[Sequence[Row], Sequence[Row]]:
+def split(
+    rows: Iterable[LabelledText], most_training: int | None
+) -> tuple[Sequence[LabelledText], Sequence[LabelledText]]:
     """Return what to train on, at most so many rows, and a fifth of the groups to test on."""
     ordered = sorted(rows, key=lambda row: _draw(row.group + row.text + row.label))  # a shuffle
     test = [row for row in ordered if _draw(row.group) < TEST_SHARE]

@@ -29,7 +29,7 @@ from guardkit_mdlm.tokenizer import TokenIds, encode, read_tokenizer
 from guardkit_mdlm.training.train import train as train_mdlm
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.families.rules import Row, Task
+from benchmarks.families.left_out import LabelledText, Task
 from benchmarks.families.sentence_encoder import SentenceEncoder
 from benchmarks.lib.baselines import fit_nbsvm, fit_tfidf
 from guardkit import Classifier, Examples, TrainingData, pool_windows
@@ -90,12 +90,12 @@ def arms_of(task: Task, folder: Path, encoder: str | None) -> dict[str, Callable
     return arms
 
 
-def examples(rows: Sequence[Row]) -> Examples:
+def examples(rows: Sequence[LabelledText]) -> Examples:
     labels_N = np.array([ATTACK if r.family else NEUTRAL for r in rows], np.int64)
     return Examples([r.text for r in rows], labels_N, LABELS)
 
 
-def texts(rows: Sequence[Row]) -> list[str]:
+def texts(rows: Sequence[LabelledText]) -> list[str]:
     return [r.text for r in rows]
 
 
@@ -135,7 +135,7 @@ def mdlm_arm(task: Task, out: Path, options: Mapping[str, Any]) -> RowArm:
     classifier: MdlmClassifier = load_mdlm(folder, device="cpu", backend="torch")
     tokenizer = read_tokenizer(folder)
 
-    def read(rows: Sequence[Row]) -> Windows:
+    def read(rows: Sequence[LabelledText]) -> Windows:
         return read_windows(
             classifier._joint, encode(tokenizer, texts(rows)), examples(rows).labels_N,
             window=classifier._window, overlap=classifier._overlap, device=torch.device("cpu"),
@@ -163,7 +163,7 @@ def gpt2_arm(task: Task, out: Path) -> RowArm:
     ))  # fmt: skip
     classifier = gpt2_scoring.load(folder, device="cpu", backend="torch")
 
-    def read(rows: Sequence[Row]) -> Windows:
+    def read(rows: Sequence[LabelledText]) -> Windows:
         scores = classifier.score(texts(rows))
         ids = encode(classifier._tokenizer, texts(rows))
         whose, labels_N = np.arange(len(rows)), examples(rows).labels_N

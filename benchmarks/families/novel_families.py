@@ -6,7 +6,7 @@
 
 The hypothesis and the rule that decides it stand in docs/results/novel-families.md, written before
 the first run. A run keeps each family's networks and rows in build/novel_families and goes on
-where it was. Families and halves: rules.py.
+where it was. Families: rules.py; halves: left_out.py.
 
 The arms, each shown n examples of the new family:
 
@@ -41,7 +41,8 @@ import typer
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.families.arms import ARMS, Arm, arms_of
-from benchmarks.families.rules import RULES, Task, leave_out, read
+from benchmarks.families.left_out import Task, leave_out, read
+from benchmarks.families.rules import RULES
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit.types import FloatArray

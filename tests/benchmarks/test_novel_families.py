@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import arms, novel_families, rules
+from benchmarks.families import arms, novel_families
+from benchmarks.families.left_out import LabelledText, leave_out
+from benchmarks.families.rules import family_of
 from benchmarks.families.sentence_encoder import SentenceEncoder
 
 WORDS = {
@@ -37,7 +39,7 @@ WORDS = {
 def test_a_text_belongs_to_the_first_family_whose_rule_holds(
     text: str, source: str, family: str
 ) -> None:
-    assert rules.family_of(text, source) == family
+    assert family_of(text, source) == family
 
 
 def rows_of(n: int) -> list[object]:
@@ -48,13 +50,13 @@ def rows_of(n: int) -> list[object]:
     for i in range(n):
         kind = kinds[rng.integers(4)]
         part = str(rng.choice(parts.get(kind, ["train", "validation", "test"])))
-        rows.append(rules.Row(f"text {i}", f"g{rng.integers(n // 3)}", "s", part, kind))
+        rows.append(LabelledText(f"text {i}", f"g{rng.integers(n // 3)}", "s", part, kind))
     return rows
 
 
 @pytest.mark.parametrize("family", ["override", "indirect"])
 def test_what_is_measured_on_shares_no_group_with_what_is_shown(family: str) -> None:
-    task = rules.leave_out(rows_of(600), family, most_benign=20, most_attacks=20, seed=0)
+    task = leave_out(rows_of(600), family, most_benign=20, most_attacks=20, seed=0)
     shown = {r.group for r in [*task.shots, *task.threshold]}
     measured = {r.group for r in [*task.attacks, *task.benign]}
     assert shown
@@ -130,7 +132,7 @@ def made_up() -> list[object]:
         for i in range(n):
             kind = [None, "override", "extraction"][i % 3]
             text = " ".join(rng.choice(WORDS[kind], 7))
-            rows.append(rules.Row(text, f"{part}{i}", "made up", part, kind))
+            rows.append(LabelledText(text, f"{part}{i}", "made up", part, kind))
     return rows
 
 
@@ -183,7 +185,7 @@ def test_every_arm_scores_the_same_texts_and_learns_from_what_it_is_shown(
     })  # fmt: skip
     monkeypatch.setattr(novel_families, "SHOTS", (0, 1, 8))
     monkeypatch.setattr(novel_families, "FEW_SHOTS", (0, 8))
-    task = rules.leave_out(made_up(), "override", most_benign=1000, most_attacks=1000, seed=0)
+    task = leave_out(made_up(), "override", most_benign=1000, most_attacks=1000, seed=0)
     makers = arms.arms_of(task, tmp_path / "override", encoder(tmp_path))
     assert tuple(makers) == arms.ARMS
     for name, make in makers.items():
