@@ -1,7 +1,7 @@
 """What keeping freed memory is worth (guardkit/model/allocation.py), scoring on a CPU.
 
-    python -m benchmarks.engine.allocation  # -> benchmarks/results/allocation.json
-    python -m benchmarks.tables.fill        # -> docs/results/engine.md
+    python -m benchmarks.engine.allocation run  # -> benchmarks/results/allocation.json
+    python -m benchmarks.tables.fill            # -> docs/results/engine.md
 
 The same texts in processes of their own, in turn: with malloc as glibc comes, and as guardkit sets
 it. Seconds are of the processor, user's and system's: other work on the machine moves them less.
