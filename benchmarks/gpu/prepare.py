@@ -30,7 +30,8 @@ WHEELS = "wheels"
 #: What guardkit's own modules import to train and score, beyond torch, transformers, tokenizers,
 #: safetensors, einops, numpy, scipy, pluggy, typer and rich.
 PACKAGES = (
-    "lazy-loader",
+    "lazy-loader", "msgspec", "pydantic", "pydantic-core", "annotated-types", "typing-inspection",
+    "typing-extensions",
 )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+#: Modules of the wheels that prepare.py fetched.
+BROUGHT = ("lazy_loader", "msgspec", "pydantic")
 
 
 def main() -> int:
@@ -71,7 +73,7 @@ def _arguments() -> argparse.Namespace:
 def _install(wheels: Path, site: Path) -> None:
     """Put the packages that this machine lacks where this process finds them."""
     files = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
-    lacking = importlib.util.find_spec("pydantic") is None
+    lacking = any(importlib.util.find_spec(name) is None for name in BROUGHT)
     if lacking and files and not site.is_dir():
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",

@@ -20,7 +20,7 @@ from benchmarks.gpu.scale import SMOKE
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
 #: Packages of guardkit that the GPU machine may lack, and prepare.py does not bring.
-LACKING = ("datasets", "msgspec", "pyarrow", "re2", "ruamel")
+LACKING = ("datasets", "pyarrow", "re2", "ruamel")
 
 
 def command(*arguments: str, lacking: Path | None = None) -> str:
