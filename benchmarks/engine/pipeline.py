@@ -28,10 +28,10 @@ import numpy as np
 import torch
 import typer
 from guardkit_mdlm import inference
+from guardkit_mdlm.batches import Batch, pad_batch
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
-from guardkit_mdlm.training.batches import Batch, pad_batch
 
 from benchmarks.engine.sampled_texts import LONGEST, MEDIAN, SHORTEST, SIGMA, sampled_texts
 from benchmarks.lib.paths import ROOT

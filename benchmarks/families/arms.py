@@ -133,12 +133,13 @@ def mdlm_arm(task: Task, out: Path, options: Mapping[str, Any]) -> RowArm:
     """Train an MDLM unless it is there, and read every text once."""
     folder, seconds = trained_mdlm(task, out, options)
     classifier: MdlmClassifier = load_mdlm(folder, device="cpu", backend="torch")
+    record = classifier._record
     tokenizer = read_tokenizer(folder)
 
     def read(rows: Sequence[LabelledText]) -> Windows:
         return read_windows(
             classifier._joint, encode(tokenizer, texts(rows)), examples(rows).labels_N,
-            window=classifier._window, overlap=classifier._overlap, device=torch.device("cpu"),
+            window=record.window_tokens, overlap=record.overlap_tokens, device=torch.device("cpu"),
         )  # fmt: skip
 
     of_sets = [read(getattr(task, name)) for name in SETS]
@@ -214,7 +215,7 @@ class GenerativeArm:
     def __init__(self, task: Task, out: Path) -> None:
         folder, self.train_s = trained_mdlm(task, out, {})
         classifier: MdlmClassifier = load_mdlm(folder, device="cpu", backend="torch")
-        self.key, self.exponent = classifier._mask_key, classifier._length_exponent
+        self.key, self.exponent = classifier._mask_key, classifier._record.length_exponent
         self.scheme = Scheme("half_pairs", 2)
         self.net = with_one_more_class(classifier._joint.float())
         tokenizer = read_tokenizer(folder)

@@ -25,7 +25,7 @@ import torch
 import typer
 from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, log_odds
 from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
-from guardkit_mdlm.scoring import load_network
+from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
 from benchmarks.families.rules import family_of

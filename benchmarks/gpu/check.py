@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.loop import LOG
-from guardkit_mdlm.training.train import fit
+from guardkit_mdlm.training.train import TokenisedData, fit, open_run
 from guardkit_mdlm.weights.public_mdlm import LoadedDenoiser
 from safetensors.torch import load_file
 
@@ -113,10 +114,9 @@ def _rehearse(packed: Packed, device: torch.device, work: Path) -> dict[str, flo
     few = Tokenised(train.ids[:96], train.labels_N[:96])
     unlabelled = Tokenised(few.ids, np.full(len(few), -1))
     config = MdlmConfig.model_validate(TINY)
-    folder = fit(
-        packed.tokenizer, few, few, unlabelled, packed.labels, config, work,
-        resume=False, device=device.type, progress=lambda *_: None,
-    )  # fmt: skip
+    data = TokenisedData(packed.labels, few, few, unlabelled)
+    run = open_run(work, resume=False, device=device.type, progress=lambda *_: None)
+    folder = fit(packed.tokenizer, data, config, run)
     steps = [json.loads(line) for line in (work / LOG).read_text("utf-8").splitlines()]
     if bad := [step for step in steps if not all(_finite(v) for v in step.values())]:
         raise CheckFailed(f"training: not finite: {bad[0]}")

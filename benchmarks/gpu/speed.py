@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from guardkit_mdlm.model import Denoiser, NetworkShape
+from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import MdlmClassifier
+from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.throughput import training_flops
 from tokenizers import Tokenizer
 from torch.nn.attention.bias import causal_lower_right

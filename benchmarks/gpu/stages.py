@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from guardkit_mdlm.config import PRESETS, MdlmConfig
-from guardkit_mdlm.model import NetworkShape
 from guardkit_mdlm.scoring import load
-from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.loop import CHECKPOINT, LOG
-from guardkit_mdlm.training.train import fit
+from guardkit_mdlm.training.train import TokenisedData, fit, open_run
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from transformers import LlamaConfig
@@ -224,10 +224,9 @@ class Queue:
         train, held_out = (self._tokenised(name) for name in ("train", "validation"))
         ids = [*train.ids, *self._tokenised("unlabelled").ids]
         unlabelled = Tokenised(ids, np.full(len(ids), -1)) if pretrain else None
-        return fit(
-            self.packed.tokenizer, train, held_out, unlabelled, self.packed.labels, config, work,
-            resume=True, device=self.device.type, progress=progress,
-        )  # fmt: skip
+        data = TokenisedData(self.packed.labels, train, held_out, unlabelled)
+        run = open_run(work, resume=True, device=self.device.type, progress=progress)
+        return fit(self.packed.tokenizer, data, config, run)
 
     def _score(self, run: Path) -> Record:
         """Score every held-out and test review under both scorers; accuracy on the test set."""

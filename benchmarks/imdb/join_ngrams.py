@@ -21,19 +21,20 @@ from typing import Optional
 import torch
 import typer
 from guardkit_mdlm.adaptation.remembered import REMEMBERED
+from guardkit_mdlm.class_network import WEIGHTS
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND
-from guardkit_mdlm.model import Denoiser, NetworkShape
-from guardkit_mdlm.scoring import WEIGHTS
-from guardkit_mdlm.tokenizer import encode, read_tokenizer
-from guardkit_mdlm.training.batches import Tokenised
+from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.tokenizer import TOKENIZER, encode, read_tokenizer
+from guardkit_mdlm.training.artefact import remember, save_weights
+from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.ngram_fit import add_ngrams
-from guardkit_mdlm.training.train import remember, write_artefact
 from safetensors.torch import load_file
 
 from benchmarks.lib.provenance import machine
 from guardkit import read_config
-from guardkit.model.artefact import METRICS
+from guardkit.model.artefact import CONFIG, METRICS, write_json
 from guardkit.training.train import finish_model, load_parts
 from guardkit.types import Examples
 
@@ -87,11 +88,14 @@ def join(
     joined = config.model_copy(update={"network": network, "training": training})
     with tempfile.TemporaryDirectory(dir=new.parent) as work:
         folder = Path(work) / "artefact"
-        write_artefact(folder, joined, net, tokenizer, None)
+        folder.mkdir()
+        tokenizer.save(str(folder / TOKENIZER))
+        save_weights(net, folder)
+        write_json(folder / CONFIG, joined)
         if (old / BACKGROUND).is_file():
             shutil.copy(old / BACKGROUND, folder)
         if (old / REMEMBERED).is_file():
-            remember(net, held_out, trained, CPU).save(folder)
+            remember(net, held_out, trained).save(folder)
         finish_model(
             folder, new, calibration=parts.calibration, measured=measured, data=known["data"],
             opening=None if card is None else card.read_text("utf-8"),

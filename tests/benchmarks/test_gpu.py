@@ -176,7 +176,8 @@ def test_calls_cut_short_go_on_and_a_lost_machine_leaves_weights_to_restart_from
         )  # fmt: skip
 
     # so much time that the cap on epochs sets the steps, however slow the machine
-    scale = SMOKE.changed(options={}, pretrain_minutes=60, joint_minutes=60)
+    options = {"patience": 1000}  # an early stop is reported once more than it is logged
+    scale = SMOKE.changed(options=options, pretrain_minutes=60, joint_minutes=60)
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     monkeypatch.setattr(stages.Clock, "__call__", cut(("pretrain", 5)))

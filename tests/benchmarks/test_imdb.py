@@ -126,6 +126,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
 ) -> None:
     import torch
     from guardkit_mdlm.loading import load_network
+    from guardkit_mdlm.record import NetworkRecord
     from guardkit_mdlm.scoring import MdlmClassifier
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
     from guardkit_mdlm.training.start import start_from_naive_bayes
@@ -137,7 +138,9 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
     net = load_network(model)
     fresh = type(net)(net.shape)
     start_from_naive_bayes(fresh, encode(tokenizer, parts.train.texts), parts.train.labels_N)
-    classifier = MdlmClassifier("fresh", read_config(model), fresh.eval(), tokenizer, None)
+    config = read_config(model)
+    record = NetworkRecord.of(model, config)
+    classifier = MdlmClassifier("fresh", config, record, fresh.eval(), tokenizer, None)
     classifier._net = fresh.to(torch.float32)  # what is compared is the formula
     classifier.scorer = "generative"
     assert parts.test is not None
