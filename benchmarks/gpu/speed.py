@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.record import NetworkRecord
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.throughput import training_flops
@@ -53,10 +54,11 @@ def random_classifier(
 ) -> MdlmClassifier:
     """Return an MDLM of ``shape`` with random weights; ``like`` is an artefact's ``network``."""
     labels = [str(c) for c in range(shape.n_classes)]
-    config = ArtefactConfig(family="mdlm", labels=labels, network=dict(like))
+    record = NetworkRecord.model_validate({**like, "shape": shape.model_dump()})
+    config = ArtefactConfig(family="mdlm", labels=labels, network=record.stored())
     with device:
         net = Denoiser(shape)
-    return MdlmClassifier("random", config, net.eval(), tokenizer, None)
+    return MdlmClassifier("random", config, record, net.eval(), tokenizer, None)
 
 
 def llm(
