@@ -35,12 +35,12 @@ def main() -> int:
     # in the place of this folder, whose modules are those of benchmarks.gpu
     sys.path[:1] = [str(ROOT), str(ROOT / "plugins" / "mdlm")]
 
-    from benchmarks.gpu.scale import FULL, SMOKE
+    from benchmarks.gpu.sizes import FULL, SMOKE
     from benchmarks.gpu.stages import Queue
 
-    scale = SMOKE if arguments.smoke else FULL
+    size = SMOKE if arguments.smoke else FULL
     queue = Queue(
-        scale.changed(
+        size.changed(
             options=dict(pair.split("=", 1) for pair in arguments.set),
             pretrain_minutes=arguments.pretrain_minutes,
             joint_minutes=arguments.joint_minutes,

@@ -27,7 +27,7 @@ from transformers import LlamaConfig
 
 from benchmarks.gpu import archive, machine, pack, speed
 from benchmarks.gpu.check import check
-from benchmarks.gpu.scale import Scale
+from benchmarks.gpu.sizes import Size
 from guardkit import TrainingInterrupted, fit_calibration, pick_device, pool_windows, read_config
 
 Record = dict[str, Any]
@@ -76,11 +76,11 @@ class Queue:
     """Runs what is not done yet, in order, and keeps its results."""
 
     def __init__(
-        self, scale: Scale, *, data: Path, out: Path, state: Path, restart: Path | None,
+        self, size: Size, *, data: Path, out: Path, state: Path, restart: Path | None,
         deadline: float, device: str,
     ) -> None:  # fmt: skip
-        self.scale, self.out, self.state = scale, out, state
-        self.deadline = deadline - scale.reserve_s
+        self.size, self.out, self.state = size, out, state
+        self.deadline = deadline - size.reserve_s
         self.device = pick_device(device)
         out.mkdir(parents=True, exist_ok=True)
         self.packed = pack.read(data / pack.TOKENS)
@@ -102,7 +102,7 @@ class Queue:
         """Return 0 where this call did what it could in its time."""
         stages: dict[str, Callable[[], Record]] = {
             "check": self._check,
-            "peaks": lambda: machine.peaks(self.device, self.scale.side),
+            "peaks": lambda: machine.peaks(self.device, self.size.side),
             "plan": self._plan,
             "train": lambda: self._train(0),
             "score": lambda: self._score(self._run(0)),
@@ -149,18 +149,18 @@ class Queue:
             plan |= {f"compile {compiled}": step_s for compiled, step_s in steps.items()}
             plan["compile"] = min(steps, key=lambda compiled: steps[compiled])
         for stage, minutes, name in (
-            ("pretrain", self.scale.pretrain_minutes, "pretrain_epochs"),
-            ("train", self.scale.joint_minutes, "epochs"),
+            ("pretrain", self.size.pretrain_minutes, "pretrain_epochs"),
+            ("train", self.size.joint_minutes, "epochs"),
         ):
             step_s, per_epoch = self._probe(stage, compile=plan["compile"])
             epochs = 60 * minutes / (step_s * per_epoch)
             plan[stage] = {"step_s": step_s, "steps_per_epoch": per_epoch}
-            plan[name] = round(min(epochs, self.scale.most_epochs[stage]), 3)
+            plan[name] = round(min(epochs, self.size.most_epochs[stage]), 3)
         return plan
 
     def _probe(self, wanted: str, **options: Any) -> tuple[float, int]:
         """Return seconds a step, and steps an epoch, of a stage of training."""
-        warm_up, timed = self.scale.warm_up, self.scale.timed
+        warm_up, timed = self.size.warm_up, self.size.timed
         stamps: dict[int, float] = {}
         steps = 0
 
@@ -264,8 +264,8 @@ class Queue:
         folder, texts = self._run(0) / "artefact", self.packed.sets["test"].ids
         config = read_config(folder)
         own = NetworkShape.model_validate(config.network["shape"])
-        medium = own.model_copy(update=dict(self.scale.medium))
-        some = texts[: self.scale.speed_texts]
+        medium = own.model_copy(update=dict(self.size.medium))
+        some = texts[: self.size.speed_texts]
 
         def trained() -> Record:
             classifier = load(folder, device=self.device.type, backend="torch")
@@ -279,9 +279,9 @@ class Queue:
             return weights | speed.mdlm(classifier, medium, some, self.device)
 
         def llm() -> Record:
-            shape = LlamaConfig(**self.scale.llm)
-            few = texts[: self.scale.llm_texts]
-            return speed.llm(shape, few, self.scale.prefix, self.device)
+            shape = LlamaConfig(**self.size.llm)
+            few = texts[: self.size.llm_texts]
+            return speed.llm(shape, few, self.size.prefix, self.device)
 
         found: Record = self.results.setdefault("speed", {})
         for name, measure in (("mdlm", trained), ("mdlm 85M", larger), ("8B prefill", llm)):
@@ -301,7 +301,7 @@ class Queue:
         found: Record = self.results.setdefault("seeds", {})
         if not (self._run(0) / PRETRAINED).exists():
             return {"not run": "the pretrained network was lost with another machine"}
-        for seed in range(1, self.scale.seeds):
+        for seed in range(1, self.size.seeds):
             if str(seed) in found:
                 continue
             run = self._run(seed)
@@ -347,8 +347,8 @@ class Queue:
         self._file.write_text(json.dumps(results), "utf-8")
 
     def _mind_the_time(self) -> None:
-        if (left := self.deadline - time.monotonic()) < self.scale.least_s:
-            raise OutOfTime(f"{left:.0f} s left, {self.scale.least_s:.0f} are the least")
+        if (left := self.deadline - time.monotonic()) < self.size.least_s:
+            raise OutOfTime(f"{left:.0f} s left, {self.size.least_s:.0f} are the least")
 
     def _keep(self) -> None:
         self._file.write_text(json.dumps(self.results, indent=1) + "\n", "utf-8")
@@ -356,7 +356,7 @@ class Queue:
     def _config(self, **options: Any) -> MdlmConfig:
         about = self.packed.about
         preset = {**PRESETS[about["preset"]], "vocab_size": about["vocab_size"]}
-        return MdlmConfig.model_validate({**preset, **self.scale.options, **options})
+        return MdlmConfig.model_validate({**preset, **self.size.options, **options})
 
     def _tokenised(self, name: str) -> Tokenised:
         part = self.packed.sets[name]

@@ -31,8 +31,8 @@ import sklearn
 import torch
 import typer
 
+from benchmarks.imdb.experiment import FULL, QUICK, Experiment, training_record
 from benchmarks.imdb.rows import GAINS, ROWS
-from benchmarks.imdb.scale import FULL, QUICK, Scale, training_record
 from benchmarks.imdb.scorers import (
     LINEAR,
     Missing,
@@ -72,12 +72,12 @@ def main(
     not its own."""
     if unknown := [name for name in names or () if name not in ROWS]:
         raise typer.BadParameter(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
-    scale = QUICK if quick else FULL
-    measure(scale, data, names or [*ROWS], seed=seed, model=model, evaluations=evaluations)
+    experiment = QUICK if quick else FULL
+    measure(experiment, data, names or [*ROWS], seed=seed, model=model, evaluations=evaluations)
 
 
 def measure(
-    scale: Scale,
+    experiment: Experiment,
     data: str,
     names: Sequence[str],
     *,
@@ -91,20 +91,20 @@ def measure(
     for name in names:
         try:
             opinion, about = _make(
-                name, parts, scale, seed=seed, model=model, evaluations=evaluations
+                name, parts, experiment, seed=seed, model=model, evaluations=evaluations
             )
         except Missing as why:
             print(f"{name}: {why}")
             continue
-        keep(scale.row(name, seed), opinion)
+        keep(experiment.row(name, seed), opinion)
         figures = measured(opinion.log_odds["test"], parts.test)
         n = len(parts.test)
         about |= {"texts_per_s": n / opinion.seconds if opinion.seconds else None}
         about |= {"machine": machine(), "commit": commit()}
-        _store(name, seed, {**figures, **about}, parts, scale)
+        _store(name, seed, {**figures, **about}, parts, experiment)
         print(f"{name}: {_shown(figures['accuracy'])}", flush=True)
-    record = json.loads(scale.results.read_text("utf-8"))
-    found = gains(parts, scale)
+    record = json.loads(experiment.results.read_text("utf-8"))
+    found = gains(parts, experiment)
     # rows measured elsewhere have left their figures and not their log-odds
     known = {(gain["first"], gain["second"]) for gain in found}
     anew = set(names)
@@ -113,7 +113,7 @@ def measure(
         for gain in record["gains"]
         if (pair := (gain["first"], gain["second"])) not in known and not anew & set(pair)
     ]
-    _write(scale.results, record | {"gains": found})
+    _write(experiment.results, record | {"gains": found})
 
 
 def measured(log_odds_NC: FloatArray, examples: Examples) -> Record:
@@ -126,13 +126,13 @@ def measured(log_odds_NC: FloatArray, examples: Examples) -> Record:
     return {name: metrics[name] for name in SHOWN}
 
 
-def gains(parts: Parts, scale: Scale) -> list[Record]:
+def gains(parts: Parts, experiment: Experiment) -> list[Record]:
     """Return the differences in accuracy on the test reviews, paired, over films.
 
     Of stacked rows, to the single row that was best on the held-out reviews.
     """
     assert parts.test is not None
-    opinions = {name: kept(scale.row(name, 0)) for name in ROWS}
+    opinions = {name: kept(experiment.row(name, 0)) for name in ROWS}
     present = {name: opinion for name, opinion in opinions.items() if opinion}
     pairs = [*GAINS]
     for name in present:
@@ -152,19 +152,25 @@ def gains(parts: Parts, scale: Scale) -> list[Record]:
 
 
 def _make(
-    name: str, parts: Parts, scale: Scale, *, seed: int, model: Path | None, evaluations: int | None
+    name: str,
+    parts: Parts,
+    experiment: Experiment,
+    *,
+    seed: int,
+    model: Path | None,
+    evaluations: int | None,
 ) -> tuple[Opinion, Record]:
     """Return a row's log-odds and what to say of its making; raises Missing where it cannot be
     made from what is there."""
-    row, path = ROWS[name], scale.row(name, seed)
+    row, path = ROWS[name], experiment.row(name, seed)
     if row.of:
         # of what is fitted without chance there is one run
-        members = {p: kept(scale.row(p, seed)) or kept(scale.row(p, 0)) for p in row.of}
+        members = {p: kept(experiment.row(p, seed)) or kept(experiment.row(p, 0)) for p in row.of}
         if absent := [part for part, opinion in members.items() if opinion is None]:
             raise Missing(f"needs {', '.join(absent)} first")
         return stacked({p: o for p, o in members.items() if o}, parts)
     if row.less is not None:
-        whole, part = (scale.row(other, seed) for other in row.less)
+        whole, part = (experiment.row(other, seed) for other in row.less)
         return without(whole, part, parts), {}
     if row.fit is not None:
         started = time.perf_counter()
@@ -174,7 +180,7 @@ def _make(
         return calibrated(score, parts, path), about | {"options": score.options}
     if row.model is None:
         return coin(parts, seed), {}
-    folder = model or scale.model(row.model, seed)
+    folder = model or experiment.model(row.model, seed)
     if not folder.is_dir():
         raise Missing(f"no model in {folder.relative_to(ROOT) if model is None else folder}")
     if row.scorer in LINEAR:
@@ -201,9 +207,9 @@ def _training(stored: Record, folder: Path) -> Record:
     return about
 
 
-def _store(name: str, seed: int, figures: Record, parts: Parts, scale: Scale) -> None:
+def _store(name: str, seed: int, figures: Record, parts: Parts, experiment: Experiment) -> None:
     """Put one run of a row into the results; all rows stand there, run or not."""
-    results = scale.results
+    results = experiment.results
     stored = json.loads(results.read_text("utf-8")) if results.exists() else {"rows": []}
     runs = {row["name"]: row["runs"] for row in stored["rows"]}
     before = runs.setdefault(name, {}).get(str(seed), {})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import typer
 
-from benchmarks.imdb.scale import FULL, QUICK, set_options, training_record
+from benchmarks.imdb.experiment import FULL, QUICK, set_options, training_record
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 
@@ -69,16 +69,16 @@ TRAINED = {
 def main(context: typer.Context, data: str, model: str, seed: int = 0, quick: bool = False) -> None:
     """Train MODEL with `guardkit train`; further options are handed to it, and prevail. Writes how
     long it took, and on what, beside the model."""
-    scale = QUICK if quick else FULL
+    experiment = QUICK if quick else FULL
     if model not in TRAINED:
         raise typer.BadParameter(f"no model {model!r}; there are {', '.join(TRAINED)}")
     if quick and model == "mdlm-taught":
         raise typer.BadParameter("mdlm-taught goes on from the committed network: not --quick")
-    trained, out = TRAINED[model], scale.trained(model, seed)
+    trained, out = TRAINED[model], experiment.trained(model, seed)
     partial = out.with_name(f"{out.name}.partial")
     options = [*trained.options, *set_options(f"seed={seed}")]
     for name in dict.fromkeys((trained.plugin, model)):
-        options += scale.options.get(name, ())
+        options += experiment.options.get(name, ())
     models = str(out.parent.relative_to(ROOT)) if out.is_relative_to(ROOT) else str(out.parent)
     options = [word.replace("{models}", models) for word in [*options, *context.args]]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import archive, pack, speed, stages
-from benchmarks.gpu.scale import SMOKE
+from benchmarks.gpu.sizes import SMOKE
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "benchmarks" / "gpu" / "run.py"
@@ -170,13 +170,13 @@ def test_calls_cut_short_go_on_and_a_lost_machine_leaves_weights_to_restart_from
     def queue(work: str, restart: str | None = None) -> Any:
         folder = tmp_path / work
         return stages.Queue(
-            scale, data=data, out=folder / "out", state=folder, device="cpu",
+            size, data=data, out=folder / "out", state=folder, device="cpu",
             restart=None if restart is None else tmp_path / restart / "out",
             deadline=time.monotonic() + 300,
         )  # fmt: skip
 
     # so much time that the cap on epochs sets the steps, however slow the machine
-    scale = SMOKE.changed(options={}, pretrain_minutes=60, joint_minutes=60)
+    size = SMOKE.changed(options={}, pretrain_minutes=60, joint_minutes=60)
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     monkeypatch.setattr(stages.Clock, "__call__", cut(("pretrain", 5)))

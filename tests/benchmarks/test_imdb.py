@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.imdb import scorers
+from benchmarks.imdb.experiment import Experiment
 from benchmarks.imdb.measure import SHOWN, measure
 from benchmarks.imdb.rows import ROWS
-from benchmarks.imdb.scale import Scale
 from benchmarks.imdb.scorers import kept
 from guardkit.data.examples import load_split
 from guardkit.evaluation.measure import evaluate_model
@@ -59,24 +59,24 @@ def model(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scale(tmp_path: Path) -> Scale:
-    return Scale(tmp_path, tmp_path / "imdb.json")
+def experiment(tmp_path: Path) -> Experiment:
+    return Experiment(tmp_path, tmp_path / "imdb.json")
 
 
-def results(scale: Scale) -> dict[str, Any]:
-    stored = json.loads(scale.results.read_text("utf-8"))
+def results(experiment: Experiment) -> dict[str, Any]:
+    stored = json.loads(experiment.results.read_text("utf-8"))
     rows = {row["name"]: row["runs"].get("0") for row in stored["rows"]}
     return rows | {"gains": stored["gains"]}
 
 
 def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
-    scale: Scale, reviews: str, model: Path
+    experiment: Experiment, reviews: str, model: Path
 ) -> None:
-    measure(scale, reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
+    measure(experiment, reviews, ["random", "nbsvm-all", "nbsvm", "tfidf"])
     alone = ["mdlm-naive-bayes", "mdlm-wide", "mdlm-ngrams", "mdlm-network", "mdlm-generative"]
-    measure(scale, reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
-    measure(scale, reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
-    rows = results(scale)
+    measure(experiment, reviews, ["mdlm-one-pass", *alone], model=model, evaluations=2)
+    measure(experiment, reviews, ["mdlm-both", "stacked-nbsvm", "stacked-all"])
+    rows = results(experiment)
     assert {name for name in ROWS if rows[name]} == {
         "random", "nbsvm-all", "nbsvm", "tfidf", "mdlm-one-pass", *alone, "mdlm-both",
         "stacked-nbsvm",
@@ -92,11 +92,11 @@ def test_every_row_that_can_be_made_is_and_the_others_are_named_as_not_run(
 
 
 def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
-    scale: Scale, reviews: str, model: Path
+    experiment: Experiment, reviews: str, model: Path
 ) -> None:
     from guardkit.calibration.fit import fit_calibration
 
-    measure(scale, reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
+    measure(experiment, reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
     loaded, parts = load_model(model), load_parts(reviews, None, None)
     classifier: Any = loaded.classifier
     classifier._net.ngrams = None
@@ -106,23 +106,23 @@ def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
         raw[0].logits_NC, parts.calibration.labels_N, parts.train.label_names, data=""
     )
     alone = fitted.log_odds_NC(raw[1].logits_NC, raw[1].tokens_N)
-    row = kept(scale.row("mdlm-network", 0)).log_odds["test"]
-    whole = kept(scale.row("mdlm-one-pass", 0)).log_odds["test"]
+    row = kept(experiment.row("mdlm-network", 0)).log_odds["test"]
+    whole = kept(experiment.row("mdlm-one-pass", 0)).log_odds["test"]
     np.testing.assert_allclose(row, alone, atol=1e-2)
     assert np.abs(row - whole).max() > 0.1
 
 
 def test_the_one_pass_row_is_what_guardkit_evaluate_says_to_the_digit(
-    scale: Scale, reviews: str, model: Path
+    experiment: Experiment, reviews: str, model: Path
 ) -> None:
-    measure(scale, reviews, ["mdlm-one-pass"], model=model)
+    measure(experiment, reviews, ["mdlm-one-pass"], model=model)
     report = evaluate_model(load_model(model), load_split(reviews, None)[1])
-    row = results(scale)["mdlm-one-pass"]
+    row = results(experiment)["mdlm-one-pass"]
     assert {name: row[name] for name in SHOWN} == {name: report["metrics"][name] for name in SHOWN}
 
 
 def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
-    scale: Scale, reviews: str, model: Path, tmp_path: Path
+    experiment: Experiment, reviews: str, model: Path, tmp_path: Path
 ) -> None:
     import torch
     from guardkit_mdlm.loading import load_network
@@ -153,7 +153,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
 
 
 def test_an_interrupted_row_goes_on_where_it_was(
-    scale: Scale, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorers, "CHUNK_TEXTS", 16)
     monkeypatch.setattr(scorers, "SAVE_S", 0.0)

@@ -1,4 +1,4 @@
-"""How large the networks of the IMDB table are, and where their models and rows are kept."""
+"""The IMDB experiment, in full and in little: how large networks are, where everything is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def set_options(*pairs: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Experiment:
     """Where things are kept, and ``results``. ``committed`` is the trained network that the
     repository holds, seed 0; ``options`` for a plugin or a model prevail over the model's own."""
 
@@ -45,13 +45,13 @@ def training_record(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.training.json")
 
 
-FULL = Scale(
+FULL = Experiment(
     ROOT / "build" / "imdb",
     ROOT / "benchmarks" / "results" / "imdb.json",
     ROOT / "benchmarks" / "artefacts" / "imdb-mdlm",
 )
 #: The same comparisons for who has one core: a network in a quarter of an hour or two.
-QUICK = Scale(
+QUICK = Experiment(
     ROOT / "build" / "imdb-quick",
     ROOT / "benchmarks" / "results" / "imdb_quick.json",
     options={

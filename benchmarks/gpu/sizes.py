@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Scale:
+class Size:
     """How large everything is."""
 
     options: Mapping[str, Any]  # of mdlm, over the preset that the text was tokenised for
@@ -32,7 +32,7 @@ class Scale:
         options: Mapping[str, Any],
         pretrain_minutes: float | None,
         joint_minutes: float | None,
-    ) -> Scale:
+    ) -> Size:
         return replace(
             self,
             options={**self.options, **options},
@@ -41,7 +41,7 @@ class Scale:
         )
 
 
-FULL = Scale(
+FULL = Size(
     options={"compile": True, "checkpoint_steps": 2000},
     pretrain_minutes=11,
     joint_minutes=4,
@@ -61,7 +61,7 @@ FULL = Scale(
     least_s=45,
     reserve_s=25,
 )  # fmt: skip
-SMOKE = Scale(
+SMOKE = Size(
     options={
         "hidden_dim": 32, "n_blocks": 1, "n_heads": 2, "cond_dim": 8, "window_tokens": 32,
         "overlap_tokens": 8, "batch_tokens": 1024, "embeddings": "random", "dtype": "float32",
