@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval, percent
+from benchmarks.tables.markdown import header, interval, percent, row
 
 Record = dict[str, Any]
 SETS = {
@@ -24,11 +24,10 @@ SETS = {
 def bundled(record: Record) -> str:
     """A row a test set, AUC and recall of each model and of the cascade."""
     scorers = ("mdlm", "gpt2", "mdlm-with-backup")
-    lines = [
-        "| texts | benign / injection | " + " | ".join(f"{s}: AUC" for s in scorers) + " | "
-        "mdlm: recall at 1% FPR | mdlm: flagged benign |",
-        "| --- | --- |" + " --- |" * (len(scorers) + 2),
-    ]
+    lines = header(
+        "texts", "benign / injection", *(f"{s}: AUC" for s in scorers),
+        "mdlm: recall at 1% FPR", "mdlm: flagged benign",
+    )  # fmt: skip
     for name, result in record["results"].items():
         cells = [interval(result[s]["roc_auc"]) for s in scorers]
         cells += [
@@ -36,9 +35,7 @@ def bundled(record: Record) -> str:
             percent(result["mdlm"]["fpr"]),
         ]
         about = SETS.get(name, name)
-        lines.append(
-            f"| {about} | {result['benign']} / {result['injection']} | {' | '.join(cells)} |"
-        )
+        lines.append(row(about, f"{result['benign']} / {result['injection']}", *cells))
     return "\n".join(lines)
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.tables.markdown import header, row
+
 Record = dict[str, Any]
 
 
 def certificates(record: Record) -> str:
     """A row a setting: how often the promise was broken, whatever the law of the scores."""
-    lines = [
-        "| benign texts | max_fpr | confidence | may be broken in | continuous scores "
-        "| scores with ties or failures | a cascade, certified whole | the usual way |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = header(
+        "benign texts", "max_fpr", "confidence", "may be broken in", "continuous scores",
+        "scores with ties or failures", "a cascade, certified whole", "the usual way",
+    )  # fmt: skip
     settings = dict.fromkeys((r["n"], r["max_fpr"], r["confidence"]) for r in record["rows"])
     for n, max_fpr, confidence in settings:
         rows = {r["law"]: r for r in record["rows"] if (r["n"], r["max_fpr"]) == (n, max_fpr)}
@@ -31,7 +32,7 @@ def certificates(record: Record) -> str:
             f"{whole['broken']:.1%}" if whole else "",
             _range(usual),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(*cells))
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval
+from benchmarks.tables.markdown import header, interval, row
 
 Record = dict[str, Any]
 
@@ -22,10 +22,7 @@ SCORERS = ("tfidf", "nbsvm", "gpt2", "mdlm")
 
 def scores(record: Record) -> str:
     """A row a domain and scorer; a network that was not trained says so."""
-    lines = [
-        "| domain | scorer | " + " | ".join(METRICS.values()) + " | training | texts/s |",
-        "| --- | --- |" + " --- |" * (len(METRICS) + 2),
-    ]
+    lines = header("domain", "scorer", *METRICS.values(), "training", "texts/s")
     for name, domain in record["domains"].items():
         for scorer in SCORERS:
             if (own := domain["scorers"].get(scorer)) is None:
@@ -33,33 +30,30 @@ def scores(record: Record) -> str:
                 continue
             cells = [interval(own[metric]) if metric in own else "" for metric in METRICS]
             cells += [f"{own['train']['seconds']:,.0f} s", f"{own['texts_per_s']:,.0f}"]
-            lines.append(f"| {TITLES[name]} | {scorer} | {' | '.join(cells)} |")
+            lines.append(row(TITLES[name], scorer, *cells))
     return "\n".join(lines)
 
 
 def gains(record: Record) -> str:
-    lines = [
-        "| domain | mdlm, less | " + " | ".join(METRICS.values()) + " |",
-        "| --- | --- |" + " --- |" * len(METRICS),
-    ]
+    lines = header("domain", "mdlm, less", *METRICS.values())
     for name, domain in record["domains"].items():
         for other, gain in domain["gains"].items():
             cells = [interval(gain[m], "+.3f") if m in gain else "" for m in METRICS]
-            lines.append(f"| {TITLES[name]} | {other} | {' | '.join(cells)} |")
+            lines.append(row(TITLES[name], other, *cells))
     return "\n".join(lines)
 
 
 def sets(record: Record) -> str:
-    lines = [
-        "| domain | trained on | held out of training | tested on | groups of near-duplicates "
-        "there | test texts with a near-duplicate in training | best accuracy possible |",
-        "| --- |" + " --- |" * 6,
-    ]
+    lines = header(
+        "domain", "trained on", "held out of training", "tested on",
+        "groups of near-duplicates there", "test texts with a near-duplicate in training",
+        "best accuracy possible",
+    )  # fmt: skip
     for name, domain in record["domains"].items():
         about = domain["about"]
         cells = [f"{about[x]:,}" for x in ("train", "held_out", "test", "groups")]
         cells += [f"{about['near_duplicate_in_training']:.1%}", f"{about['ceiling']:.1%}"]
-        lines.append(f"| {TITLES[name]} | {' | '.join(cells)} |")
+        lines.append(row(TITLES[name], *cells))
     return "\n".join(lines)
 
 

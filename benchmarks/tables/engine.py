@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.tables.markdown import header, row
+
 Record = dict[str, Any]
 ALLOCATION = ("seconds", "system_s", "page_faults", "peak_mib")
 
@@ -17,16 +19,22 @@ def pipeline(record: Record) -> str:
     runs = zip(record["in_network"], record["seconds"]["classify"], strict=True)
     inside = [network / whole for network, whole in runs]
     shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in times.items())
-    return (
-        "| bare forward passes, texts/s | classify, texts/s | share reached | lowest and highest "
-        "repeat | of classify's time inside the network | repeats | of its time by kind "
-        "| tokens computed per real one |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        f"| {speed['forward']:.0f} | {speed['classify']:.0f} | {record['ratio']:.3f} "
-        f"| {_spread(record['seconds'], 'forward', 'classify')} "
-        f"| {record['share_in_network']:.3f} | {min(inside):.3f} to {max(inside):.3f} | {shares} "
-        f"| {record['computed_per_real_token']:.3f} |"
-    )
+    lines = header(
+        "bare forward passes, texts/s", "classify, texts/s", "share reached",
+        "lowest and highest repeat", "of classify's time inside the network", "repeats",
+        "of its time by kind", "tokens computed per real one",
+    )  # fmt: skip
+    cells = [
+        f"{speed['forward']:.0f}",
+        f"{speed['classify']:.0f}",
+        f"{record['ratio']:.3f}",
+        _spread(record["seconds"], "forward", "classify"),
+        f"{record['share_in_network']:.3f}",
+        f"{min(inside):.3f} to {max(inside):.3f}",
+        shares,
+        f"{record['computed_per_real_token']:.3f}",
+    ]
+    return "\n".join([*lines, row(*cells)])
 
 
 def pipeline_conditions(record: Record) -> str:
@@ -44,10 +52,9 @@ def pipeline_conditions(record: Record) -> str:
 
 def allocation(record: Record) -> str:
     """A row a way of malloc, and how many times as fast the second is."""
-    lines = [
-        "| freed memory | processor seconds | the system's of them | page faults | peak, MiB |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = header(
+        "freed memory", "processor seconds", "the system's of them", "page faults", "peak, MiB"
+    )
     for way, own in record["runs"].items():
         cells = [statistics.median(r[k] for r in own) for k in ALLOCATION]
         lines.append(
@@ -74,15 +81,14 @@ def scale(record: Record) -> str:
     beside, on_ray = "2 workers beside Ray", "2 workers on Ray"
     ways = (one, two, apart, beside, on_ray)
     ratios = ((one, two), (one, apart), (apart, two), (beside, on_ray))
-    lines = [
-        "| work | " + " | ".join(f"{way}, lines/s" for way in ways) + " | 2 workers : 1 "
-        "| 2 runs : 1 worker | 2 workers : 2 runs | on Ray : beside it |",
-        "| --- |" + " --- |" * (len(ways) + len(ratios)),
-    ]
+    lines = header(
+        "work", *(f"{way}, lines/s" for way in ways), "2 workers : 1", "2 runs : 1 worker",
+        "2 workers : 2 runs", "on Ray : beside it",
+    )  # fmt: skip
     for kind, own in record.items():
         cells = [f"{own['rows_per_s'][way]:,.0f}" for way in ways]
         cells += [_ratio(own["seconds"], *pair) for pair in ratios]
-        lines.append(f"| {SCALE_WORK[kind]} | {' | '.join(cells)} |")
+        lines.append(row(SCALE_WORK[kind], *cells))
     return "\n".join(lines)
 
 
@@ -115,21 +121,18 @@ def _spread(seconds: Record, slow: str, fast: str) -> str:
 def io_null(record: Record) -> str:
     """A row an input, a column a contender."""
     names = ["guardkit, 1 workers", "guardkit, 2 workers", "datasets", "series"]
-    lines = [
-        "| lines | bytes a line, in and out | guardkit, 1 worker | guardkit, 2 workers "
-        "| `datasets`, 2 processes | the floor of one core | guardkit : datasets | 2 workers : 1 "
-        "| two floors : 1 |",
-        "| --- |" + " --- |" * 8,
-    ]
+    lines = header(
+        "lines", "bytes a line, in and out", "guardkit, 1 worker", "guardkit, 2 workers",
+        "`datasets`, 2 processes", "the floor of one core", "guardkit : datasets",
+        "2 workers : 1", "two floors : 1",
+    )  # fmt: skip
     for kind in ("long", "short"):
         one = record["results"][kind]
         speed = [f"{one['rows'][name]['lines_per_s']:,.0f}" for name in names]
-        lines.append(
-            f"| {one['lines']:,} {kind} | {one['line_bytes']:.0f}, {one['output_line_bytes']:.0f} "
-            f"| {' | '.join(speed)} "
-            f"| {one['times_datasets']:.1f} | {one['times_one_worker']:.2f} "
-            f"| {one['two_series']:.2f} |"
-        )
+        times = [f"{one['times_datasets']:.1f}", f"{one['times_one_worker']:.2f}"]
+        size = f"{one['line_bytes']:.0f}, {one['output_line_bytes']:.0f}"
+        cells = [*speed, *times, f"{one['two_series']:.2f}"]
+        lines.append(row(f"{one['lines']:,} {kind}", size, *cells))
     return "\n".join(lines)
 
 
@@ -137,14 +140,11 @@ def io_null_memory(record: Record) -> str:
     """Peak memory, a row a number of workers."""
     rows = record["results"]["memory"]["rows"]
     counts = list(next(iter(rows.values())))
-    lines = [
-        "| workers | " + " | ".join(f"{int(n):,} lines, MiB" for n in counts) + " | growth |",
-        "| --- |" + " --- |" * (len(counts) + 1),
-    ]
-    for name, row in rows.items():
-        cells = [f"{row[n] / 2**20:.0f}" for n in counts]
+    lines = header("workers", *(f"{int(n):,} lines, MiB" for n in counts), "growth")
+    for name, peaks in rows.items():
+        cells = [f"{peaks[n] / 2**20:.0f}" for n in counts]
         growth = record["results"]["memory"]["growth"][name]
-        lines.append(f"| {name.split()[0]} | {' | '.join(cells)} | {growth:.1%} |")
+        lines.append(row(name.split()[0], *cells, f"{growth:.1%}"))
     return "\n".join(lines)
 
 

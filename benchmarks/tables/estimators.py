@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import percent, points
+from benchmarks.tables.markdown import header, percent, points, row
 
 Record = dict[str, Any]
 RULES = {
@@ -27,31 +27,30 @@ ORDER = (
 
 def estimators(record: Record) -> str:
     """A row a rule; the experiment's with its repeats."""
-    lines = ["| rule | accuracy | texts/s |", "| --- | --- | --- |"]
-    for name, row in record["rows"].items():
-        title = RULES.get(name) or f"half pairs, shared masks, {row['evaluations']} evaluations"
-        if "repeats" in row:
-            title += f" ({', '.join(f'{r:.1%}' for r in row['repeats'])})"
-        speed = f"{row['texts_per_s']:,.1f}" if "texts_per_s" in row else ""
-        lines.append(f"| {title} | {percent(row['accuracy'])} | {speed} |")
+    lines = header("rule", "accuracy", "texts/s")
+    for name, one in record["rows"].items():
+        title = RULES.get(name) or f"half pairs, shared masks, {one['evaluations']} evaluations"
+        if "repeats" in one:
+            title += f" ({', '.join(f'{r:.1%}' for r in one['repeats'])})"
+        speed = f"{one['texts_per_s']:,.1f}" if "texts_per_s" in one else ""
+        lines.append(row(title, percent(one["accuracy"]), speed))
     return "\n".join(lines)
 
 
 def estimators_gaps(record: Record) -> str:
-    lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
+    lines = header("first", "second", "accuracy of the first, less the second's")
     for name, (first, second) in GAPS.items():
-        lines.append(f"| {first} | {second} | {points(record['gaps'][name])} |")
+        lines.append(row(first, second, points(record["gaps"][name])))
     return "\n".join(lines)
 
 
 def estimators_curve(record: Record) -> str:
     """A row an estimator and number of evaluations, shared masks beside separate ones."""
     points = {(p["estimator"], p["evaluations"], p["shared"]): p for p in record["curve"]["points"]}
-    lines = [
-        "| estimator | evaluations | shared: accuracy | correlation | texts/s | separate: accuracy "
-        "| correlation |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = header(
+        "estimator", "evaluations", "shared: accuracy", "correlation", "texts/s",
+        "separate: accuracy", "correlation",
+    )  # fmt: skip
     for estimator, evaluations in sorted(
         {(e, n) for e, n, _ in points}, key=lambda key: (ORDER.index(key[0]), key[1])
     ):
@@ -71,15 +70,20 @@ def estimators_curve(record: Record) -> str:
 
 def estimators_stopping(record: Record) -> str:
     stop = record["early_stopping"]
-    return (
-        "| alpha | evaluations at most | evaluations, mean | stopped early | of all texts, "
-        "stopped on another class than at most | accuracy | accuracy at most |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |\n"
-        f"| {stop['alpha']} | {stop['cap']} | {stop['evaluations']:.1f} "
-        f"| {stop['stopped_early']:.1%} | {stop['flipped']:.1%} "
-        f"| {percent(stop['accuracy'])} "
-        f"| {percent(stop['capped_accuracy'])} |"
-    )
+    lines = header(
+        "alpha", "evaluations at most", "evaluations, mean", "stopped early",
+        "of all texts, stopped on another class than at most", "accuracy", "accuracy at most",
+    )  # fmt: skip
+    cells = [
+        stop["alpha"],
+        stop["cap"],
+        f"{stop['evaluations']:.1f}",
+        f"{stop['stopped_early']:.1%}",
+        f"{stop['flipped']:.1%}",
+        percent(stop["accuracy"]),
+        percent(stop["capped_accuracy"]),
+    ]
+    return "\n".join([*lines, row(*cells)])
 
 
 def estimators_conditions(record: Record) -> str:

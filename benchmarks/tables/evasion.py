@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import percent
+from benchmarks.tables.markdown import header, percent, row
 
 Record = dict[str, Any]
 
 
 def evasion(record: Record) -> str:
     """A row a transform: undone to the letter, and recall with and without what else is read."""
-    lines = [
-        "| hidden by | undone to the letter | recall, raw text alone | recall, all readings "
-        "| lost against plain text | benign texts so hidden, flagged |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in record["transforms"]:
-        own = row["also_read"]
-        lines.append(
-            f"| {row['name']} | {100 * row['undone']:.1f}% | {percent(row['raw']['recall'])} "
-            f"| {percent(own['recall'])} | {percent(own['recall_lost'])} "
-            f"| {percent(own['benign_flagged'])} |"
-        )
+    lines = header(
+        "hidden by", "undone to the letter", "recall, raw text alone", "recall, all readings",
+        "lost against plain text", "benign texts so hidden, flagged",
+    )  # fmt: skip
+    for one in record["transforms"]:
+        figures = [one["raw"]["recall"]]
+        figures += [one["also_read"][name] for name in ("recall", "recall_lost", "benign_flagged")]
+        lines.append(row(one["name"], f"{100 * one['undone']:.1f}%", *map(percent, figures)))
     return "\n".join(lines)
 
 
@@ -45,22 +41,19 @@ def evasion_conditions(record: Record) -> str:
 def long_texts(record: Record) -> str:
     """A row a length: recall by place, and of the attacks that are found alone."""
     places = ("start", "middle", "end")
-    lines = [
-        "| tokens of the document | attacks | found alone | "
-        + " | ".join(f"{place}: found, of those found alone" for place in places)
-        + " | flagged without an attack |",
-        "| --- | --- | --- |" + " --- |" * (len(places) + 1),
-    ]
-    for row in record["rows"]:
+    lines = header(
+        "tokens of the document", "attacks", "found alone",
+        *(f"{place}: found, of those found alone" for place in places),
+        "flagged without an attack",
+    )  # fmt: skip
+    for one in record["rows"]:
         cells = [
-            percent(row[place]["recall"])
-            + (f", {percent(row[place]['of_found_alone'])}" if row[place]["of_found_alone"] else "")
+            percent(one[place]["recall"])
+            + (f", {percent(one[place]['of_found_alone'])}" if one[place]["of_found_alone"] else "")
             for place in places
         ]
-        lines.append(
-            f"| {row['tokens']:,} | {row['attacks']} | {percent(row['alone'])} "
-            f"| {' | '.join(cells)} | {percent(row['without'])} |"
-        )
+        first = [f"{one['tokens']:,}", one["attacks"], percent(one["alone"])]
+        lines.append(row(*first, *cells, percent(one["without"])))
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval, points
+from benchmarks.tables.markdown import header, interval, points, row
 
 Record = dict[str, Any]
 
@@ -37,23 +37,22 @@ def conditions(record: Record) -> str:
 
 
 def _table(record: Record, of: str, title: str, show: Callable[[Record], str]) -> str:
-    lines = [
-        f"| model | texts | pieces deleted | n | {title}: top | random | lowest | top, less random "
-        "| top, less lowest | of the characters: top | random |",
-        "| --- |" + " --- |" * 10,
-    ]
+    lines = header(
+        "model", "texts", "pieces deleted", "n", f"{title}: top", "random", "lowest",
+        "top, less random", "top, less lowest", "of the characters: top", "random",
+    )  # fmt: skip
     for name, model in record["models"].items():
         for kind, found in model["kinds"].items():
-            for row in found["rows"]:
-                much = row["delete"]
+            for one in found["rows"]:
+                much = one["delete"]
                 cells = [
                     f"`{name}`", KINDS[kind], f"{much}" if isinstance(much, int) else f"{much:.0%}",
-                    f"{row['texts']}",
-                    *(show({"value": row[of][x]["value"]}) for x in ("top", "random", "lowest")),
-                    *(show(row["gain"][of][x]) for x in ("random", "lowest")),
-                    *(f"{row['characters'][x]:.0%}" for x in ("top", "random")),
+                    f"{one['texts']}",
+                    *(show({"value": one[of][x]["value"]}) for x in ("top", "random", "lowest")),
+                    *(show(one["gain"][of][x]) for x in ("random", "lowest")),
+                    *(f"{one['characters'][x]:.0%}" for x in ("top", "random")),
                 ]  # fmt: skip
-                lines.append(f"| {' | '.join(cells)} |")
+                lines.append(row(*cells))
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import percent
+from benchmarks.tables.markdown import header, percent, row
 
 Record = dict[str, Any]
 
@@ -14,28 +14,22 @@ def generalisation(record: Record) -> str:
     """A row a detector, recall and AUROC of each set that has attacks, false positives of each."""
     sets = record["sets"]
     with_attacks = [name for name, count in sets.items() if count["injection"]]
-    lines = [
-        "| detector | " + " | ".join(f"{name}: recall, AUROC" for name in with_attacks) + " |",
-        "| --- |" + " --- |" * len(with_attacks),
-    ]
+    lines = header("detector", *(f"{name}: recall, AUROC" for name in with_attacks))
     for name, one in record["detectors"].items():
         cells = [
             f"{percent(one['sets'][each]['recall'])}, {one['sets'][each]['auroc']['value']:.3f}"
             for each in with_attacks
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(row(name, *cells))
     return "\n".join(lines)
 
 
 def false_positives(record: Record) -> str:
     """A row a detector, a column a set: how many of its benign texts are flagged."""
-    lines = [
-        "| detector | " + " | ".join(record["sets"]) + " |",
-        "| --- |" + " --- |" * len(record["sets"]),
-    ]
+    lines = header("detector", *record["sets"])
     for name, one in record["detectors"].items():
         cells = [percent(one["sets"][each]["fpr"]) for each in record["sets"]]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(row(name, *cells))
     return "\n".join(lines)
 
 

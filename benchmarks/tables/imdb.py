@@ -5,40 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval, percent, points
+from benchmarks.tables.markdown import header, interval, percent, points, row
 
 Record = dict[str, Any]
 
 
 def imdb(record: Record) -> str:
     """A row a way to classify, the first seed's figures; the other seeds' beside them."""
-    lines = [
-        "| on the test reviews | accuracy | other seeds | AUC | training | texts/s |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in record["rows"]:
-        if not row["runs"]:
-            lines.append(f"| {row['title']} | {row['without']} | | | | |")
+    lines = header("on the test reviews", "accuracy", "other seeds", "AUC", "training", "texts/s")
+    for one in record["rows"]:
+        if not one["runs"]:
+            lines.append(f"| {one['title']} | {one['without']} | | | | |")
             continue
-        first, *others = (run for _, run in sorted(row["runs"].items(), key=lambda r: int(r[0])))
+        first, *others = (run for _, run in sorted(one["runs"].items(), key=lambda r: int(r[0])))
         cells = [
-            row["title"],
+            one["title"],
             percent(first["accuracy"], 2),
             ", ".join(f"{run['accuracy']['value']:.2%}" for run in others),
             interval(first["roc_auc"]),
             _training(first.get("training", {})),
             f"{first['texts_per_s']:,.0f}" if first["texts_per_s"] else "",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(*cells))
     return "\n".join(lines)
 
 
 def imdb_gains(record: Record) -> str:
-    titles = {row["name"]: row["title"] for row in record["rows"]}
-    lines = ["| first | second | accuracy of the first, less the second's |", "| --- | --- | --- |"]
+    titles = {one["name"]: one["title"] for one in record["rows"]}
+    lines = header("first", "second", "accuracy of the first, less the second's")
     for gain in record["gains"]:
         cell = points(gain["accuracy"], 2)
-        lines.append(f"| {titles[gain['first']]} | {titles[gain['second']]} | {cell} |")
+        lines.append(row(titles[gain["first"]], titles[gain["second"]], cell))
     return "\n".join(lines)
 
 
@@ -65,13 +62,18 @@ def imdb_quick_conditions(record: Record) -> str:
 
 
 def nbsvm(record: Record) -> str:
-    run = next(row for row in record["rows"] if row["name"] == "nbsvm-all")["runs"]["0"]
+    run = next(one for one in record["rows"] if one["name"] == "nbsvm-all")["runs"]["0"]
     tested = record["data"]["test"]["texts"]
-    return (
-        "| trained on | tested on | accuracy | train | score |\n| --- | --- | --- | --- | --- |\n"
-        f"| {run['options']['reviews']:,} reviews | {tested:,} reviews "
-        f"| {percent(run['accuracy'])} | {run['training']['seconds']:.0f} s "
-        f"| {tested / run['texts_per_s']:.0f} s |\n\n"
+    cells = [
+        f"{run['options']['reviews']:,} reviews",
+        f"{tested:,} reviews",
+        percent(run["accuracy"]),
+        f"{run['training']['seconds']:.0f} s",
+        f"{tested / run['texts_per_s']:.0f} s",
+    ]
+    lines = [*header("trained on", "tested on", "accuracy", "train", "score"), row(*cells)]
+    return "\n".join(lines) + (
+        "\n\n"
         f"95% bootstrap interval over films; `{record['script']}` at commit {run['commit'][:10]}, "
         f"{run['machine']}, scikit-learn {record['versions']['scikit-learn']}."
     )

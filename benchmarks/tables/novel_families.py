@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval, percent, points
+from benchmarks.tables.markdown import header, interval, percent, points, row
 
 Record = dict[str, Any]
 FEW_SHOT_BENIGN = ("ood_safeguard", "ood_notinject")
@@ -15,50 +15,46 @@ def recalls(record: Record) -> str:
     """A row an arm: recall at 1% false positives by number of examples, and its area."""
     arms = record["arms"]
     shots = next(iter(arms.values()))["n"]
-    lines = [
-        "| arm | " + " | ".join(f"n = {n}" for n in shots) + " | area | AUROC, n = 0 | AUROC, "
-        f"n = {shots[-1]} | false positives, n = {shots[-1]} |",
-        "| --- |" + " --- |" * (len(shots) + 4),
-    ]
+    lines = header(
+        "arm", *(f"n = {n}" for n in shots), "area", "AUROC, n = 0", f"AUROC, n = {shots[-1]}",
+        f"false positives, n = {shots[-1]}",
+    )  # fmt: skip
     for name, arm in arms.items():
         cells = [f"{100 * x['value']:.1f}%" for x in arm["recall"]]
         cells += [
             percent(arm["area"][0]), f"{arm['auroc'][0]['value']:.3f}",
             f"{arm['auroc'][-1]['value']:.3f}", percent(arm["fpr"][-1]),
         ]  # fmt: skip
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(row(name, *cells))
     return "\n".join(lines)
 
 
 def differences(record: Record) -> str:
     """A row an arm: what it has more than the control."""
     shots = next(iter(record["less_control"].values()))["n"]
-    lines = [
-        "| arm, less label-only | area | "
-        + " | ".join(f"recall, n = {n}" for n in shots)
-        + f" | AUROC, n = 0 | false positives, n = {shots[-1]} |",
-        "| --- |" + " --- |" * (len(shots) + 3),
-    ]
+    lines = header(
+        "arm, less label-only", "area", *(f"recall, n = {n}" for n in shots), "AUROC, n = 0",
+        f"false positives, n = {shots[-1]}",
+    )  # fmt: skip
     for name, gain in record["less_control"].items():
         cells = [points(x) for x in (gain["area"][0], *gain["recall"])]
         cells += [interval(gain["auroc"][0], "+.3f"), points(gain["fpr"][-1])]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(row(name, *cells))
     return "\n".join(lines)
 
 
 def by_family(record: Record) -> str:
     """A row a family: how many attacks, recall of each arm without and with most examples."""
     arms = record["arms"]
-    shown = [
-        "| family | attacks | " + " | ".join(f"{name}: n = 0, 16" for name in arms)
-        + " | novelty AUROC: own | 1 - largest p |",
-        "| --- | --- |" + " --- |" * (len(arms) + 2),
-    ]  # fmt: skip
+    shown = header(
+        "family", "attacks", *(f"{name}: n = 0, 16" for name in arms), "novelty AUROC: own",
+        "1 - largest p",
+    )  # fmt: skip
     for family, task in record["tasks"].items():
         cells = [_first_and_last(record["points"][name].get(family)) for name in arms]
         strange = arms["mdlm"]["novelty"].get(family, {})
         cells += [f"{strange[kind]:.3f}" if kind in strange else "" for kind in ("own", "msp")]
-        shown.append(f"| {family} | {task['attacks']} | {' | '.join(cells)} |")
+        shown.append(row(family, task["attacks"], *cells))
     return "\n".join(shown)
 
 
@@ -75,29 +71,25 @@ def conditions(record: Record) -> str:
 
 def few_shot(record: Record) -> str:
     """A row a number of examples: found of new and known attacks, and benign texts flagged."""
-    lines = [
-        "| examples | new attacks found | known attacks found | safe-guard's benign, flagged "
-        "| NotInject, flagged |",
-        "| --- |" + " --- |" * 4,
-    ]
+    lines = header(
+        "examples", "new attacks found", "known attacks found", "safe-guard's benign, flagged",
+        "NotInject, flagged",
+    )  # fmt: skip
     for one in record["mean"]:
         cells = [percent(one[name]) for name in ("recall", "known", *FEW_SHOT_BENIGN)]
-        lines.append(f"| {one['n']} | {' | '.join(cells)} |")
+        lines.append(row(one["n"], *cells))
     return "\n".join(lines)
 
 
 def few_shot_by_family(record: Record) -> str:
     """A row a family, a column a number of examples: the share of its other attacks found."""
     shots = [one["n"] for one in record["mean"]]
-    lines = [
-        "| family | attacks | " + " | ".join(f"n = {n}" for n in shots) + " |",
-        "| --- |" + " --- |" * (len(shots) + 1),
-    ]
+    lines = header("family", "attacks", *(f"n = {n}" for n in shots))
     for family, attacks in record["counts"]["families"].items():
         drawn = [p for p in record["points"] if p["family"] == family]
         found = [[p["recall"] for p in drawn if p["n"] == n] for n in shots]
         cells = [f"{100 * sum(x) / len(x):.0f}%" for x in found]
-        lines.append(f"| {family} | {attacks} | {' | '.join(cells)} |")
+        lines.append(row(family, attacks, *cells))
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables.intervals import interval
+from benchmarks.tables.markdown import header, interval, row
 
 Record = dict[str, Any]
 SOURCES = {
@@ -19,24 +19,20 @@ OWN = {"mdlm": "unigram", "gpt2": "likelihood"}
 def novelty(record: Record) -> str:
     """A row a network and score, a column a source: AUROC within like lengths."""
     columns = list(SOURCES)
-    lines = [
-        "| network | score | " + " | ".join(SOURCES.values()) + " |",
-        "| --- | --- |" + " --- |" * len(columns),
-    ]
+    lines = header("network", "score", *SOURCES.values())
     for family, model in record["models"].items():
         for score, rows in model["scores"].items():
             cells = [interval(rows[c]["within_length"]) for c in columns]
-            lines.append(f"| {family} | {_title(family, score)} | {' | '.join(cells)} |")
+            lines.append(row(family, _title(family, score), *cells))
     return "\n".join(lines)
 
 
 def novelty_used(record: Record) -> str:
     """A row a network and score, all unseen sources together: what a policy would see."""
-    lines = [
-        "| network | score | AUROC | like lengths | less that of msp | sure texts | less that "
-        "of msp | p <= 0.05: unseen | known | p <= 0.01: unseen | known |",
-        "| --- |" + " --- |" * 10,
-    ]
+    lines = header(
+        "network", "score", "AUROC", "like lengths", "less that of msp", "sure texts",
+        "less that of msp", "p <= 0.05: unseen", "known", "p <= 0.01: unseen", "known",
+    )  # fmt: skip
     for family, model in record["models"].items():
         for score, rows in model["scores"].items():
             pooled, alarms = rows["pooled"], rows["false_alarms"]
@@ -46,7 +42,7 @@ def novelty_used(record: Record) -> str:
                 cells += [interval(pooled[x]), gain]
             for bound in ("0.05", "0.01"):
                 cells += [f"{pooled['found_at'][bound]:.1%}", f"{alarms[bound]:.1%}"]
-            lines.append(f"| {family} | {_title(family, score)} | {' | '.join(cells)} |")
+            lines.append(row(family, _title(family, score), *cells))
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.tables.intervals import percent, points
+from benchmarks.tables.markdown import header, percent, points, row
 
 Record = dict[str, Any]
 
@@ -38,10 +38,7 @@ def test_fpr(record: Record) -> str:
 
 def _measured(record: Record, figure: str, sets: Sequence[str]) -> str:
     """A row a policy's category, a column a set; none where a set has no label it looks for."""
-    lines = [
-        "| policy | category | " + " | ".join(SETS[name] for name in sets) + " |",
-        "| --- | --- |" + " --- |" * len(sets),
-    ]
+    lines = header("policy", "category", *(SETS[name] for name in sets))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for run in record["test"]:
         for one in run["categories"]:
@@ -50,7 +47,7 @@ def _measured(record: Record, figure: str, sets: Sequence[str]) -> str:
     for (policy, category), cells in rows.items():
         shown = [cells.get(name, "") for name in sets]
         if any(shown):
-            lines.append(f"| {policy} | {category} | {' | '.join(shown)} |")
+            lines.append(row(policy, category, *shown))
     return "\n".join(lines)
 
 
@@ -60,16 +57,15 @@ def diff_output(record: Record) -> str:
 
 def diff(record: Record) -> str:
     """A row a set: what adding the backup turns round, and how often rightly."""
-    lines = [
-        "| texts | rows | flip | allow -> block | block -> allow | for the better "
-        "| for the worse |",
-        "| --- |" + " --- |" * 6,
-    ]
+    lines = header(
+        "texts", "rows", "flip", "allow -> block", "block -> allow", "for the better",
+        "for the worse",
+    )  # fmt: skip
     for run in record["diff"]:
         found = run["categories"]["injection"]
         changes = [found["actions"].get(c, 0) for c in ("allow -> block", "block -> allow")]
         counts = [run["rows"], run["flips"], *changes, found["better"], found["worse"]]
-        lines.append(f"| {SETS[run['set']]} | {' | '.join(f'{n:,}' for n in counts)} |")
+        lines.append(row(SETS[run["set"]], *(f"{n:,}" for n in counts)))
     return "\n".join(lines)
 
 
@@ -79,12 +75,11 @@ def frontier_output(record: Record) -> str:
 
 def frontier(record: Record) -> str:
     """A row a set: what the backup is worth there."""
-    lines = [
-        "| texts | benign / injection | specialist alone: recall | backup alone | cascade, on "
-        "texts its bounds were not chosen on | false positives there | recall gained over the "
-        "specialist | over the backup | does the backup help? |",
-        "| --- |" + " --- |" * 8,
-    ]
+    lines = header(
+        "texts", "benign / injection", "specialist alone: recall", "backup alone",
+        "cascade, on texts its bounds were not chosen on", "false positives there",
+        "recall gained over the specialist", "over the backup", "does the backup help?",
+    )  # fmt: skip
     for run in record["frontier"]:
         alone = {point["name"]: f"{point['recall']:.1%}" for point in run["singles"]}
         cells = [
@@ -97,7 +92,7 @@ def frontier(record: Record) -> str:
             points(run["gains"]["backup"]),
             "yes" if run["helps"] else "not shown",
         ]
-        lines.append(f"| {SETS[run['set']]} | {' | '.join(cells)} |")
+        lines.append(row(SETS[run["set"]], *cells))
     return "\n".join(lines)
 
 

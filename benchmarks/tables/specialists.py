@@ -6,34 +6,29 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.tables.markdown import header, row
+
 Record = dict[str, Any]
+COMPARED = ("times as fast", "repeats", "same scores, to the bit")
 
 
 def adapted(record: Record) -> str:
-    lines = [
-        "| texts in a batch | one after another, ms | together, ms | times as fast | repeats "
-        "| same scores, to the bit |",
-        "| --- |" + " --- |" * 5,
-    ]
-    for row in record["rows"]:
-        found = row["adapted"]
+    lines = header("texts in a batch", "one after another, ms", "together, ms", *COMPARED)
+    for one in record["rows"]:
+        found = one["adapted"]
         ms = [_ms(found["seconds"][name]) for name in ("one after another", "one pass")]
-        lines.append(f"| {row['texts']} | {' | '.join(ms)} | {_compared(found, 'one pass')} |")
+        lines.append(row(one["texts"], *ms, *_compared(found, "one pass")))
     return "\n".join(lines)
 
 
 def independent(record: Record) -> str:
-    lines = [
-        "| texts in a batch | way | one after another, ms | this way, ms | times as fast | repeats "
-        "| same scores, to the bit |",
-        "| --- |" + " --- |" * 6,
-    ]
-    for row in record["rows"]:
-        found = row["independent"]
+    lines = header("texts in a batch", "way", "one after another, ms", "this way, ms", *COMPARED)
+    for one in record["rows"]:
+        found = one["independent"]
         usual = _ms(found["seconds"]["one after another"])
         for way in found["times"]:
             own = _ms(found["seconds"][way])
-            lines.append(f"| {row['texts']} | {way} | {usual} | {own} | {_compared(found, way)} |")
+            lines.append(row(one["texts"], way, usual, own, *_compared(found, way)))
     return "\n".join(lines)
 
 
@@ -56,10 +51,11 @@ def conditions(record: Record) -> str:
     )
 
 
-def _compared(found: Record, way: str) -> str:
+def _compared(found: Record, way: str) -> list[str]:
+    """Return the cells of the columns ``COMPARED``."""
     times: Sequence[float] = found["times"][way]
     equal = "yes" if found["equal"][way] else "no"
-    return f"{statistics.median(times):.2f} | {min(times):.2f} to {max(times):.2f} | {equal}"
+    return [f"{statistics.median(times):.2f}", f"{min(times):.2f} to {max(times):.2f}", equal]
 
 
 def _ms(seconds: Sequence[float]) -> str:

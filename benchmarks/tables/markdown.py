@@ -1,4 +1,6 @@
-"""How tables write a figure with its interval: a record's ``value``, ``low`` and ``high``."""
+"""How tables are written: rows, and figures with their intervals, a record's ``value``, ``low`` and
+``high``.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +26,12 @@ def points(value: Mapping[str, Any], decimals: int = 1) -> str:
     form = f"+.{decimals}f"
     figure, low, high = (format(100 * value[name], form) for name in ("value", "low", "high"))
     return f"{figure} points ({low} to {high})"
+
+
+def header(*names: str) -> list[str]:
+    """Return the lines that a table with these columns begins with."""
+    return [row(*names), "|" + " --- |" * len(names)]
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
