@@ -27,6 +27,7 @@ from guardkit.calibration.maps import (
 )
 from guardkit.data.examples import group_folds
 from guardkit.errors import DataError
+from guardkit.log_odds import log_sigmoid_N
 from guardkit.metrics import Measure, Smooth
 from guardkit.types import FloatArray, IntArray
 
@@ -323,8 +324,7 @@ def _shares(labels_N: IntArray, n_labels: int) -> list[float]:
 
 
 def _log_p(log_odds_NC: FloatArray) -> _Float64:
-    result: _Float64 = -np.logaddexp(0.0, -log_odds_NC.astype(np.float64))
-    return result
+    return log_sigmoid_N(log_odds_NC.astype(np.float64))
 
 
 def _log_softmax(z_NC: _Float64) -> _Float64:

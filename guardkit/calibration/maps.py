@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from guardkit.calibration.diagram import Bin
 from guardkit.errors import ArtefactError
+from guardkit.log_odds import logit_N, sigmoid_N
 from guardkit.types import FloatArray, IntArray, Task
 
 #: From the simplest on.
@@ -119,7 +120,7 @@ class CalibrationMap(BaseModel):
         """Return each label's calibrated probability."""
         with np.errstate(invalid="ignore"):  # numpy warns of NaN, here a text that failed
             log_odds_NC = self.log_odds_NC(logits_NC, tokens_N).astype(np.float64)
-            return np.exp(-np.logaddexp(0.0, -log_odds_NC)).astype(np.float32)
+            return sigmoid_N(log_odds_NC).astype(np.float32)
 
     def _z_NC(self, logits_NC: FloatArray, tokens_N: IntArray) -> np.ndarray:
         """Return z_NC: its softmax (multiclass) or sigmoid (multilabel) is the probability."""
@@ -140,11 +141,10 @@ class CalibrationMap(BaseModel):
         """
         least = 1 / (self.n + 2)
         with np.errstate(invalid="ignore"):  # NaN stays NaN
-            within_N = least + (1 - 2 * least) * np.exp(-np.logaddexp(0.0, -x_N))
+            within_N = least + (1 - 2 * least) * sigmoid_N(x_N)
             step_N = np.interp(x_N, steps.log_odds, steps.probability)
             p_N = (1 - least) * step_N + least * within_N
-            log_odds_N: np.ndarray = np.log(p_N) - np.log1p(-p_N)
-        return log_odds_N
+            return logit_N(p_N)
 
 
 class Calibration(CalibrationMap):
@@ -236,4 +236,4 @@ def _log_odds_of(z_NC: np.ndarray, positive: Sequence[int]) -> np.ndarray:
 
 
 def _logit(p: float) -> float:
-    return float(np.log(p) - np.log1p(-p))
+    return float(logit_N(p))

@@ -32,7 +32,7 @@ from guardkit.metrics import (
     bands,
     mean_curves,
 )
-from guardkit.policy.nodes import ON_ERROR
+from guardkit.policy.category import ON_ERROR
 from guardkit.types import SEVERITY, BoolArray, Decision, Examples, IntArray
 
 SCORE_BINS = 20

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.errors import ArtefactError, GuardkitError, UsageError
+from guardkit.log_odds import logit
 from guardkit.model import artefact
 from guardkit.policy.schema import (
     AtMaxFpr,
@@ -26,7 +27,6 @@ from guardkit.policy.schema import (
     Policy,
     Settle,
     Threshold,
-    logit,
     walk,
 )
 from guardkit.yamlfile import Place

@@ -1,7 +1,7 @@
 """Policy x classifiers -> decisions, batch by batch.
 
 A router holds a checked policy and loads each model when a text first needs it;
-``guardkit.policy.nodes`` does the arithmetic.
+``guardkit.policy.category`` decides each category of a batch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model, find_model, load_model
 from guardkit.plugins import Plugins, installed_plugins
+from guardkit.policy.batch import PolicyBatch
+from guardkit.policy.category import ON_ERROR, decide_category, on_error
 from guardkit.policy.check import FindModel, read_policy
-from guardkit.policy.nodes import ON_ERROR, Batch, on_error
 from guardkit.policy.schema import Policy, policies_dir
 from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, RouteStep, Row
 
@@ -139,12 +140,15 @@ class PolicyRouter:
         return self._plugins.heard(self.policy)
 
     def batch(
-        self, texts: Sequence[str], *, beside: Batch | None = None, rounded: bool = False
-    ) -> Batch:
-        """Return a batch to judge by this policy's categories, or by one of them; with ``beside``,
-        another policy's batch of the same texts, a model that both ask scores each text once."""
+        self, texts: Sequence[str], *, beside: PolicyBatch | None = None, rounded: bool = False
+    ) -> PolicyBatch:
+        """Return a batch of ``texts`` under this policy.
+
+        ``beside`` is another policy's batch of the same texts: a model that both ask then scores
+        each text once.
+        """
         novelty_of = {self.folders[member] for member in self.policy.novelty_members}
-        return Batch(
+        return PolicyBatch(
             texts, self.model, self._plugins.combiners, novelty_of, beside=beside, rounded=rounded
         )
 
@@ -214,7 +218,7 @@ class PolicyRouter:
             raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
         return live, shadows
 
-    def _decide_unheard(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
+    def _decide_unheard(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
         """Decide in the shadow of another policy: what goes wrong here must not reach it."""
         try:
             beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
@@ -223,11 +227,11 @@ class PolicyRouter:
             reason = f"{type(error).__name__}: {error}"
             return [self._unjudged(id, reason) for id in ids]
 
-    def _decide(self, batch: Batch, ids: Sequence[Any]) -> list[Decision]:
+    def _decide(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
         names = list(self.policy.categories)
-        judged = [batch.judge(name, category) for name, category in self.policy.categories.items()]
-        columns = zip(*(decisions for decisions, _ in judged), strict=True)
-        severity_N = np.max([severities_N for _, severities_N in judged], axis=0)
+        decided = [decide_category(batch, name, c) for name, c in self.policy.categories.items()]
+        columns = zip(*(decisions for decisions, _ in decided), strict=True)
+        severity_N = np.max([severities_N for _, severities_N in decided], axis=0)
         errors = [batch.errors.get(i) for i in range(len(batch.texts))]
         actions, shadows = self._actions([SEVERITY[s] for s in severity_N.tolist()])
         policy = self.hash[:12]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
 from guardkit.errors import UsageError
+from guardkit.log_odds import logit
 from guardkit.types import Action
 from guardkit.yamlfile import Place
 
@@ -302,7 +302,7 @@ def policies_dir() -> Path:
     return bundled if bundled.is_dir() else here.parent / "policies"
 
 
-def label(node: AnyNode) -> str:
+def node_name(node: AnyNode) -> str:
     """Return how decisions name ``node``: ``specialist``, ``any(specialist, backup)``."""
     match node:
         case MemberNode():
@@ -311,9 +311,9 @@ def label(node: AnyNode) -> str:
             re2 = node.pattern.re2
             return f"pattern({re2 if len(re2) <= 40 else re2[:37] + '...'})"
         case CascadeNode():
-            return f"cascade({', '.join(map(label, node.cascade))})"
+            return f"cascade({', '.join(map(node_name, node.cascade))})"
         case CombineNode():
-            return f"{node.combine.how}({', '.join(map(label, node.combine.of))})"
+            return f"{node.combine.how}({', '.join(map(node_name, node.combine.of))})"
 
 
 def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
@@ -328,13 +328,6 @@ def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
             return
     for i, part in enumerate(parts):
         yield from walk(part, (*below, i))
-
-
-def logit(p: float) -> float:
-    """Return the log-odds of a probability: -inf of 0, +inf of 1."""
-    if p in (0.0, 1.0):
-        return math.inf if p else -math.inf
-    return math.log(p) - math.log1p(-p)
 
 
 @cache

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from guardkit.data.examples import group_names, load_examples
 from guardkit.errors import DataError, PolicyError, Problem, UsageError
 from guardkit.guarantee import choose_threshold
+from guardkit.log_odds import logit, sigmoid_N
 from guardkit.model import artefact
 from guardkit.model.loaded import texts_hash
 from guardkit.plugins import Plugins, installed_plugins
@@ -36,8 +37,9 @@ from guardkit.policy.certificate import (
     stage_bounds,
     write_certificates,
 )
+from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
-from guardkit.policy.schema import Policy, Threshold, logit
+from guardkit.policy.schema import Policy, Threshold
 from guardkit.training.overlap import use_of
 from guardkit.types import UNLABELLED, Examples, IntArray, Progress
 from guardkit.yamlfile import dotted, read_yaml
@@ -213,7 +215,9 @@ def _evaluate(
         batch = router.batch([examples.texts[i] for i in index])
         for name, (lo_N, hi_N) in values.items():
             category = router.policy.categories[name]
-            lo_N[index], hi_N[index] = batch.interval(name, category, category.decide)
+            lo_N[index], hi_N[index] = CategoryTree(batch, name, category).intervals(
+                category.decide
+            )
     if progress:
         progress("certify", len(wanted), len(wanted))
     return values
@@ -244,7 +248,7 @@ def _certified(
         false_positives=int((benign_n > t).sum()),
         unjudged=int(unjudged_n.sum()),
         bound=choice.bound,
-        threshold=Threshold(log_odds=t, probability=float(np.exp(-np.logaddexp(0.0, -t)))),
+        threshold=Threshold(log_odds=t, probability=float(sigmoid_N(t))),
     )
     return Certified(
         category=name,

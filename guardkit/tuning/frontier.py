@@ -20,9 +20,10 @@ from guardkit.model.loaded import Model, texts_hash
 from guardkit.model.score_cache import Remembered, remembering
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.backup_record import Verdict, category_hash, write_verdict
-from guardkit.policy.nodes import Batch
+from guardkit.policy.batch import PolicyBatch
+from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
-from guardkit.policy.schema import AnyNode, CascadeNode, Category, MemberNode, label, walk
+from guardkit.policy.schema import AnyNode, CascadeNode, Category, MemberNode, node_name, walk
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.tuning.replay import NEVER, Bounds, Stages
 from guardkit.tuning.stacking import _check_labels, refuse_moved_models
@@ -235,8 +236,9 @@ class _Asked:
                     progress("score", start, len(texts))
                 chunk = texts[start : start + CHUNK_TEXTS]
                 model = self.models.__getitem__
-                batch = Batch(chunk, model, self.plugins.combiners, self.novelty_of)
-                values = [batch.interval(self.name, self.category, node) for node in nodes]
+                batch = PolicyBatch(chunk, model, self.plugins.combiners, self.novelty_of)
+                tree = CategoryTree(batch, self.name, self.category)
+                values = [tree.intervals(node) for node in nodes]
                 los.append(np.stack([lo_N for lo_N, _ in values]))
                 his.append(np.stack([hi_N for _, hi_N in values]))
                 stranges.append(np.stack([self._strange(batch, node) for node in nodes]))
@@ -266,7 +268,7 @@ class _Asked:
             rows.append(np.where(np.isnan(ms_N), ms, ms_N))
         return costs, np.stack(rows).astype(np.float64)
 
-    def _strange(self, batch: Batch, node: AnyNode) -> BoolArray:
+    def _strange(self, batch: PolicyBatch, node: AnyNode) -> BoolArray:
         """Return which texts ``node`` hands on however sure it is: not known to be familiar."""
         everything = np.arange(len(batch.texts))
         if not isinstance(node, MemberNode) or node.escalate_if is None:
@@ -300,7 +302,7 @@ def _cascade(path: Path, name: str, category: Category) -> CascadeNode:
     root = category.decide
     where = f"{path}: category {name!r} cannot be swept: "
     if not isinstance(root, CascadeNode):
-        raise UsageError(f"{where}its `decide` is {label(root)}; {_SWEEPS}")
+        raise UsageError(f"{where}its `decide` is {node_name(root)}; {_SWEEPS}")
     for stage in root.cascade:
         if any(isinstance(node, CascadeNode) for _, node in walk(stage)):
             raise UsageError(f"{where}a cascade stands inside another; {_SWEEPS}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.policy.schema import logit
+from guardkit.log_odds import logit
 from guardkit.types import BoolArray
 
 _Float64 = npt.NDArray[np.float64]

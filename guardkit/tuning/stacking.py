@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from guardkit.data.examples import FOLDS, group_folds, group_names
 from guardkit.errors import DataError, UsageError
+from guardkit.log_odds import log_sigmoid_N, logit_N, sigmoid_N
 from guardkit.metrics import bootstrap
 from guardkit.model.loaded import BUILTIN, Model
 from guardkit.plugins import installed_plugins
+from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
-from guardkit.policy.schema import CombineNode, MemberNode, label, walk
+from guardkit.policy.schema import CombineNode, MemberNode, node_name, walk
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
@@ -116,7 +118,8 @@ def fit_policy(
         # one batch for all nodes: a model reads each text once
         batch = router.batch(examples.texts[start : start + CHUNK_TEXTS])
         for chunks, (name, _, node) in zip(ratios, nodes, strict=True):
-            chunks.append(batch.part_ratios(name, policy.categories[name], node.combine).T)
+            tree = CategoryTree(batch, name, policy.categories[name])
+            chunks.append(tree.part_ratios(node.combine).T)
     if progress:
         progress("stack", len(examples), len(examples))
     return [
@@ -172,7 +175,7 @@ def fit_weights(
     def loss(parameters: _Float64) -> tuple[float, _Float64]:
         weight_P, bias = parameters[:-1], parameters[-1]
         z_N = prior + bias + x_NP @ weight_P
-        residual_N = count_N * (_sigmoid(z_N) - positive_N) / total
+        residual_N = count_N * (sigmoid_N(z_N) - positive_N) / total
         value = count_N @ _log_loss(z_N, positive_N) + 0.5 * weight_P @ weight_P
         gradient = np.append(residual_N @ x_NP + weight_P / total, residual_N.sum())
         return float(value / total), gradient
@@ -203,7 +206,7 @@ def _fit_node(
     left_out = len(ratio_NP) - len(judged)
     ratio_NP, positive_N = ratio_NP[judged], positive_N[judged]
     groups = [groups[i] for i in judged.tolist()]
-    parts = [label(part) for part in node.combine.of]
+    parts = [node_name(part) for part in node.combine.of]
     _refuse_too_few(category, node, positive_N, groups)
 
     def parameters(count_N: _Float64) -> dict[str, float]:
@@ -266,7 +269,7 @@ def _check_node(node: CombineNode, place: Place, path: Path) -> None:
             f"{path}: the stacked node of category {place[1]!r} holds another, and both would be "
             "fitted to one text; name the members in one node"
         )
-    names = [label(part) for part in node.combine.of]
+    names = [node_name(part) for part in node.combine.of]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UsageError(
             f"{path}: the stacked node of category {place[1]!r} lists {min(repeated)!r} twice"
@@ -299,14 +302,8 @@ def _refuse_too_few(
 
 def _prior(positive_N: BoolArray, count_N: _Float64) -> float:
     share = float(count_N @ positive_N / count_N.sum())
-    return float(np.log(share) - np.log1p(-share))
-
-
-def _sigmoid(z_N: _Float64) -> _Float64:
-    result: _Float64 = np.exp(-np.logaddexp(0.0, -z_N))
-    return result
+    return float(logit_N(share))
 
 
 def _log_loss(z_N: _Float64, positive_N: BoolArray) -> _Float64:
-    result: _Float64 = np.logaddexp(0.0, np.where(positive_N, -z_N, z_N))
-    return result
+    return -log_sigmoid_N(np.where(positive_N, z_N, -z_N))

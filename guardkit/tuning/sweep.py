@@ -20,8 +20,8 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.log_odds import logit
 from guardkit.metrics import Flags, RecallAt, bootstrap
-from guardkit.policy.schema import logit
 from guardkit.tuning.replay import NEVER, Bounds, Replay, Stages, replay
 from guardkit.types import BoolArray
 

@@ -8,7 +8,7 @@ import pytest
 
 from guardkit.errors import PolicyError
 from guardkit.policy.router import check_policy
-from guardkit.policy.schema import CascadeNode, MemberNode, Policy, label
+from guardkit.policy.schema import CascadeNode, MemberNode, Policy, node_name
 from tests.support.broken_policies import GOOD
 from tests.support.policy_folder import Desk, check, desk_in
 
@@ -55,7 +55,7 @@ def test_patterns_alone_need_no_members_and_no_bounds(desk: Desk) -> None:
         "        - combine: {how: any, of: [{pattern: {re2: a}}, {pattern: {re2: b}}]}\n"
         "    flag_at: {probability: 0.5}\n    action: flag\n",
     )
-    assert label(policy.categories["secret"].decide) == (
+    assert node_name(policy.categories["secret"].decide) == (
         "cascade(pattern(AKIA), any(pattern(a), pattern(b)))"
     )
 
@@ -79,7 +79,7 @@ def test_a_policy_is_frozen_and_can_be_built_and_written_in_python(desk: Desk) -
     with pytest.raises(ValueError, match="frozen"):
         policy.name = "other"
     node = CascadeNode(cascade=[MemberNode(member="a"), MemberNode(member="b")])
-    assert label(node) == "cascade(a, b)"
+    assert node_name(node) == "cascade(a, b)"
     assert Policy.model_validate(policy.model_dump(exclude_unset=True)).name == policy.name
     assert "cascade" in str(Policy.model_json_schema())
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardkit.log_odds import logit
 from guardkit.metrics import RecallAt
-from guardkit.policy.schema import logit
 from guardkit.tuning.replay import NEVER, Stages
 from guardkit.tuning.sweep import (
     MAX_CHOICES,

@@ -1,0 +1,85 @@
+"""A category's decision for every text of a batch: threshold, ``on_error``, ``abstain_if``.
+
+Shape letters: N texts of the batch; ``index_N`` says which of them are meant.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from guardkit.policy.batch import PolicyBatch
+from guardkit.policy.nodes import PART_FAILED, CategoryTree, why_strange
+from guardkit.policy.schema import AbstainIf, CascadeNode, Category
+from guardkit.types import SEVERITY, Action, CategoryDecision, IntArray, RouteStep
+
+#: What ``CategoryDecision.decided_by`` says where the text could not be judged.
+ON_ERROR = "on_error"
+#: What it says where a text that would be allowed is too strange for that.
+ABSTAIN_IF = "abstain_if"
+
+
+def on_error(category: Category) -> Action:
+    """Return the action for a text that could not be judged."""
+    return category.action if category.on_error == "closed" else "allow"
+
+
+def decide_category(
+    batch: PolicyBatch, name: str, category: Category
+) -> tuple[list[CategoryDecision], IntArray]:
+    """Return category ``name``'s decision for every text, and the severity of its action."""
+    tree = CategoryTree(batch, name, category)
+    everything = np.arange(len(batch.texts))
+    value = tree.evaluate(category.decide, everything)
+    if not isinstance(category.decide, CascadeNode):  # whose stages are in the routes already
+        tree.add_to_routes(category.decide, everything, value, ["decides"] * len(everything))
+
+    threshold = category.threshold
+    flagged_N = value.lo_N > threshold.log_odds
+    undecided_N = ~flagged_N & (value.hi_N > threshold.log_odds)  # NaN: clear
+    for i in undecided_N.nonzero()[0].tolist():
+        batch.add_error(i, _why_undecided(batch, name, category, i))
+
+    # the score is the end of the interval that decided: lo where flagged, hi where clear
+    scores = batch.probabilities(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
+    # None stands last, where the -1 of decided_by_N finds it: no node had an opinion
+    names = [*tree.node_names, ON_ERROR, ABSTAIN_IF, None]
+    decided_by_N = np.where(undecided_N, len(tree.node_names), value.decided_by_N)
+    actions: tuple[Action, ...] = ("allow", category.action, on_error(category), "abstain")
+    action_N = flagged_N + 2 * undecided_N
+    allowed_N = np.array([action == "allow" for action in actions])[action_N]
+    if category.abstain_if is not None and allowed_N.any():
+        abstains = _abstaining(batch, name, category.abstain_if, allowed_N.nonzero()[0])
+        action_N[abstains], decided_by_N[abstains] = 3, len(tree.node_names) + 1
+    p = batch.probability(threshold.probability)
+    decisions = [
+        CategoryDecision(actions[action], score, p, names[node])
+        for action, score, node in zip(
+            action_N.tolist(), scores, decided_by_N.tolist(), strict=True
+        )
+    ]
+    return decisions, np.array([SEVERITY.index(action) for action in actions])[action_N]
+
+
+def _why_undecided(batch: PolicyBatch, name: str, category: Category, i: int) -> str:
+    failed = [
+        f"{step.member} {step.why}"
+        for step in batch.routes[i]
+        if step.category == name and step.why.startswith("failed") and step.why != PART_FAILED
+    ]
+    follows = f"on_error: {category.on_error} gives {on_error(category)}"
+    return f"{name} could not be judged ({'; '.join(failed)}); {follows}"
+
+
+def _abstaining(
+    batch: PolicyBatch, name: str, abstain_if: AbstainIf, index_N: IntArray
+) -> IntArray:
+    """Return which of the texts are too strange to be allowed: not known to be familiar."""
+    p_N, reasons = batch.novelty_p(batch.model(abstain_if.member), index_N)
+    strange_N = ~(p_N > abstain_if.novelty_p_below)
+    for i in strange_N.nonzero()[0].tolist():
+        text = int(index_N[i])
+        why = why_strange(p_N[i], abstain_if.novelty_p_below, reasons.get(i))
+        batch.routes[text].append(RouteStep(name, abstain_if.member, None, f"abstains: {why}"))
+        if i in reasons:
+            batch.add_error(text, f"{name} abstains: {abstain_if.member}'s {why}")
+    return index_N[strange_N]
