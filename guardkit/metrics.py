@@ -8,6 +8,7 @@ Shape letters: N texts, C labels, B blocks of texts with equal scores, K bins or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from guardkit.types import IntArray
 
 ECE_BINS = 15
+_Z95 = 1.959963984540054  # the normal distribution has 95% within so many standard deviations
 _RANKING_NAMES = ("roc_auc", "auprc", "recall_at_fpr_1%", "recall_at_fpr_0.1%")
 _Float64 = npt.NDArray[np.float64]
 _Bool = npt.NDArray[np.bool_]
@@ -27,6 +29,10 @@ FPR_GRID_K = np.array(
 )
 RECALL_GRID_K = np.linspace(0.01, 1, 100).round(6)
 
+#: ``value``, ``low`` and ``high``: a number and its 95% interval, None where undefined.
+Interval = Mapping[str, float | None]
+#: name -> interval
+Intervals = Mapping[str, Interval]
 #: f(weight_N) -> name -> value
 Measure = Callable[[_Float64], Mapping[str, float]]
 #: f(weight_N) -> name -> values_K
@@ -272,7 +278,7 @@ def rates(
     of = {"recall": positive_N, "fpr": ~positive_N, "precision": flagged_N}
     for name, rate in result.items():
         among_N = of.get(name, everything_N)
-        n_groups = len({group for group, is_in in zip(groups, among_N, strict=True) if is_in})
+        n_groups = count_groups(groups, among_N)
         if rate["value"] == 0:
             rate["high"] = 1 - 0.025 ** (1 / n_groups)
         elif rate["value"] == 1:
@@ -280,9 +286,28 @@ def rates(
     return result
 
 
+def group_index(groups: Sequence[str]) -> IntArray:
+    """Return each text's group as a number, group_N, counted from 0."""
+    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    return group_N
+
+
+def count_groups(groups: Sequence[str], among_N: _Bool) -> int:
+    """Return how many groups the texts marked in ``among_N`` belong to."""
+    return len({group for group, is_in in zip(groups, among_N.tolist(), strict=True) if is_in})
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Return the 95% interval of a share seen in ``n`` independent texts (Wilson 1927)."""
+    denominator = 2 * (n + _Z95**2)
+    centre = (2 * n * share + _Z95**2) / denominator
+    half = _Z95 / denominator * math.sqrt(4 * n * share * (1 - share) + _Z95**2)
+    return (centre - half if share > 0 else 0.0), (centre + half if share < 1 else 1.0)
+
+
 def _resamples(groups: Sequence[str], resamples: int, seed: int) -> Iterator[_Float64]:
     """Yield how often each text is drawn, weight_N, when whole groups are."""
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    group_N = group_index(groups)
     n_groups = int(group_N.max()) + 1
     rng = np.random.default_rng(seed)
     for _ in range(resamples):

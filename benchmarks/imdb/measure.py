@@ -51,7 +51,8 @@ from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap
-from guardkit.model.loaded import load_model, texts_hash
+from guardkit.model.loaded import load_model
+from guardkit.text.hashes import texts_hash
 from guardkit.training.train import Parts, load_parts
 from guardkit.types import BoolArray, Examples, FloatArray
 

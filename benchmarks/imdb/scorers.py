@@ -19,7 +19,7 @@ from benchmarks.lib.baselines import fit_nbsvm, words_and_pairs
 from guardkit import pool_windows
 from guardkit.calibration.fit import fit_calibration
 from guardkit.calibration.maps import Calibration
-from guardkit.evaluation.predictions import CHUNK_TEXTS
+from guardkit.model.chunks import CHUNK_TEXTS
 from guardkit.model.loaded import Model
 from guardkit.training.train import Parts
 from guardkit.types import Examples, FloatArray, IntArray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 
@@ -10,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from guardkit.metrics import ECE_BINS
+from guardkit.metrics import ECE_BINS, wilson_interval
 
 _SIDE, _LEFT, _TOP, _GAP = 260, 56, 40, 40  # of a panel and around it, in pixels
-_Z95 = 1.959964
 
 
 class Bin(BaseModel):
@@ -93,7 +91,7 @@ def _panel(title: str, bins: Sequence[Bin], left: int) -> list[str]:
     points = " ".join(f"{x(b.mean)},{y(b.share)}" for b in bins)
     lines.append(f'<polyline points="{points}" fill="none" stroke="#9db8d9"/>')
     for b in bins:
-        low, high = _wilson(b.share, b.n)
+        low, high = wilson_interval(b.share, b.n)
         lines += [
             f'<line x1="{x(b.mean)}" y1="{y(low)}" x2="{x(b.mean)}" y2="{y(high)}" '
             'stroke="#2b5c9e"/>',
@@ -101,10 +99,3 @@ def _panel(title: str, bins: Sequence[Bin], left: int) -> list[str]:
             f"texts, {b.mean:.3f} given, {b.share:.3f} so</title></circle>",
         ]
     return lines
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    square = _Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -28,7 +28,7 @@ from guardkit.calibration.maps import (
 from guardkit.data.examples import group_folds
 from guardkit.errors import DataError
 from guardkit.log_odds import log_sigmoid_N
-from guardkit.metrics import Measure, Smooth
+from guardkit.metrics import Measure, Smooth, group_index
 from guardkit.types import FloatArray, IntArray
 
 #: Exponents of the length that are tried; 1 makes of a sum over tokens their mean.
@@ -196,7 +196,7 @@ def _cross_fitted(
 def _compare(
     log_odds: Mapping[Method, FloatArray], labels_N: IntArray, groups: Sequence[str]
 ) -> dict[Method, Candidate]:
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    group_N = group_index(groups)
     n_groups = int(group_N.max()) + 1
     loss_N = {m: losses(labels_N, x_NC) for m, x_NC in log_odds.items()}
     best = min(loss_N, key=lambda m: float(loss_N[m].mean()))

@@ -33,7 +33,8 @@ from guardkit.classify.run_folder import Manifest, Parts
 from guardkit.classify.shards import SHARD_BYTES, SHARD_ROWS, STDIN, Input, Shard, named
 from guardkit.errors import GuardkitError, UsageError
 from guardkit.model import artefact
-from guardkit.model.loaded import find_model, load_model
+from guardkit.model.find import find_model
+from guardkit.model.loaded import load_model
 from guardkit.plugins import installed_plugins
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Progress, Row

@@ -44,8 +44,9 @@ def evaluate(
     from guardkit.evaluation.measure import measure
     from guardkit.evaluation.provenance import provenance
     from guardkit.model import artefact
-    from guardkit.model.loaded import load_model, texts_hash
+    from guardkit.model.loaded import load_model
     from guardkit.policy.router import load_policy
+    from guardkit.text.hashes import texts_hash
 
     if (model is None) == (policy is None):
         raise UsageError("give one of --model and --policy")

@@ -25,15 +25,10 @@ def models_list() -> None:
     """List the models that come with the installed plugins."""
     from guardkit.cli import output
     from guardkit.model import artefact
+    from guardkit.model.find import bundled_models
     from guardkit.plugins import installed_plugins
 
-    folders = [
-        folder
-        for family in installed_plugins().families.values()
-        if family.builtin and family.builtin.is_dir()
-        for folder in sorted(family.builtin.iterdir())
-        if folder.is_dir()
-    ]
+    folders = bundled_models(installed_plugins().families.values())
     output.show_models([(folder, artefact.read_config(folder)) for folder in folders])
 
 
@@ -71,7 +66,7 @@ def models_export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder.")],
 ) -> None:
     """Copy a model with its network as ONNX beside the weights, for --backend onnx."""
-    from guardkit.model.loaded import export_model
+    from guardkit.model.export import export_model
 
     print(f"{export_model(folder, out)}: run it with --backend onnx")
 
@@ -135,7 +130,7 @@ def models_import(
 
 
 def _model_folder(ref: str) -> Path:
-    from guardkit.model.loaded import find_model
+    from guardkit.model.find import find_model
     from guardkit.plugins import installed_plugins
 
     return find_model(ref, family=None, base=Path.cwd(), plugins=installed_plugins())

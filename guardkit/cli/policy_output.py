@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from guardkit.cli.output import _left_out, _out, _visible, show_metrics
+from guardkit.metrics import Interval
 from guardkit.policy.router import CaseResult
 from guardkit.tuning.certify import Certified
 from guardkit.tuning.compare import Comparison, Flip, would_be
 from guardkit.tuning.frontier import Frontier
 from guardkit.tuning.stacking import Stack
-from guardkit.tuning.sweep import Interval, Point, Sweep
+from guardkit.tuning.sweep import Point, Sweep
 from guardkit.types import Decision
 
 TEXT_WIDTH = 80

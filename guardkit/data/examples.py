@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.errors import DataError
+from guardkit.metrics import group_index
 from guardkit.types import UNLABELLED, Examples, IntArray
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def group_folds(
     labels_N: npt.NDArray[np.integer], groups: Sequence[str], *, seed: int, folds: int = FOLDS
 ) -> IntArray:
     """Return each text's fold: whole groups, every kind of group spread evenly over the folds."""
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
+    group_N = group_index(groups)
     size_G = np.bincount(group_N)
     # sorted by their shares of the labels, then dealt out in turn; chance orders equal ones
     shares = [np.bincount(group_N, labels_N == c) / size_G for c in range(1, labels_N.max() + 1)]

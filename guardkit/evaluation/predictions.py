@@ -6,19 +6,19 @@ Shape letters: N texts, C labels.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.data.labels import refuse_other_labels, refuse_unknown_labels
 from guardkit.errors import DataError
+from guardkit.model.chunks import CHUNK_TEXTS, chunks
 from guardkit.model.loaded import Model, Work
 from guardkit.policy.router import PolicyRouter
 from guardkit.types import UNLABELLED, BoolArray, Decision, Examples, FloatArray, IntArray, Progress
-
-CHUNK_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,10 @@ def judge_model(
     if model.config.task != "multiclass":
         raise DataError(f"{model.path}: only a multiclass model can be held against one label each")
     examples, row_N, unlabelled = _labelled(examples)
-    if unknown := [x for x in examples.label_names if x not in model.labels]:
-        raise DataError(
-            f"the examples have label {unknown[0]!r}, the model {', '.join(model.labels)}; keep "
-            "some rows with ?where=label:A|B, or name another column with ?label="
-        )
+    refuse_other_labels(examples.label_names, model.labels)
     column = _positive_column(model, positive)
     calibration, before = model.calibrated(), replace(model.work)
-    scored = [model.score(texts) for texts in _chunks(examples.texts, progress)]
+    scored = [model.score(texts) for texts in chunks(examples.texts, "evaluate", progress)]
     p_NC = np.concatenate(
         [calibration.probabilities_NC(part.logits_NC, part.tokens_N) for part in scored]
     )
@@ -202,16 +198,14 @@ def judge_policy(
     known = {x for model in models.values() for x in model.labels}.union(*wanted.values())
     if positive is not None and positive not in labels:
         raise DataError(f"no example is labelled {positive!r}; the labels are {', '.join(labels)}")
-    if positive is None and (unknown := [x for x in labels if x not in known]):
-        raise DataError(
-            f"the examples have label {unknown[0]!r}, unknown to the policy and its members "
-            f"({', '.join(sorted(known)) or 'none'}); say which label is to be found: --positive"
-        )
+    if positive is None:
+        to_find = "say which label is to be found: --positive"
+        refuse_unknown_labels(labels, known, to="the policy and its members", do=to_find)
     asked = [c for c in categories if wanted[c] & set(labels)] or list(categories)
     before = {member: replace(model.work) for member, model in models.items()}
     decisions: list[Decision] = []
     seconds = 0.0
-    for texts in _chunks(examples.texts, progress):
+    for texts in chunks(examples.texts, "evaluate", progress):
         begun = time.perf_counter()
         decisions += router.decide(texts)
         seconds += time.perf_counter() - begun
@@ -252,13 +246,6 @@ def _positive_column(model: Model, positive: str | None) -> int | None:
     if len(labels) > 2:
         return None
     return 0 if model.config.neutral == labels[1] else 1
-
-
-def _chunks(texts: Sequence[str], progress: Progress | None) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        yield texts[start : start + CHUNK_TEXTS]
-        if progress:
-            progress("evaluate", min(start + CHUNK_TEXTS, len(texts)), len(texts))
 
 
 def _cost(work: Work) -> dict[str, Any]:

@@ -1,26 +1,23 @@
-"""A classifier with its calibration, found by name and loaded from an artefact."""
+"""A classifier with its calibration and novelty, loaded from an artefact."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from guardkit.calibration.maps import Calibration, read_calibration
-from guardkit.errors import ArtefactError, ClassifierError, PluginError
+from guardkit.errors import ArtefactError, ClassifierError
 from guardkit.model import artefact
 from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
+from guardkit.model.find import find_model
 from guardkit.model.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
-from guardkit.model.onnx import MODEL
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.text.readings import readings
 from guardkit.text.windows import pool_windows
@@ -32,11 +29,9 @@ from guardkit.types import (
     FloatArray,
     IntArray,
     RawScores,
-    SupportsExport,
     SupportsSharing,
 )
 
-BUILTIN = "builtin:"
 #: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
 Shared = MutableMapping[Hashable, Any]
 
@@ -261,41 +256,6 @@ class Model:
         return evidence[0]
 
 
-def find_model(ref: str, *, family: str | None, base: Path, plugins: Plugins) -> Path:
-    """Return the folder ``ref`` means: a path from ``base``, or a bundled model.
-
-    ``builtin:FAMILY/NAME`` says whose it is, which is ``family`` where that is given;
-    ``builtin:NAME`` is ``family``'s, or the only one of that name.
-    """
-    if not ref.startswith(BUILTIN):
-        return (base / Path(ref).expanduser()).resolve()
-    owner, _, name = ref.removeprefix(BUILTIN).rpartition("/")
-    asked = dict.fromkeys(f for f in (family, owner) if f)
-    families = [plugins.family(f) for f in asked] or plugins.families.values()
-    bundled = [
-        folder
-        for f in families
-        if f.builtin and f.builtin.is_dir()
-        for folder in sorted(f.builtin.iterdir())
-        if folder.is_dir()
-    ]
-    found = [folder for folder in bundled if folder.name == name]
-    if len(found) == 1 and len(asked) < 2:
-        return found[0]
-    owned = sorted(
-        f"{BUILTIN}{f.name}/{folder.name}"
-        for f in families
-        for folder in bundled
-        if folder.parent == f.builtin
-    )
-    problem = "no such bundled model"
-    if len(asked) > 1:
-        problem = f"is of plugin {owner!r}, asked for as {family!r}"
-    elif len(found) > 1:
-        problem = "more than one family has it"
-    raise ArtefactError(f"{ref}: {problem}; bundled: {', '.join(owned) or 'none'}")
-
-
 def load_model(
     ref: str | Path,
     *,
@@ -345,40 +305,6 @@ def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | No
     if np.isnan(scored.novelty_N).all():
         return None
     return fit_novelty(examples, scored.novelty_N, scored.tokens_N, data=data)
-
-
-def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) -> Path:
-    """Copy a model to ``out`` with its network as ``model.onnx`` beside the weights.
-
-    ``backend="onnx"`` then runs it. Raises ArtefactError, or PluginError where the family
-    exports nothing.
-    """
-    plugins = plugins or installed_plugins()
-    folder = find_model(str(ref), family=None, base=Path.cwd(), plugins=plugins)
-    artefact.verify(folder)
-    family = plugins.family(artefact.read_config(folder).family)
-    if not isinstance(family, SupportsExport):
-        raise PluginError(f"{folder}: plugin {family.name!r} cannot export its models")
-    if out.exists():
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
-    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as work:
-        copy = Path(work) / out.name
-        shutil.copytree(folder, copy)
-        (copy / artefact.SUMS).unlink()
-        family.export(folder, copy / MODEL)
-        artefact.publish(copy, out)
-    return out
-
-
-def texts_hash(texts: Sequence[str], labels: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of texts (and labels), the same however they are stored."""
-    digest = hashlib.sha256()
-    for part in (texts, labels):
-        digest.update(f"{len(part)}\n".encode())
-        for text in part:
-            data = text.encode("utf-8", "surrogatepass")
-            digest.update(f"{len(data)}\n".encode() + data)
-    return digest.hexdigest()
 
 
 def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:

@@ -10,7 +10,6 @@ Shape letters: N texts to judge, n calibration texts.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from guardkit.data.examples import group_names
 from guardkit.errors import ArtefactError, DataError
 from guardkit.model.artefact import NOVELTY
+from guardkit.text.hashes import text_hash
 from guardkit.types import Examples, FloatArray, IntArray
 
 #: Texts that a bin holds at least, where there are as many: bounds down to 1/101 can be used.
@@ -125,8 +125,8 @@ def fit_novelty(
     for i, (group, text) in enumerate(zip(group_names(examples), examples.texts, strict=True)):
         if not np.isnan(novelty_N[i]):
             # by hash, so that neither the order of the data nor the score says which
-            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-            chosen[group] = min(chosen.get(group, (digest, i)), (digest, i))
+            own = (text_hash(text), i)
+            chosen[group] = min(chosen.get(group, own), own)
     if not chosen:
         raise DataError(f"not one of {len(examples):,} calibration texts has a novelty")
     kept = np.array([i for _, i in chosen.values()])

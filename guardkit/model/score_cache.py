@@ -12,7 +12,6 @@ moment may be lost, and is scored again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -27,6 +26,7 @@ import numpy as np
 
 from guardkit.errors import OutputError
 from guardkit.model.loaded import Model
+from guardkit.text.hashes import text_hash
 from guardkit.types import Classifier, FloatArray, RawScores
 
 #: Texts scored before the clock runs: the first calls allocate, compile and load.
@@ -79,7 +79,7 @@ class Remembered:
     ) -> RawScores:
         if evidence:
             return self.inner.score(texts, novelty=novelty, evidence=True)
-        keys = [(_key(text), novelty) for text in texts]
+        keys = [(text_hash(text), novelty) for text in texts]
         # raised again, not tried again: the caller halves its batch until the text is alone
         for key in keys:
             if key in self._failed:
@@ -103,7 +103,7 @@ class Remembered:
 
     def warm(self, texts: Sequence[str], *, novelty: bool = False) -> None:
         """Score a few of ``texts`` that are new and forget it, if any are."""
-        new = [text for text in texts if (_key(text), novelty) not in self._rows]
+        new = [text for text in texts if (text_hash(text), novelty) not in self._rows]
         if new:
             try:
                 self.inner.score(new[:WARM_TEXTS], novelty=novelty)
@@ -122,7 +122,7 @@ class Remembered:
         return np.array([row.tokens if row else np.nan for row in rows], np.float32)
 
     def _known(self, texts: Sequence[str], novelty: bool) -> list[_Row | None]:
-        keys = map(_key, texts)
+        keys = map(text_hash, texts)
         return [self._rows.get((k, novelty)) or self._rows.get((k, False)) for k in keys]
 
     def save(self) -> None:
@@ -170,10 +170,6 @@ def default_cache() -> Path:
     """Return where scores are kept: ``$XDG_CACHE_HOME/guardkit/scores``, else in ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "guardkit" / "scores"
-
-
-def _key(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _novelty(rows: Sequence[_Row]) -> FloatArray | None:

@@ -17,7 +17,8 @@ from msgspec.structs import asdict, replace
 
 from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError
 from guardkit.model import artefact
-from guardkit.model.loaded import Model, find_model, load_model
+from guardkit.model.find import find_model
+from guardkit.model.loaded import Model, load_model
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.category import ON_ERROR, decide_category, on_error

@@ -281,6 +281,12 @@ class Policy(_Frozen):
         """SHA-256 of the file, and of its certificates where it needs any; hexadecimal."""
         return self._hash
 
+    def refuse_unknown_category(self, name: str | None, path: Path) -> None:
+        """Raise UsageError, which calls the file ``path``, where there is no category ``name``."""
+        if name is not None and name not in self.categories:
+            known = ", ".join(self.categories)
+            raise UsageError(f"{path}: no category {name!r}; there are {known}")
+
     @property
     def novelty_members(self) -> set[str]:
         """The members whose novelty decides something."""

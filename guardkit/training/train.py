@@ -24,9 +24,10 @@ from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataErr
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.card import model_card
-from guardkit.model.loaded import Model, Scored, joined, load_model, novelty_of, texts_hash
+from guardkit.model.loaded import Model, Scored, joined, load_model, novelty_of
 from guardkit.plugins import installed_plugins
 from guardkit.text import readings
+from guardkit.text.hashes import texts_hash
 from guardkit.training.adapt import (
     OverDefence,
     adapt_model,

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import group_names, load_examples
+from guardkit.data.labels import refuse_unknown_labels
 from guardkit.errors import DataError, PolicyError, Problem, UsageError
 from guardkit.guarantee import choose_threshold
 from guardkit.log_odds import logit, sigmoid_N
 from guardkit.model import artefact
-from guardkit.model.loaded import texts_hash
+from guardkit.model.chunks import chunks
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.certificate import (
     Certificate,
@@ -40,11 +41,11 @@ from guardkit.policy.certificate import (
 from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
 from guardkit.policy.schema import Policy, Threshold
+from guardkit.text.hashes import texts_hash
 from guardkit.training.overlap import use_of
 from guardkit.types import UNLABELLED, Examples, IntArray, Progress
 from guardkit.yamlfile import dotted, read_yaml
 
-CHUNK_TEXTS = 256
 _Float64 = npt.NDArray[np.float64]
 
 
@@ -128,9 +129,7 @@ def write(path: Path, certified: Sequence[Certified]) -> Path:
 
 def _specs(policy: Policy, category: str | None) -> dict[str, str]:
     """Return {category: calibrated_on} of those that have it, or of the one asked for."""
-    if category is not None and category not in policy.categories:
-        known = ", ".join(policy.categories)
-        raise UsageError(f"{policy.path}: no category {category!r}; there are {known}")
+    policy.refuse_unknown_category(category, policy.path)
     specs = {
         name: flag_at.calibrated_on
         for name, flag_at in promises(policy).items()
@@ -173,12 +172,9 @@ def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str
     folders = [router.folders[member] for member in members_of(own)]
     known = {*own.positive}.union(*(artefact.read_config(f).labels for f in folders))
     # an attack under a name of its own would pass for benign, and push the threshold up
-    if len(names) > 1 and (unknown := [name for name in names if name not in known]):
-        raise DataError(
-            f"{spec}: has label {unknown[0]!r}, unknown to category {category!r} and its members "
-            f"({', '.join(sorted(known))}); keep some rows with ?where=label:A|B, or name another "
-            "column with ?label="
-        )
+    if len(names) > 1:
+        whose = f"category {category!r} and its members"
+        refuse_unknown_labels(names, known, to=whose, where=f"{spec}: has")
     is_positive_C = np.array([*(name in own.positive for name in names), False])  # [-1]: unlabelled
     positive_N = is_positive_C[labels_N]
     benign_N = ~positive_N if not names else ~positive_N & (labels_N != UNLABELLED)
@@ -207,19 +203,13 @@ def _evaluate(
     wanted = sorted({int(i) for t in texts.values() for i in (*t.benign_N, *t.positive_N)})
     n = len(examples)
     values = {name: (np.full(n, np.nan), np.full(n, np.nan)) for name in texts}
-    for start in range(0, len(wanted), CHUNK_TEXTS):
-        if progress:
-            progress("certify", start, len(wanted))
+    for index in chunks(wanted, "certify", progress):
         # one batch for all categories: a model reads each text once
-        index = wanted[start : start + CHUNK_TEXTS]
         batch = router.batch([examples.texts[i] for i in index])
         for name, (lo_N, hi_N) in values.items():
             category = router.policy.categories[name]
-            lo_N[index], hi_N[index] = CategoryTree(batch, name, category).intervals(
-                category.decide
-            )
-    if progress:
-        progress("certify", len(wanted), len(wanted))
+            tree = CategoryTree(batch, name, category)
+            lo_N[index], hi_N[index] = tree.intervals(category.decide)
     return values
 
 

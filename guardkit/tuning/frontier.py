@@ -15,23 +15,34 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import group_names
+from guardkit.data.labels import labelled
 from guardkit.errors import ClassifierError, DataError, UsageError
-from guardkit.model.loaded import Model, texts_hash
+from guardkit.metrics import count_groups
+from guardkit.model.chunks import chunks
+from guardkit.model.loaded import Model
 from guardkit.model.score_cache import Remembered, remembering
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.backup_record import Verdict, category_hash, write_verdict
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
-from guardkit.policy.schema import AnyNode, CascadeNode, Category, MemberNode, node_name, walk
+from guardkit.policy.schema import (
+    AnyNode,
+    CascadeNode,
+    Category,
+    MemberNode,
+    Policy,
+    node_name,
+    walk,
+)
+from guardkit.text.hashes import texts_hash
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.tuning.replay import NEVER, Bounds, Stages
-from guardkit.tuning.stacking import _check_labels, refuse_moved_models
+from guardkit.tuning.stacking import refuse_labels_unknown_to, refuse_moved_models
 from guardkit.tuning.sweep import Problem, Sweep, sweep
-from guardkit.types import UNLABELLED, BoolArray, Examples, HasCost, Progress
+from guardkit.types import BoolArray, Examples, HasCost, Progress
 from guardkit.yamlfile import with_values
 
-CHUNK_TEXTS = 256
 #: Least number of positives, and of negatives that may be flagged, groups counted once.
 LEAST_POSITIVES = 20
 _SWEEPS = (
@@ -45,7 +56,7 @@ _Float64 = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class Cost:
     """What one member takes per text: milliseconds on this machine, warm, in batches of
-    ``CHUNK_TEXTS``; tokens read; operations, where its family tells how many a token takes.
+    one chunk; tokens read; operations, where its family tells how many a token takes.
     ``scored`` texts were read in this run, the others' scores and times were kept."""
 
     ms: float
@@ -99,16 +110,15 @@ def sweep_policy(
         raise UsageError(f"--max-fpr {max_fpr}: must lie between 0 and 1")
     plugins = installed_plugins()
     policy = check_policy(path, plugins, uncertified=True)
-    name = _category(path, policy.categories, category)
+    name = _category(path, policy, category)
     chosen = policy.categories[name]
     cascade = _cascade(path, name, chosen)
     router = PolicyRouter(policy, device=device, backend="torch", plugins=plugins)
     members = dict.fromkeys(n.member for _, n in walk(cascade) if isinstance(n, MemberNode))
     models = {member: router.model(member) for member in members}
 
-    labelled = np.flatnonzero(examples.labels_N != UNLABELLED)
-    unlabelled, examples = len(examples) - len(labelled), examples.select(labelled)
-    _check_labels(models, set(chosen.positive), examples)
+    total, examples = len(examples), labelled(examples)
+    refuse_labels_unknown_to(models.values(), set(chosen.positive), examples)
     for member, model in models.items():
         refuse_training_texts(member, model, examples)
     labels = np.array(examples.label_names, dtype=object)[examples.labels_N]
@@ -158,7 +168,7 @@ def sweep_policy(
         category=name,
         n=len(examples),
         positives=int(positive_N.sum()),
-        unlabelled=unlabelled,
+        unlabelled=total - len(examples),
         data=texts_hash(examples.texts, [str(y) for y in labels]),
         max_fpr=max_fpr,
         costs=costs,
@@ -231,10 +241,7 @@ class _Asked:
         try:
             for member in self.models:
                 self._classifier(member).warm(texts, novelty=self._gives_novelty(member))
-            for start in range(0, len(texts), CHUNK_TEXTS):
-                if progress:
-                    progress("score", start, len(texts))
-                chunk = texts[start : start + CHUNK_TEXTS]
+            for chunk in chunks(texts, "score", progress):
                 model = self.models.__getitem__
                 batch = PolicyBatch(chunk, model, self.plugins.combiners, self.novelty_of)
                 tree = CategoryTree(batch, self.name, self.category)
@@ -242,8 +249,6 @@ class _Asked:
                 los.append(np.stack([lo_N for lo_N, _ in values]))
                 his.append(np.stack([hi_N for _, hi_N in values]))
                 stranges.append(np.stack([self._strange(batch, node) for node in nodes]))
-            if progress:
-                progress("score", len(texts), len(texts))
         finally:  # what was scored before a failure need not be scored again
             for member in self.models:
                 self._classifier(member).save()
@@ -284,12 +289,11 @@ class _Asked:
         return cast(Remembered, self.models[member].classifier)
 
 
-def _category(path: Path, categories: Mapping[str, Category], wanted: str | None) -> str:
+def _category(path: Path, policy: Policy, wanted: str | None) -> str:
+    policy.refuse_unknown_category(wanted, path)
     if wanted is not None:
-        if wanted not in categories:
-            raise UsageError(f"{path}: no category {wanted!r}; there are {', '.join(categories)}")
         return wanted
-    cascades = [name for name, c in categories.items() if isinstance(c.decide, CascadeNode)]
+    cascades = [name for name, c in policy.categories.items() if isinstance(c.decide, CascadeNode)]
     if not cascades:
         raise UsageError(f"{path}: no category has a cascade to sweep: {_SWEEPS}")
     if len(cascades) > 1:
@@ -343,7 +347,7 @@ def _refuse_too_few(
         ("positive", True, LEAST_POSITIVES),
         ("negative", False, int(np.ceil(2 / max_fpr))),
     ):
-        there = len({g for g, y in zip(groups, positive_N, strict=True) if y == wanted})
+        there = count_groups(groups, positive_N == wanted)
         if there < least:
             raise DataError(
                 f"{there} {what} examples for category {category!r} (groups counted once); a "

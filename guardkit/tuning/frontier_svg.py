@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from guardkit.metrics import Interval
 from guardkit.tuning.frontier import Frontier
-from guardkit.tuning.sweep import Interval, Point
+from guardkit.tuning.sweep import Point
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 240, 48, 56

@@ -11,7 +11,7 @@ Shape letters: N texts, P parts of a node, F folds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,24 +19,24 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import FOLDS, group_folds, group_names
+from guardkit.data.labels import labelled, refuse_unknown_labels
 from guardkit.errors import DataError, UsageError
 from guardkit.log_odds import log_sigmoid_N, logit_N, sigmoid_N
-from guardkit.metrics import bootstrap
-from guardkit.model.loaded import BUILTIN, Model
+from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
+from guardkit.model.chunks import chunks
+from guardkit.model.find import BUILTIN
+from guardkit.model.loaded import Model
 from guardkit.plugins import installed_plugins
 from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
 from guardkit.policy.schema import CombineNode, MemberNode, node_name, walk
 from guardkit.training.overlap import refuse_training_texts
-from guardkit.types import UNLABELLED, BoolArray, Examples, IntArray, Progress
+from guardkit.types import BoolArray, Examples, IntArray, Progress
 from guardkit.yamlfile import Place, with_values
 
 #: Groups of each class that one weight takes (ten events per variable: Peduzzi 1996).
 GROUPS_PER_PART = 10
 RESAMPLES = 200
-CHUNK_TEXTS = 256
-
-Intervals = Mapping[str, Mapping[str, float | None]]
 _Float64 = npt.NDArray[np.float64]
 
 
@@ -59,7 +59,7 @@ class Stack:
     left_out: int
     parameters: Intervals
     log_loss: Intervals
-    gain: Mapping[str, float | None]
+    gain: Interval
     best_other: str
 
     @property
@@ -85,9 +85,7 @@ def fit_policy(
     """
     plugins = installed_plugins()
     policy = check_policy(path, plugins, unfitted=True, uncertified=True)
-    if category is not None and category not in policy.categories:
-        known = ", ".join(policy.categories)
-        raise UsageError(f"{path}: no category {category!r}; there are {known}")
+    policy.refuse_unknown_category(category, path)
     chosen = [category] if category is not None else list(policy.categories)
     nodes = [
         (name, place, node)
@@ -97,7 +95,7 @@ def fit_policy(
     ]
     if not nodes:
         raise UsageError(f"{path}: no node says `how: stacked`, so there is nothing to fit")
-    examples = examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
+    examples = labelled(examples)
     groups = group_names(examples)
     labels = np.array(examples.label_names, dtype=object)[examples.labels_N]
     positive = {name: np.isin(labels, policy.categories[name].positive) for name in chosen}
@@ -106,25 +104,20 @@ def fit_policy(
         _check_node(node, place, path)
         members = {n.member for _, n in walk(node) if isinstance(n, MemberNode)}
         models = {member: router.model(member) for member in sorted(members)}
-        _check_labels(models, set(policy.categories[name].positive), examples)
+        refuse_labels_unknown_to(models.values(), set(policy.categories[name].positive), examples)
         for member, model in models.items():
             refuse_training_texts(member, model, examples)
         _refuse_too_few(name, node, positive[name], groups)
 
-    ratios: list[list[_Float64]] = [[] for _ in nodes]
-    for start in range(0, len(examples), CHUNK_TEXTS):
-        if progress:
-            progress("stack", start, len(examples))
-        # one batch for all nodes: a model reads each text once
-        batch = router.batch(examples.texts[start : start + CHUNK_TEXTS])
-        for chunks, (name, _, node) in zip(ratios, nodes, strict=True):
+    ratios_NP: list[list[_Float64]] = [[] for _ in nodes]  # of each node, chunk by chunk
+    for texts in chunks(examples.texts, "stack", progress):
+        batch = router.batch(texts)  # one for all nodes: a model reads each text once
+        for found, (name, _, node) in zip(ratios_NP, nodes, strict=True):
             tree = CategoryTree(batch, name, policy.categories[name])
-            chunks.append(tree.part_ratios(node.combine).T)
-    if progress:
-        progress("stack", len(examples), len(examples))
+            found.append(tree.part_ratios(node.combine).T)
     return [
-        _fit_node(name, place, node, np.concatenate(chunks), positive[name], groups, seed=seed)
-        for chunks, (name, place, node) in zip(ratios, nodes, strict=True)
+        _fit_node(name, place, node, np.concatenate(found), positive[name], groups, seed=seed)
+        for found, (name, place, node) in zip(ratios_NP, nodes, strict=True)
     ]
 
 
@@ -276,14 +269,12 @@ def _check_node(node: CombineNode, place: Place, path: Path) -> None:
         )
 
 
-def _check_labels(models: Mapping[str, Model], positive: set[str], examples: Examples) -> None:
-    known = positive.union(*(model.labels for model in models.values()))
-    if unknown := [name for name in examples.label_names if name not in known]:
-        raise DataError(
-            f"the examples have label {unknown[0]!r}, unknown to the members that are stacked "
-            f"({', '.join(sorted(known))}); keep some rows with ?where=label:A|B, or name another "
-            "column with ?label="
-        )
+def refuse_labels_unknown_to(
+    models: Iterable[Model], positive: set[str], examples: Examples
+) -> None:
+    """Raise DataError where a label is neither a model's nor one of the ``positive`` ones."""
+    known = positive.union(*(model.labels for model in models))
+    refuse_unknown_labels(examples.label_names, known, to="the members that are stacked")
 
 
 def _refuse_too_few(
@@ -292,7 +283,7 @@ def _refuse_too_few(
     n_parts = len(node.combine.of)
     least = GROUPS_PER_PART * n_parts
     for what, wanted in (("positive", True), ("negative", False)):
-        there = len({g for g, y in zip(groups, positive_N, strict=True) if y == wanted})
+        there = count_groups(groups, positive_N == wanted)
         if there < least:
             raise DataError(
                 f"{there} {what} examples for category {category!r} (groups counted once); "

@@ -20,8 +20,9 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.data.examples import group_folds
 from guardkit.log_odds import logit
-from guardkit.metrics import Flags, RecallAt, bootstrap
+from guardkit.metrics import Flags, Interval, RecallAt, bootstrap
 from guardkit.tuning.replay import NEVER, Bounds, Replay, Stages, replay
 from guardkit.types import BoolArray
 
@@ -35,7 +36,6 @@ RESAMPLES = 500
 #: A threshold must be a probability with finite log-odds.
 _LOWEST, _HIGHEST = 1e-9, 1 - 1e-9
 
-Interval = Mapping[str, float | None]  # value, low, high
 _Float64 = npt.NDArray[np.float64]
 _ALL, _HALVES = 0, (1, 2)
 
@@ -185,12 +185,7 @@ def choices(problem: Problem) -> Iterator[tuple[Bounds, ...]]:
 
 def halves(positive_N: BoolArray, groups: Sequence[str], seed: int) -> BoolArray:
     """Return which texts are in the first half: whole groups, both classes spread evenly."""
-    _, group_N = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    share_G = np.bincount(group_N, weights=positive_N) / np.bincount(group_N)
-    order = np.lexsort([np.random.default_rng(seed).random(len(share_G)), share_G])
-    first_G = np.empty(len(order), bool)
-    first_G[order] = np.arange(len(order)) % 2 == 0
-    first_N: BoolArray = first_G[group_N]
+    first_N: BoolArray = group_folds(positive_N.astype(np.int64), groups, seed=seed, folds=2) == 0
     return first_N
 
 

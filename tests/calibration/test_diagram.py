@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
-from guardkit.calibration.diagram import Bin, _wilson, reliability_bins, reliability_svg
+from guardkit.calibration.diagram import Bin, reliability_bins, reliability_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -37,12 +36,6 @@ def test_every_text_is_in_one_bin_and_equal_ones_in_the_same(
     assert [b.mean for b in bins] == sorted({b.mean for b in bins})
     backwards = reliability_bins(p_N[::-1], true_N[::-1], bins=4)
     assert [(b.n, b.share) for b in backwards] == [(b.n, b.share) for b in bins]
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 10), (10, 10), (400, 1000)])
-def test_a_bar_is_wilsons_interval(k: int, n: int) -> None:
-    oracle = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert _wilson(k / n, n) == pytest.approx((oracle.low, oracle.high), abs=1e-6)
 
 
 def test_the_picture_shows_every_bin_where_it_belongs() -> None:

@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from guardkit.errors import DataError
 from guardkit.evaluation.measure import NEEDED_NEGATIVES, evaluate_model, evaluate_policy
-from guardkit.evaluation.predictions import CHUNK_TEXTS, judge_model, judge_policy
+from guardkit.evaluation.predictions import judge_model, judge_policy
+from guardkit.model.chunks import CHUNK_TEXTS
 from guardkit.policy.router import load_policy
 from guardkit.types import UNLABELLED, Examples
 from tests.support.evaluations import (
@@ -159,7 +160,8 @@ def test_progress_is_told_text_by_text(tmp_path: Path) -> None:
 
     logits_NC, labels = made_up(CHUNK_TEXTS + 4)
     evaluate_model(model_of(tmp_path), examples_of(logits_NC, labels), progress=progress)
-    assert seen == [(CHUNK_TEXTS, CHUNK_TEXTS + 4), (CHUNK_TEXTS + 4, CHUNK_TEXTS + 4)]
+    total = CHUNK_TEXTS + 4
+    assert seen == [(0, total), (CHUNK_TEXTS, total), (total, total)]
 
 
 def test_a_policy_is_measured_on_its_actions(tmp_path: Path) -> None:

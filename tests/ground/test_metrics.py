@@ -24,6 +24,7 @@ from guardkit.metrics import (
     mean_curves,
     mean_of,
     rates,
+    wilson_interval,
 )
 
 N = 500
@@ -269,3 +270,9 @@ def test_rates_of_nothing_and_of_everything_have_an_exact_interval() -> None:
     partly = rates(positive, np.arange(30) < 8, groups, resamples=50, seed=0)["recall"]
     drawn = bootstrap(Flags(positive, np.arange(30) < 8), groups, resamples=50, seed=0)["recall"]
     assert partly == drawn
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 10), (10, 10), (400, 1000)])
+def test_the_interval_of_a_share_is_wilsons(k: int, n: int) -> None:
+    oracle = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(k / n, n) == (oracle.low, oracle.high)

@@ -22,7 +22,7 @@ from scipy.stats import norm
 
 from guardkit import ArtefactError, DataError, Examples, TrainingData
 from guardkit.model.artefact import seal
-from guardkit.model.loaded import export_model
+from guardkit.model.export import export_model
 from guardkit.model.onnx import MODEL
 
 from .conftest import TINY, WORDS, make_examples, quiet

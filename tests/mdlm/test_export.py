@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from guardkit import ArtefactError, ConfigError
 from guardkit.model.artefact import seal, verify
-from guardkit.model.loaded import export_model
+from guardkit.model.export import export_model
 from guardkit.model.onnx import MODEL
 
 from .conftest import make_examples

@@ -25,7 +25,7 @@ from torch import Tensor
 from guardkit import ConfigError, load_model, train_bpe
 from guardkit.cli.main import main
 from guardkit.model.artefact import seal
-from guardkit.model.loaded import export_model
+from guardkit.model.export import export_model
 
 from .conftest import make_examples, quiet, randomise
 from .test_checkpoint import PAYLOADS, Call, lightning

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
 from guardkit.model import artefact
-from guardkit.model.loaded import Model, Scored, find_model, load_model, texts_hash
+from guardkit.model.loaded import Model, Scored, load_model
 from guardkit.types import RawScores
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
@@ -293,52 +293,3 @@ def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
         load_model(folder, family="fake", plugins=PLUGINS)
     with pytest.raises(PluginError, match="no classifier family is called 'other'"):
         load_model(folder, plugins=PLUGINS)
-
-
-def test_a_bundled_model_is_found_by_name(tmp_path: Path) -> None:
-    write_model(tmp_path / "spam")
-    plugins = plugins_of(FakeFamily(answer, builtin=tmp_path))
-    assert load_model("builtin:spam", plugins=plugins).path == tmp_path / "spam"
-    with pytest.raises(ArtefactError, match=r"builtin:ham: no such .*bundled: builtin:fake/spam"):
-        load_model("builtin:ham", plugins=plugins)
-
-
-def test_without_bundled_models_there_are_none_to_name(tmp_path: Path) -> None:
-    plugins = plugins_of(FakeFamily(answer, builtin=tmp_path / "absent"))
-    with pytest.raises(ArtefactError, match="bundled: none"):
-        load_model("builtin:spam", family="fake", plugins=plugins)
-
-
-# -- the hash of texts -----------------------------------------------------------------------
-
-
-def test_the_hash_of_texts_tells_apart_where_one_ends_and_the_next_begins() -> None:
-    several = [["ab", "c"], ["a", "bc"], ["abc"], ["c", "ab"], ["ab", "c", ""], ["ab\n1\nc"], []]
-    assert len({texts_hash(texts) for texts in several}) == len(several)
-    assert texts_hash(["a"], ["b"]) != texts_hash(["a", "b"])
-    assert texts_hash(["a"]) == texts_hash(("a",))
-    assert texts_hash(["\ud800"]) != texts_hash(["?"])
-
-
-def test_a_bundled_model_of_two_families_must_be_named_in_full(tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("first", "second")}
-    for folder in folders.values():
-        (folder / "shared").mkdir(parents=True)
-    (folders["first"] / "own").mkdir()
-    plugins = plugins_of(*(FakeFamily(answer, name, folder) for name, folder in folders.items()))
-
-    def find(ref: str, family: str | None = None) -> Path:
-        return find_model(ref, family=family, base=tmp_path, plugins=plugins)
-
-    assert find("builtin:own") == folders["first"] / "own"
-    assert find("builtin:shared", "second") == folders["second"] / "shared"
-    assert find("builtin:second/shared") == folders["second"] / "shared"
-    assert find("builtin:second/shared", "second") == folders["second"] / "shared"
-    with pytest.raises(ArtefactError, match="is of plugin 'second', asked for as 'first'"):
-        find("builtin:second/shared", "first")
-    with pytest.raises(ArtefactError, match=r"more than one family .*first/shared"):
-        find("builtin:shared")
-    with pytest.raises(ArtefactError, match="no such bundled model; bundled: builtin:first/own"):
-        find("builtin:nowhere")
-    with pytest.raises(ArtefactError, match="no such bundled"):
-        find("builtin:second/own")

@@ -71,6 +71,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     write_model(tmp_path / "model")
     found = plugins_of(family, broken={"torn": "ImportError: No module named 'torn'"})
     for module in (
+        "model.export",
         "model.loaded",
         "policy.router",
         "classify.engine",

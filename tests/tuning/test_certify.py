@@ -13,9 +13,9 @@ from guardkit.cli.main import main
 from guardkit.errors import DataError, PolicyError, UsageError
 from guardkit.guarantee import REPEATABLE, allowed_false_positives
 from guardkit.model.artefact import METRICS, seal, write_json
-from guardkit.model.loaded import texts_hash
 from guardkit.policy.certificate import read_certificates
 from guardkit.policy.router import check_policy, load_policy
+from guardkit.text.hashes import texts_hash
 from guardkit.tuning.certify import certify, write
 from tests.support.certified_policies import (
     FILE,

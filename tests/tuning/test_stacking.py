@@ -16,8 +16,8 @@ from guardkit.cli.main import main
 from guardkit.data.examples import FOLDS, group_folds, split_by_group
 from guardkit.errors import DataError, UsageError
 from guardkit.model.artefact import METRICS, seal, write_json
-from guardkit.model.loaded import texts_hash
 from guardkit.policy.router import load_policy
+from guardkit.text.hashes import texts_hash
 from guardkit.training.train import HELD_OUT_SHARE
 from guardkit.tuning.stacking import Stack, fit_policy, fit_weights, write_policy
 from guardkit.types import Examples
