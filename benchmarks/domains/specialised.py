@@ -31,7 +31,7 @@ from benchmarks.lib.baselines import fit_nbsvm, fit_tfidf
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names, normalised
-from guardkit.evaluation.predictions import judge_model
+from guardkit.evaluation.predictions import predict_with_model
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of
 from guardkit.model.loaded import load_model
 from guardkit.training.train import Parts, load_parts
@@ -197,7 +197,7 @@ def scored_by(fit: Callable[[Examples], Scorer], parts: Parts) -> Scored:
 def scored_by_model(folder: Path, parts: Parts) -> Scored:
     assert parts.test is not None
     model = load_model(folder)
-    answers = judge_model(model, parts.test)
+    answers = predict_with_model(model, parts.test)
     assert len(answers.examples) == len(parts.test), answers.failures
     order = [model.labels.index(label) for label in parts.train.label_names]
     trained = json.loads(folder.with_suffix(".json").read_text("utf-8"))

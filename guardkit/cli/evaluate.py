@@ -38,10 +38,10 @@ def evaluate(
     """Measure a model or a policy on labelled text, with 95% intervals."""
     from guardkit.cli import output, running
     from guardkit.data.examples import load_split
-    from guardkit.evaluation import predictions
     from guardkit.evaluation import report as page
-    from guardkit.evaluation.breakdown import with_details
+    from guardkit.evaluation.breakdown import with_breakdown
     from guardkit.evaluation.measure import measure
+    from guardkit.evaluation.predictions import predict
     from guardkit.evaluation.provenance import provenance
     from guardkit.model import artefact
     from guardkit.model.loaded import load_model
@@ -64,21 +64,21 @@ def evaluate(
     if report:
         page.prepare(report)
     with running.progress() as progress:
-        judged = predictions.judge(loaded, examples, positive=positive, progress=progress)
+        predictions = predict(loaded, examples, positive=positive, progress=progress)
     numbers = {
         "data": data,
         "split": name,
         "data_hash": texts_hash(examples.texts, [str(y) for y in examples.labels_N]),
-        **judged.about,
+        **predictions.about,
         **provenance(),
-        **measure(judged),
-        "cost": judged.cost,
+        **measure(predictions),
+        "cost": predictions.cost,
     }
     output.show_evaluation(numbers)
     if json:
         artefact.write_json(json, numbers)
     if report:
-        full = with_details(numbers, judged, texts=not no_texts)
+        full = with_breakdown(numbers, predictions, texts=not no_texts)
         print(f"the report is {page.write_report(report, full)}")
 
 

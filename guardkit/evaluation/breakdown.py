@@ -1,4 +1,4 @@
-"""What an evaluation report shows beside the numbers: curves, calibration, mistakes, cost.
+"""What an evaluation report shows beside the metrics: curves, calibration, mistakes, routes.
 
 Everything is plain JSON. A text in it is shortened, and what a reader cannot see in one is
 spelt out, so that no text can rearrange the page that shows it.
@@ -21,7 +21,7 @@ from guardkit.evaluation.measure import (
     affordable,
     rankings,
 )
-from guardkit.evaluation.predictions import ModelAnswers, PolicyAnswers, Question
+from guardkit.evaluation.predictions import BinaryPredictions, ModelPredictions, PolicyPredictions
 from guardkit.metrics import (
     ECE_BINS,
     FPR_GRID_K,
@@ -44,34 +44,37 @@ LISTED = 10
 SHOWN_CHARACTERS = (300, 100)
 
 
-def with_details(
-    report: Report, answers: ModelAnswers | PolicyAnswers, *, texts: bool = True, seed: int = 0
+def with_breakdown(
+    report: Report,
+    predictions: ModelPredictions | PolicyPredictions,
+    *,
+    texts: bool = True,
+    seed: int = 0,
 ) -> Report:
-    """Return ``report`` with what ``model_details`` or ``policy_details`` add to it."""
-    if isinstance(answers, ModelAnswers):
-        return model_details(report, answers, texts=texts, seed=seed)
-    return policy_details(report, answers, texts=texts, seed=seed)
+    """Return ``report`` with what ``model_breakdown`` or ``policy_breakdown`` add to it."""
+    if isinstance(predictions, ModelPredictions):
+        return model_breakdown(report, predictions, texts=texts, seed=seed)
+    return policy_breakdown(report, predictions, texts=texts, seed=seed)
 
 
-def model_details(
-    report: Report, answers: ModelAnswers, *, texts: bool = True, seed: int = 0
+def model_breakdown(
+    report: Report, predictions: ModelPredictions, *, texts: bool = True, seed: int = 0
 ) -> Report:
-    """Return ``measure_model``'s ``report`` and all that a person wants to see beside it.
-
-    ``curves``, ``reliability``, ``histogram``, ``confusion``, ``per_label`` (of more than two
-    labels), ``mistakes`` and ``failures``. Without ``texts`` none is quoted.
+    """Return ``measure_model``'s ``report`` with what a person wants to see beside the metrics:
+    ``curves``, ``reliability``, ``histogram``, ``confusion``, ``per_label`` (where there are more
+    than two), ``mistakes`` and ``failures``. Without ``texts``, no text is quoted.
     """
-    question, groups = answers.question, group_names(answers.examples)
-    labels, y_N, p_NC = answers.model.labels, answers.y_N, answers.p_NC
+    binary, groups = predictions.binary, group_names(predictions.examples)
+    labels, y_N, p_NC = predictions.model.labels, predictions.y_N, predictions.p_NC
     given_N = p_NC.argmax(axis=1)
     per_label = PerLabel(y_N, given_N, len(labels))
     report = dict(report)
-    if question is not None:
-        report |= _seen(question, groups, seed)
+    if binary is not None:
+        report |= _score_figures(binary, groups, seed)
     else:
         right_N, confidence_N = given_N == y_N, p_NC.max(axis=1).astype(np.float64)
         report |= {
-            "curves": _curves(rankings(answers), groups, seed),
+            "curves": _curves(rankings(predictions), groups, seed),
             "reliability": _reliability(right_N, confidence_N, groups, seed),
             "histogram": _histogram(right_N, confidence_N),
         }
@@ -93,34 +96,34 @@ def model_details(
             for c, label in enumerate(labels)
         }
 
-    def row(i: int) -> Report:
-        column = int(given_N[i]) if answers.column is None else answers.column
-        shown = _example(answers.examples, answers.row_N, i, texts)
+    def example(i: int) -> Report:
+        column = int(given_N[i]) if predictions.column is None else predictions.column
+        shown = _example(predictions.examples, predictions.row_N, i, texts)
         return {**shown, "score": float(p_NC[i, column]), "given": labels[given_N[i]]}
 
-    if question is not None:
-        report["mistakes"] = _mistakes(question, row)
+    if binary is not None:
+        report["mistakes"] = _mistakes(binary, example)
     else:
         surest = _first(given_N != y_N, -p_NC.max(axis=1))
-        report["mistakes"] = {"surest": [row(i) for i in surest]}
-    report["failures"] = _failures(answers.failures.values(), texts)
+        report["mistakes"] = {"surest": [example(i) for i in surest]}
+    report["failures"] = _failures(predictions.failures.values(), texts)
     return report
 
 
-def policy_details(
-    report: Report, answers: PolicyAnswers, *, texts: bool = True, seed: int = 0
+def policy_breakdown(
+    report: Report, predictions: PolicyPredictions, *, texts: bool = True, seed: int = 0
 ) -> Report:
-    """Return ``measure_policy``'s ``report`` and all that a person wants to see beside it.
+    """Return ``measure_policy``'s ``report`` with what a person wants to see beside the metrics.
 
-    In each category ``curves``, ``reliability`` and ``histogram`` of its score where it has one,
-    ``confusion`` (label by action), ``undecided``, ``routes`` and ``mistakes``; ``failures`` of
-    the whole. Without ``texts`` none is quoted.
+    Each category gets ``curves``, ``reliability`` and ``histogram`` of its scores, if it has any,
+    ``confusion`` (label by action), ``undecided``, ``routes`` and ``mistakes``; the whole report
+    gets ``failures``. Without ``texts``, no text is quoted.
     """
     categories = {
-        name: {**category, **_category(name, answers, texts, seed)}
+        name: {**category, **_category(name, predictions, texts, seed)}
         for name, category in report["categories"].items()
     }
-    failures = _failures(answers.failures.values(), texts)
+    failures = _failures(predictions.failures.values(), texts)
     return {**report, "categories": categories, "failures": failures}
 
 
@@ -149,8 +152,9 @@ def visible(text: str) -> str:
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-def _category(name: str, answers: PolicyAnswers, texts: bool, seed: int) -> Report:
-    question, decisions, examples = answers.question(name), answers.decisions, answers.examples
+def _category(name: str, predictions: PolicyPredictions, texts: bool, seed: int) -> Report:
+    binary = predictions.binary(name)
+    decisions, examples = predictions.decisions, predictions.examples
     own = [decision.categories[name] for decision in decisions]
     actions = [a for a in SEVERITY if any(decision.action == a for decision in own)]
     count = Counter(
@@ -159,16 +163,16 @@ def _category(name: str, answers: PolicyAnswers, texts: bool, seed: int) -> Repo
     )
     routes = [_route(name, decision) for decision in decisions]
 
-    def row(i: int) -> Report:
-        shown = _example(examples, answers.row_N, i, texts)
+    def example(i: int) -> Report:
+        shown = _example(examples, predictions.row_N, i, texts)
         route = _route(name, decisions[i])
         return {**shown, "score": own[i].score, "given": own[i].action, "route": route}
 
     return {
         "threshold": own[0].threshold,
-        "prevalence": answers.router.policy.categories[name].prevalence,
+        "prevalence": predictions.router.policy.categories[name].prevalence,
         "undecided": sum(d.decided_by == ON_ERROR for d in own),
-        **_seen(question, group_names(examples), seed),
+        **_score_figures(binary, group_names(examples), seed),
         "confusion": {
             "rows": list(examples.label_names),
             "columns": actions,
@@ -177,17 +181,18 @@ def _category(name: str, answers: PolicyAnswers, texts: bool, seed: int) -> Repo
                 for label in range(len(examples.label_names))
             ],
         },
-        "routes": _routes(routes, question),
-        "mistakes": _mistakes(question, row),
+        "routes": _routes(routes, binary),
+        "mistakes": _mistakes(binary, example),
     }
 
 
-def _seen(question: Question, groups: Sequence[str], seed: int) -> Report:
-    """Return the pictures of a question's scores, as far as it has scores."""
-    scored = np.flatnonzero(~np.isnan(question.score_N))
+def _score_figures(binary: BinaryPredictions, groups: Sequence[str], seed: int) -> Report:
+    """Return curves, reliability and histogram of the texts that have a score; None for each
+    where no text has one."""
+    scored = np.flatnonzero(~np.isnan(binary.score_N))
     if not len(scored):
         return {"curves": None, "reliability": None, "histogram": None}
-    positive_n, score_n = question.positive_N[scored], question.score_N[scored]
+    positive_n, score_n = binary.positive_N[scored], binary.score_N[scored]
     groups = [groups[i] for i in scored.tolist()]
     return {
         "curves": _curves([Ranking(positive_n, score_n)], groups, seed),
@@ -226,15 +231,15 @@ def _histogram(hit_N: BoolArray, p_N: Any) -> Report:
     }
 
 
-def _mistakes(question: Question, row: Callable[[int], Report]) -> Report:
+def _mistakes(binary: BinaryPredictions, example: Callable[[int], Report]) -> Report:
     """Return the negatives that scored highest and the positives that scored lowest, of those
     that got the wrong answer."""
-    positive_N, flagged_N = question.positive_N, question.flagged_N
+    positive_N, flagged_N = binary.positive_N, binary.flagged_N
     # what has no score was flagged, or let pass, without a judgement: the worst of its kind
-    high_N, low_N = (np.nan_to_num(question.score_N, nan=x) for x in (2.0, -1.0))
+    high_N, low_N = (np.nan_to_num(binary.score_N, nan=x) for x in (2.0, -1.0))
     return {
-        "flagged_negatives": [row(i) for i in _first(flagged_N & ~positive_N, -high_N)],
-        "missed_positives": [row(i) for i in _first(~flagged_N & positive_N, low_N)],
+        "flagged_negatives": [example(i) for i in _first(flagged_N & ~positive_N, -high_N)],
+        "missed_positives": [example(i) for i in _first(~flagged_N & positive_N, low_N)],
     }
 
 
@@ -255,7 +260,7 @@ def _example(examples: Examples, row_N: IntArray, i: int, texts: bool) -> Report
     }
 
 
-def _routes(routes: Sequence[str], question: Question) -> Report:
+def _routes(routes: Sequence[str], binary: BinaryPredictions) -> Report:
     """Return the commonest routes, the rest as one."""
     ranked = [route for route, _ in Counter(routes).most_common()]
     kept = ranked if len(ranked) <= LISTED else ranked[: LISTED - 1]
@@ -265,9 +270,9 @@ def _routes(routes: Sequence[str], question: Question) -> Report:
         on_N = names == route
         table[route] = {
             "texts": int(on_N.sum()),
-            "positives": int((on_N & question.positive_N).sum()),
-            "flagged": int((on_N & question.flagged_N).sum()),
-            "wrong": int((on_N & (question.flagged_N != question.positive_N)).sum()),
+            "positives": int((on_N & binary.positive_N).sum()),
+            "flagged": int((on_N & binary.flagged_N).sum()),
+            "wrong": int((on_N & (binary.flagged_N != binary.positive_N)).sum()),
         }
     return table
 

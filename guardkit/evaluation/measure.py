@@ -1,7 +1,7 @@
 """How good a model or a policy is on labelled examples, each number with its 95% interval.
 
 Intervals resample whole groups (one movie's reviews, near-duplicates), so that they are no
-narrower than the data is varied. ``predictions`` runs the texts; here the answers become numbers,
+narrower than the data is varied. ``predictions`` runs the texts; here the predictions become numbers,
 in ``breakdown`` what a report shows beside them.
 """
 
@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from guardkit.data.examples import group_names
 from guardkit.evaluation.predictions import (
-    ModelAnswers,
-    PolicyAnswers,
-    Question,
-    judge_model,
-    judge_policy,
+    BinaryPredictions,
+    ModelPredictions,
+    PolicyPredictions,
+    predict_with_model,
+    predict_with_policy,
 )
 from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of, rates
 from guardkit.model.loaded import Model
@@ -51,43 +51,41 @@ def evaluate_model(
     progress: Progress | None = None,
 ) -> Report:
     """Run ``model`` on ``examples`` and return ``measure_model``'s report."""
-    answers = judge_model(model, examples, positive=positive, progress=progress)
-    return measure_model(answers, seed=seed)
+    predictions = predict_with_model(model, examples, positive=positive, progress=progress)
+    return measure_model(predictions, seed=seed)
 
 
-def measure(answers: ModelAnswers | PolicyAnswers, *, seed: int = 0) -> Report:
+def measure(predictions: ModelPredictions | PolicyPredictions, *, seed: int = 0) -> Report:
     """Return ``measure_model``'s report or ``measure_policy``'s."""
-    if isinstance(answers, ModelAnswers):
-        return measure_model(answers, seed=seed)
-    return measure_policy(answers, seed=seed)
+    if isinstance(predictions, ModelPredictions):
+        return measure_model(predictions, seed=seed)
+    return measure_policy(predictions, seed=seed)
 
 
-def measure_model(answers: ModelAnswers, *, seed: int = 0) -> Report:
+def measure_model(predictions: ModelPredictions, *, seed: int = 0) -> Report:
     """Return ``metrics`` {name: {value, low, high}} and tables by source and length, for JSON.
 
     AUC, AUPRC and recall at a false-positive rate are about the positive label; without one they
     are averaged over the labels, each against the rest. ``warnings`` {metric: what makes it
     mean little here}. A text that could not be scored counts in ``errors`` and in no metric.
     """
-    y_N, p_NC, examples = answers.y_N, answers.p_NC, answers.examples
-    labels, column, question = answers.model.labels, answers.column, answers.question
+    y_N, p_NC, examples = predictions.y_N, predictions.p_NC, predictions.examples
+    labels, column, binary = predictions.model.labels, predictions.column, predictions.binary
     groups = group_names(examples)
     metrics = bootstrap(Smooth(y_N, p_NC), groups, resamples=RESAMPLES, seed=seed)
     ranking: Measure
-    if question is not None:
-        ranking = Ranking(question.positive_N, question.score_N)
-        flags = rates(
-            question.positive_N, question.flagged_N, groups, resamples=RESAMPLES, seed=seed
-        )
+    if binary is not None:
+        ranking = Ranking(binary.positive_N, binary.score_N)
+        flags = rates(binary.positive_N, binary.flagged_N, groups, resamples=RESAMPLES, seed=seed)
         metrics |= {name: flags[name] for name in ("recall", "fpr", "precision")}
     else:
-        ranking = mean_of(rankings(answers))
+        ranking = mean_of(rankings(predictions))
     resamples = affordable(len(y_N) * (len(labels) if column is None else 1))
     metrics |= bootstrap(ranking, groups, resamples=resamples, seed=seed)
 
     def part(index: IntArray) -> Report:
-        if question is not None:
-            return _part(question, index, groups, seed)
+        if binary is not None:
+            return _part(binary, index, groups, seed)
         right = bootstrap(
             Smooth(y_N[index], p_NC[index]),
             [groups[i] for i in index.tolist()],
@@ -101,8 +99,8 @@ def measure_model(answers: ModelAnswers, *, seed: int = 0) -> Report:
         "labels": list(labels),
         "positive": None if column is None else labels[column],
         "n": len(examples),
-        "unlabelled": answers.unlabelled,
-        "errors": len(answers.failures),
+        "unlabelled": predictions.unlabelled,
+        "errors": len(predictions.failures),
         "metrics": metrics,
         "warnings": _warnings(metrics, min(int((y_N != c).sum()) for c in of)),
         "sources": _by_source(examples, part),
@@ -119,11 +117,11 @@ def evaluate_policy(
     progress: Progress | None = None,
 ) -> Report:
     """Run the policy on ``examples`` and return ``measure_policy``'s report."""
-    answers = judge_policy(router, examples, positive=positive, progress=progress)
-    return measure_policy(answers, seed=seed)
+    predictions = predict_with_policy(router, examples, positive=positive, progress=progress)
+    return measure_policy(predictions, seed=seed)
 
 
-def measure_policy(answers: PolicyAnswers, *, seed: int = 0) -> Report:
+def measure_policy(predictions: PolicyPredictions, *, seed: int = 0) -> Report:
     """Return, for each category, how its actions compare with the labels, for JSON.
 
     Flagged is what the category does not allow, errors included. The metrics are those of the
@@ -131,23 +129,29 @@ def measure_policy(answers: PolicyAnswers, *, seed: int = 0) -> Report:
     {name: share of the texts it was asked about}.
     """
     return {
-        "n": len(answers.examples),
-        "unlabelled": answers.unlabelled,
-        "errors": len(answers.failures),
-        "categories": {name: _category(name, answers, seed) for name in answers.wanted},
+        "n": len(predictions.examples),
+        "unlabelled": predictions.unlabelled,
+        "errors": len(predictions.failures),
+        "categories": {
+            name: _category(name, predictions, seed) for name in predictions.positive_labels
+        },
     }
 
 
-def _category(name: str, answers: PolicyAnswers, seed: int) -> Report:
-    question, decisions, examples = answers.question(name), answers.decisions, answers.examples
+def _category(name: str, predictions: PolicyPredictions, seed: int) -> Report:
+    binary, decisions, examples = (
+        predictions.binary(name),
+        predictions.decisions,
+        predictions.examples,
+    )
     groups = group_names(examples)
     asked: dict[str, int] = {}
     for decision in decisions:
         for member in {step.member for step in decision.route if step.category == name}:
             asked[member] = asked.get(member, 0) + 1
-    metrics = rates(question.positive_N, question.flagged_N, groups, resamples=RESAMPLES, seed=seed)
-    scored = np.flatnonzero(~np.isnan(question.score_N))
-    positive_n, score_n = question.positive_N[scored], question.score_N[scored]
+    metrics = rates(binary.positive_N, binary.flagged_N, groups, resamples=RESAMPLES, seed=seed)
+    scored = np.flatnonzero(~np.isnan(binary.score_N))
+    positive_n, score_n = binary.positive_N[scored], binary.score_N[scored]
     if len(scored):
         groups_n = [groups[i] for i in scored.tolist()]
         p_n2 = np.stack([1 - score_n, score_n], axis=1)
@@ -159,21 +163,21 @@ def _category(name: str, answers: PolicyAnswers, seed: int) -> Report:
             Ranking(positive_n, score_n), groups_n, resamples=affordable(len(scored)), seed=seed
         )
     return {
-        "positive": sorted(answers.wanted[name]),
-        "positives": int(question.positive_N.sum()),
+        "positive": sorted(predictions.positive_labels[name]),
+        "positives": int(binary.positive_N.sum()),
         "without_score": len(decisions) - len(scored),
         "metrics": metrics,
         "warnings": _warnings(metrics, int((~positive_n).sum())),
         "members": {member: count / len(decisions) for member, count in asked.items()},
-        "sources": _by_source(examples, lambda index: _part(question, index, groups, seed)),
-        "lengths": _by_length(examples, lambda index: _part(question, index, groups, seed)),
+        "sources": _by_source(examples, lambda index: _part(binary, index, groups, seed)),
+        "lengths": _by_length(examples, lambda index: _part(binary, index, groups, seed)),
     }
 
 
-def rankings(answers: ModelAnswers) -> list[Ranking]:
+def rankings(predictions: ModelPredictions) -> list[Ranking]:
     """Return each label's ranking against the rest."""
-    columns = range(answers.p_NC.shape[1])
-    return [Ranking(answers.y_N == c, answers.p_NC[:, c]) for c in columns]
+    columns = range(predictions.p_NC.shape[1])
+    return [Ranking(predictions.y_N == c, predictions.p_NC[:, c]) for c in columns]
 
 
 def affordable(n: int) -> int:
@@ -212,13 +216,13 @@ def _table(
     return {name: {"n": len(index), **part(index)} for name, index in rows.items() if len(index)}
 
 
-def _part(question: Question, index: IntArray, groups: Sequence[str], seed: int) -> Report:
+def _part(binary: BinaryPredictions, index: IntArray, groups: Sequence[str], seed: int) -> Report:
     """Return the counts and metrics of the texts at ``index``."""
-    positive_n, flagged_n = question.positive_N[index], question.flagged_N[index]
+    positive_n, flagged_n = binary.positive_N[index], binary.flagged_N[index]
     own = [groups[i] for i in index.tolist()]
     metrics = rates(positive_n, flagged_n, own, resamples=RESAMPLES, seed=seed)
     del metrics["precision"]  # in a part it tells the part's share of positives, most of all
-    score_n, metrics["roc_auc"] = question.score_N[index], _UNDEFINED
+    score_n, metrics["roc_auc"] = binary.score_N[index], _UNDEFINED
     fewest = min(positive_n.sum(), (~positive_n).sum())
     if fewest >= RANKED_OF_EACH and not np.isnan(score_n).any():
         ranking = Ranking(positive_n, score_n)

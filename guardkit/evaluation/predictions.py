@@ -1,4 +1,4 @@
-"""What a model or a policy said of labelled texts: run once, measured elsewhere.
+"""What a model or a policy predicts for labelled texts: run once here, measured elsewhere.
 
 Shape letters: N texts, C labels.
 """
@@ -22,9 +22,9 @@ from guardkit.types import UNLABELLED, BoolArray, Decision, Examples, FloatArray
 
 
 @dataclass(frozen=True)
-class Question:
-    """One yes-or-no question to every text: the true answer, the one given, and the calibrated
-    probability behind it, NaN where there is none."""
+class BinaryPredictions:
+    """Positive or not, for every text: the true class, the predicted one (``flagged_N``), and the
+    calibrated probability behind it, NaN where there is none."""
 
     positive_N: BoolArray
     flagged_N: BoolArray
@@ -32,11 +32,14 @@ class Question:
 
 
 @dataclass(frozen=True)
-class ModelAnswers:
-    """What a model said of labelled texts. ``examples`` are those it could score, ``row_N``
-    their places in the data, from 0; ``y_N`` indexes the model's labels; ``column`` is the
-    positive label's, None where each is held against the rest; ``failures`` says by row why a
-    text could not be scored."""
+class ModelPredictions:
+    """What a model predicts for labelled texts.
+
+    ``examples`` are those it could score, ``row_N`` their rows in the data, from 0; ``y_N``
+    are the true labels, as indices of the model's; ``p_NC`` the calibrated probabilities.
+    ``column`` is the positive label's, None where each label is measured against the rest.
+    ``failures`` says by row why a text could not be scored.
+    """
 
     model: Model
     examples: Examples
@@ -49,12 +52,13 @@ class ModelAnswers:
     work: Work
 
     @property
-    def question(self) -> Question | None:
-        """Return the positive label's, flagged above one half; None where there is none."""
+    def binary(self) -> BinaryPredictions | None:
+        """Return the predictions of the positive label, flagged above one half; None where no
+        label is the positive one."""
         if self.column is None:
             return None
         p_N = self.p_NC[:, self.column].astype(np.float64)
-        return Question(self.y_N == self.column, p_N > 0.5, p_N)
+        return BinaryPredictions(self.y_N == self.column, p_N > 0.5, p_N)
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -69,15 +73,18 @@ class ModelAnswers:
 
 
 @dataclass(frozen=True)
-class PolicyAnswers:
-    """What a policy decided about labelled texts, ``row_N`` their places in the data, from 0;
-    ``wanted`` {category: labels that are positive}; ``work`` of its members; ``seconds`` in all."""
+class PolicyPredictions:
+    """What a policy decides about labelled texts, whose rows in the data are ``row_N``, from 0.
+
+    ``positive_labels`` {category: its positive labels} names the categories that are measured;
+    ``work`` is what each member did, ``seconds`` the time that everything took.
+    """
 
     router: PolicyRouter
     examples: Examples
     row_N: IntArray
     decisions: Sequence[Decision]
-    wanted: Mapping[str, set[str]]
+    positive_labels: Mapping[str, set[str]]
     unlabelled: int
     work: Mapping[str, Work]
     seconds: float
@@ -89,8 +96,8 @@ class PolicyAnswers:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """Return that of the whole, and each member's with the share it was ``asked`` about;
-        members of one model share the work."""
+        """Return the cost of everything, and of each member with the share of the texts it was
+        ``asked`` about; members that share a model share its cost."""
         n = len(self.decisions)
         members = {m: {"asked": w.texts / n, **_cost(w)} for m, w in self.work.items()}
         truncated = sum(decision.truncated for decision in self.decisions)
@@ -108,40 +115,42 @@ class PolicyAnswers:
             "models": self.router.model_hashes(),
         }
 
-    def question(self, category: str) -> Question:
-        is_wanted_C = np.array([x in self.wanted[category] for x in self.examples.label_names])
+    def binary(self, category: str) -> BinaryPredictions:
+        """Return the predictions of one category, flagged where it does not allow the text."""
+        positive = self.positive_labels[category]
+        is_positive_C = np.array([label in positive for label in self.examples.label_names])
         own = [d.categories[category] for d in self.decisions]
-        return Question(
-            is_wanted_C[self.examples.labels_N],
+        return BinaryPredictions(
+            is_positive_C[self.examples.labels_N],
             np.array([decision.action != "allow" for decision in own]),
             np.array([np.nan if d.score is None else d.score for d in own]),
         )
 
 
-def judge(
-    judging: Model | PolicyRouter,
+def predict(
+    predictor: Model | PolicyRouter,
     examples: Examples,
     *,
     positive: str | None = None,
     progress: Progress | None = None,
-) -> ModelAnswers | PolicyAnswers:
-    """Return ``judge_model``'s answers or ``judge_policy``'s."""
-    if isinstance(judging, Model):
-        return judge_model(judging, examples, positive=positive, progress=progress)
-    return judge_policy(judging, examples, positive=positive, progress=progress)
+) -> ModelPredictions | PolicyPredictions:
+    """Return what ``predict_with_model`` or ``predict_with_policy`` does."""
+    if isinstance(predictor, Model):
+        return predict_with_model(predictor, examples, positive=positive, progress=progress)
+    return predict_with_policy(predictor, examples, positive=positive, progress=progress)
 
 
-def judge_model(
+def predict_with_model(
     model: Model,
     examples: Examples,
     *,
     positive: str | None = None,
     progress: Progress | None = None,
-) -> ModelAnswers:
-    """Return ``model``'s answers; unlabelled examples are left out.
+) -> ModelPredictions:
+    """Return ``model``'s predictions; unlabelled examples are left out.
 
-    The positive label is by default the one of two that is not neutral (else the last). Raises
-    DataError where labels do not fit, or not one text could be scored.
+    Of two labels the positive one is by default the one that is not neutral (where none is: the
+    last). Raises DataError where labels do not fit, or where not one text could be scored.
     """
     if model.config.task != "multiclass":
         raise DataError(f"{model.path}: only a multiclass model can be held against one label each")
@@ -158,18 +167,18 @@ def judge_model(
         for i, part in enumerate(scored)
         for j, why in part.errors.items()
     }
-    judged = np.flatnonzero(~np.isnan(p_NC).any(axis=1))
-    if not len(judged):
+    scored_index = np.flatnonzero(~np.isnan(p_NC).any(axis=1))
+    if not len(scored_index):
         raise DataError(f"{model.path}: not one of {len(examples):,} texts could be scored")
     for i in np.flatnonzero(np.isnan(p_NC).any(axis=1)).tolist():
         failures.setdefault(int(row_N[i]), "its calibrated probabilities are not finite")
     column_of = np.array([model.labels.index(x) for x in examples.label_names])
-    return ModelAnswers(
+    return ModelPredictions(
         model,
-        examples.select(judged),
-        row_N[judged],
-        column_of[examples.labels_N[judged]],
-        p_NC[judged],
+        examples.select(scored_index),
+        row_N[scored_index],
+        column_of[examples.labels_N[scored_index]],
+        p_NC[scored_index],
         column,
         unlabelled,
         failures,
@@ -177,31 +186,33 @@ def judge_model(
     )
 
 
-def judge_policy(
+def predict_with_policy(
     router: PolicyRouter,
     examples: Examples,
     *,
     positive: str | None = None,
     progress: Progress | None = None,
-) -> PolicyAnswers:
+) -> PolicyPredictions:
     """Return the policy's decisions; unlabelled examples are left out.
 
     A text is positive where its label is one of the category's ``positive`` labels, or is
-    ``positive``. Categories that no label is about are left out, unless that is all of them
-    (benign texts alone). Raises DataError where labels do not fit.
+    ``positive``. A category is left out where no example's label is positive for it, unless that
+    is so for all of them (benign texts alone). Raises DataError where labels do not fit.
     """
     examples, row_N, unlabelled = _labelled(examples)
     labels = examples.label_names
     categories = router.policy.categories
-    wanted = {c: {positive} if positive else set(categories[c].positive) for c in categories}
+    positive_labels = {
+        c: {positive} if positive else set(categories[c].positive) for c in categories
+    }
     models = {member: router.model(member) for member in router.policy.members}
-    known = {x for model in models.values() for x in model.labels}.union(*wanted.values())
+    known = {x for model in models.values() for x in model.labels}.union(*positive_labels.values())
     if positive is not None and positive not in labels:
         raise DataError(f"no example is labelled {positive!r}; the labels are {', '.join(labels)}")
     if positive is None:
         to_find = "say which label is to be found: --positive"
         refuse_unknown_labels(labels, known, to="the policy and its members", do=to_find)
-    asked = [c for c in categories if wanted[c] & set(labels)] or list(categories)
+    measured = [c for c in categories if positive_labels[c] & set(labels)] or list(categories)
     before = {member: replace(model.work) for member, model in models.items()}
     decisions: list[Decision] = []
     seconds = 0.0
@@ -209,12 +220,12 @@ def judge_policy(
         begun = time.perf_counter()
         decisions += router.decide(texts)
         seconds += time.perf_counter() - begun
-    return PolicyAnswers(
+    return PolicyPredictions(
         router,
         examples,
         row_N,
         decisions,
-        {name: wanted[name] for name in asked},
+        {name: positive_labels[name] for name in measured},
         unlabelled,
         {member: model.work.since(before[member]) for member, model in models.items()},
         seconds,
@@ -222,8 +233,8 @@ def judge_policy(
 
 
 def _labelled(examples: Examples) -> tuple[Examples, IntArray, int]:
-    """Return the labelled examples, only their labels named, which rows they are, and how many
-    others there were."""
+    """Return the labelled examples with only their own labels as ``label_names``, their rows, and
+    how many examples had no label."""
     index = np.flatnonzero(examples.labels_N != UNLABELLED)
     if not len(index):
         raise DataError("not one example is labelled; name the label column with ?label=")

@@ -15,10 +15,10 @@ from guardkit.evaluation.breakdown import (
     OTHER_ROUTES,
     SHOWN_CHARACTERS,
     excerpt,
-    with_details,
+    with_breakdown,
 )
 from guardkit.evaluation.measure import measure
-from guardkit.evaluation.predictions import judge
+from guardkit.evaluation.predictions import predict
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Examples
@@ -26,16 +26,16 @@ from tests.support.evaluations import POLICY, answer, examples_of, made_up, mode
 from tests.support.fake_models import FakeFamily, plugins_of
 
 
-def details_of(judging: Model | PolicyRouter, examples: Examples, *, texts: bool = True) -> Any:
-    answers = judge(judging, examples)
-    report = with_details(measure(answers), answers, texts=texts)
+def breakdown_of(predictor: Model | PolicyRouter, examples: Examples, *, texts: bool = True) -> Any:
+    predictions = predict(predictor, examples)
+    report = with_breakdown(measure(predictions), predictions, texts=texts)
     json.dumps(report, allow_nan=False)
     return report
 
 
 def test_a_model_of_two_labels_is_shown_by_its_positive_one(tmp_path: Path) -> None:
     logits_NC, labels = made_up(200)
-    report = details_of(model_of(tmp_path), examples_of(logits_NC, labels))
+    report = breakdown_of(model_of(tmp_path), examples_of(logits_NC, labels))
     y_N = np.array([x == "injection" for x in labels])
     flagged_N = logits_NC[:, 1].round(4) > 0
     assert report["confusion"]["counts"] == sk.confusion_matrix(y_N, flagged_N).tolist()
@@ -52,7 +52,7 @@ def test_the_worst_mistakes_come_first_with_their_rows(tmp_path: Path) -> None:
     leads = [-1.0, 3.0, -2.0, 1.0, 2.0, 0.5, -0.5]
     labels = [None, "benign", "benign", "benign", "injection", "benign", "injection"]
     examples = examples_of([[0, x] for x in leads], labels, sources=list("abcdefg"))
-    mistakes = details_of(model_of(tmp_path), examples)["mistakes"]
+    mistakes = breakdown_of(model_of(tmp_path), examples)["mistakes"]
     assert [row["row"] for row in mistakes["flagged_negatives"]] == [2, 4, 6]
     (missed,) = mistakes["missed_positives"]
     assert missed["text"] == examples.texts[6]
@@ -62,7 +62,7 @@ def test_the_worst_mistakes_come_first_with_their_rows(tmp_path: Path) -> None:
 
 def test_many_mistakes_are_cut_to_the_worst(tmp_path: Path) -> None:
     leads = np.linspace(0.1, 5, 3 * LISTED)
-    report = details_of(model_of(tmp_path), examples_of([[0, x] for x in leads], ["benign"] * 30))
+    report = breakdown_of(model_of(tmp_path), examples_of([[0, x] for x in leads], ["benign"] * 30))
     rows = [row["row"] for row in report["mistakes"]["flagged_negatives"]]
     assert rows == list(range(30, 30 - LISTED, -1))
 
@@ -73,7 +73,7 @@ def test_several_labels_are_averaged_and_each_is_listed(tmp_path: Path) -> None:
     y_N = rng.integers(0, 3, 200)
     logits_NC = (rng.normal(size=(200, 3)) + 1.5 * np.eye(3)[y_N]).round(4)
     examples = examples_of(logits_NC, [names[y] for y in y_N], names)
-    report = details_of(model_of(tmp_path, names), examples)
+    report = breakdown_of(model_of(tmp_path, names), examples)
     given_N = logits_NC.argmax(axis=1)
     assert report["confusion"]["counts"] == sk.confusion_matrix(y_N, given_N).tolist()
     for c, name in enumerate(names):
@@ -98,7 +98,7 @@ def test_a_policys_routes_and_actions_add_up(tmp_path: Path) -> None:
     broken = Examples(
         [*examples.texts, "BROKEN"], np.append(examples.labels_N, 0), ("benign", "injection")
     )
-    report = details_of(router_of(tmp_path), broken)
+    report = breakdown_of(router_of(tmp_path), broken)
     category = report["categories"]["injection"]
     routes = category["routes"]
     assert sum(route["texts"] for route in routes.values()) == 201
@@ -128,7 +128,9 @@ def test_rare_routes_are_counted_together(tmp_path: Path) -> None:
     policy = POLICY.replace("      cascade:\n", f"      cascade:\n{patterns}")
     texts = [f"0 -9|w{i}w" for i in range(LISTED + 3)] * 2
     examples = Examples(texts, np.zeros(len(texts), np.int64), ("benign",))
-    routes = details_of(router_of(tmp_path, policy), examples)["categories"]["injection"]["routes"]
+    routes = breakdown_of(router_of(tmp_path, policy), examples)["categories"]["injection"][
+        "routes"
+    ]
     assert len(routes) == LISTED
     assert routes[OTHER_ROUTES]["texts"] == 2 * 4
     assert sum(route["texts"] for route in routes.values()) == len(texts)
@@ -140,8 +142,8 @@ def test_a_policy_of_patterns_has_no_curve(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(policy.replace(cascade, '      pattern: {re2: "evil"}\n'))
     router = load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(answer)))
     examples = Examples(["evil", "good", "fine"], np.array([1, 0, 0]), ("benign", "injection"))
-    answers = judge(router, examples, positive="injection")
-    category = with_details(measure(answers), answers)["categories"]["injection"]
+    predictions = predict(router, examples, positive="injection")
+    category = with_breakdown(measure(predictions), predictions)["categories"]["injection"]
     assert category["without_score"] == 2
     assert category["curves"] is None
     assert category["metrics"]["recall"]["value"] == 1.0
@@ -150,7 +152,7 @@ def test_a_policy_of_patterns_has_no_curve(tmp_path: Path) -> None:
 
 def test_benign_text_alone_has_no_curve_but_all_else(tmp_path: Path) -> None:
     examples = examples_of([[0, x] for x in (-1, 1, 2)], ["benign"] * 3)
-    report = details_of(model_of(tmp_path), examples)
+    report = breakdown_of(model_of(tmp_path), examples)
     assert report["curves"] is None
     assert sum(report["histogram"]["others"]) == 3
     assert len(report["mistakes"]["flagged_negatives"]) == 2
@@ -164,9 +166,9 @@ def test_without_texts_not_one_is_quoted(tmp_path: Path) -> None:
         np.append(examples.labels_N, 0),
         examples.label_names,
     )
-    for judging in (model_of(tmp_path), router_of(tmp_path)):
-        assert "SECRET" in json.dumps(details_of(judging, examples))
-        assert "SECRET" not in json.dumps(details_of(judging, examples, texts=False))
+    for predictor in (model_of(tmp_path), router_of(tmp_path)):
+        assert "SECRET" in json.dumps(breakdown_of(predictor, examples))
+        assert "SECRET" not in json.dumps(breakdown_of(predictor, examples, texts=False))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 
 from guardkit.errors import DataError
 from guardkit.evaluation.measure import NEEDED_NEGATIVES, evaluate_model, evaluate_policy
-from guardkit.evaluation.predictions import judge_model, judge_policy
+from guardkit.evaluation.predictions import predict_with_model, predict_with_policy
 from guardkit.model.chunks import CHUNK_TEXTS
 from guardkit.policy.router import load_policy
 from guardkit.types import UNLABELLED, Examples
@@ -268,15 +268,15 @@ def test_the_cost_is_what_the_models_did_in_this_run(tmp_path: Path) -> None:
     examples = examples_of(logits_NC, labels)
     model = model_of(tmp_path)
     model.score(["0 1"])  # before: not this run's
-    cost = judge_model(model, examples).cost
+    cost = predict_with_model(model, examples).cost
     assert (cost["texts"], cost["tokens_per_text"], cost["truncated"]) == (100, 1.0, 0)
     assert cost["ms_per_text"] == pytest.approx(10 * cost["seconds"])
-    answers = judge_policy(router_of(tmp_path), examples)
+    predictions = predict_with_policy(router_of(tmp_path), examples)
     unsure = (np.abs(logits_NC[:, 1].round(4)) < np.log(4)).mean()
-    members = answers.cost["members"]
+    members = predictions.cost["members"]
     assert members["fast"]["asked"] == 1.0
     assert members["slow"]["asked"] == pytest.approx(unsure)
-    assert 0 < sum(member["seconds"] for member in members.values()) < answers.seconds
+    assert 0 < sum(member["seconds"] for member in members.values()) < predictions.seconds
 
 
 def test_a_batch_that_is_halved_to_find_a_failure_counts_its_texts_once(tmp_path: Path) -> None:

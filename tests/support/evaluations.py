@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from guardkit.evaluation.breakdown import with_details
+from guardkit.evaluation.breakdown import with_breakdown
 from guardkit.evaluation.measure import measure
-from guardkit.evaluation.predictions import judge
+from guardkit.evaluation.predictions import predict
 from guardkit.model.artefact import CONFIG, ArtefactConfig, seal, write_json
 from guardkit.model.loaded import Model, load_model
 from guardkit.policy.router import PolicyRouter, load_policy
@@ -82,8 +82,8 @@ def made_up(n: int = 300, seed: int = 0) -> tuple[Any, list[str]]:
     return np.stack([np.zeros(n), lead_N], axis=1), [LABELS[y] for y in y_N]
 
 
-def report_of(judging: Model | PolicyRouter, examples: Examples, *, texts: bool = True) -> Any:
-    answers = judge(judging, examples)
+def report_of(predictor: Model | PolicyRouter, examples: Examples, *, texts: bool = True) -> Any:
+    predictions = predict(predictor, examples)
     about = {
         "data": "mail.csv?label=kind",
         "split": "test",
@@ -92,11 +92,11 @@ def report_of(judging: Model | PolicyRouter, examples: Examples, *, texts: bool 
         "machine": "a machine, 2 cores",
         "guardkit": "0.1.0",
         "python": "3.11.2",
-        **answers.about,
-        **measure(answers),
-        "cost": answers.cost,
+        **predictions.about,
+        **measure(predictions),
+        "cost": predictions.cost,
     }
-    return with_details(about, answers, texts=texts)
+    return with_breakdown(about, predictions, texts=texts)
 
 
 def hostile_examples(n: int = 300) -> Examples:
