@@ -21,7 +21,7 @@ _Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ThresholdChoice:
     """A threshold that keeps the promise, as any above it does; -inf: every one does.
 
     ``bound`` is the upper bound for ``allowed`` false positives, not for those that were seen:
@@ -33,7 +33,7 @@ class Choice:
     bound: float
 
 
-def choose_threshold(score_N: _Float64, max_fpr: float, confidence: float) -> Choice:
+def choose_threshold(score_N: _Float64, max_fpr: float, confidence: float) -> ThresholdChoice:
     """Return the loosest threshold t that is sure to flag few benign texts.
 
     ``score_N`` are the log-odds of n benign texts: +inf for one that is flagged at any threshold,
@@ -81,7 +81,7 @@ def choose_threshold(score_N: _Float64, max_fpr: float, confidence: float) -> Ch
             "they cannot be judged and on_error is closed), where max_fpr "
             f"{max_fpr:g} with confidence {confidence:g} allows {allowed:,}"
         )
-    return Choice(at_rank + REPEATABLE, allowed, upper_bound(allowed, n, confidence))
+    return ThresholdChoice(at_rank + REPEATABLE, allowed, upper_bound(allowed, n, confidence))
 
 
 def upper_bound(k: int, n: int, confidence: float) -> float:

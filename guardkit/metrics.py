@@ -39,7 +39,7 @@ Measure = Callable[[_Float64], Mapping[str, float]]
 Measures = Callable[[_Float64], Mapping[str, _Float64]]
 
 
-class Smooth:
+class ProbabilityMetrics:
     """Accuracy, macro-F1, log-loss, Brier score and calibration error of p_NC.
 
     The Brier score is the mean squared error of the second label's probability where there
@@ -124,7 +124,7 @@ class Ranking:
         )
 
 
-class Flags:
+class BinaryRates:
     """Recall, false-positive rate and accuracy of yes-or-no answers."""
 
     def __init__(self, positive_N: _Bool, flagged_N: _Bool) -> None:
@@ -189,7 +189,7 @@ class PerLabel:
             }
 
 
-class Reliability:
+class ReliabilityCurve:
     """The share of hits in each bin of a probability, observed_K.
 
     Bins hold equally many texts as far as equal probabilities allow, which stay together.
@@ -268,12 +268,12 @@ def bands(
 def rates(
     positive_N: _Bool, flagged_N: _Bool, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    """Return what ``bootstrap`` makes of ``Flags``, with an interval that has a width.
+    """Return what ``bootstrap`` makes of ``BinaryRates``, with an interval that has a width.
 
     Where all texts or none went one way every resample agrees, which proves nothing: the interval
     is then the exact binomial one over as many groups (Clopper and Pearson 1934).
     """
-    result = bootstrap(Flags(positive_N, flagged_N), groups, resamples=resamples, seed=seed)
+    result = bootstrap(BinaryRates(positive_N, flagged_N), groups, resamples=resamples, seed=seed)
     everything_N = np.ones(len(positive_N), bool)
     of = {"recall": positive_N, "fpr": ~positive_N, "precision": flagged_N}
     for name, rate in result.items():

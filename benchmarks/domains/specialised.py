@@ -32,7 +32,7 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names, normalised
 from guardkit.evaluation.predictions import predict_with_model
-from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of
+from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap, mean_of
 from guardkit.model.loaded import load_model
 from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples, FloatArray
@@ -163,7 +163,7 @@ def about(parts: Parts, domain: Domain) -> dict[str, Any]:
 def measure_of(test: Examples, p_NC: FloatArray, domain: Domain) -> Measure:
     """Return accuracy and macro-F1, AUC, and where there are two labels recall at 1% FPR."""
     labels_N = test.labels_N
-    smooth = Smooth(labels_N, p_NC)
+    smooth = ProbabilityMetrics(labels_N, p_NC)
     columns = [c for c, name in enumerate(test.label_names) if name != domain.neutral]
     ranking = mean_of([Ranking(labels_N == c, p_NC[:, c]) for c in columns])
     shown = SHOWN if domain.neutral else SHOWN[:3]

@@ -50,7 +50,7 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names
 from guardkit.evaluation.measure import RESAMPLES
-from guardkit.metrics import Measure, Ranking, Smooth, bootstrap
+from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap
 from guardkit.model.loaded import load_model
 from guardkit.text.hashes import texts_hash
 from guardkit.training.train import Parts, load_parts
@@ -121,7 +121,9 @@ def measured(log_odds_NC: FloatArray, examples: Examples) -> Record:
     """Return the metrics of ``guardkit evaluate`` that the table shows, from the same numbers."""
     p_NC = _probabilities(log_odds_NC)
     groups = group_names(examples)
-    metrics = bootstrap(Smooth(examples.labels_N, p_NC), groups, resamples=RESAMPLES, seed=0)
+    metrics = bootstrap(
+        ProbabilityMetrics(examples.labels_N, p_NC), groups, resamples=RESAMPLES, seed=0
+    )
     ranking = Ranking(examples.labels_N == 1, p_NC[:, 1])
     metrics |= bootstrap(ranking, groups, resamples=RESAMPLES, seed=0)
     return {name: metrics[name] for name in SHOWN}

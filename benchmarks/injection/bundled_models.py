@@ -35,7 +35,7 @@ from benchmarks.lib.paths import ROOT, SAMPLE
 from benchmarks.lib.provenance import commit, machine
 from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples
-from guardkit.metrics import Flags, Ranking, bootstrap
+from guardkit.metrics import BinaryRates, Ranking, bootstrap
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter, load_policy
@@ -263,7 +263,9 @@ def _policy_scorer(router: PolicyRouter) -> Callable[[Sequence[str]], Scores]:
 
 def _report(positive_N: BoolArray, p_N: FloatArray) -> dict[str, Any]:
     everyone = [str(i) for i in range(len(p_N))]
-    flags = bootstrap(Flags(positive_N, p_N > THRESHOLD), everyone, resamples=RESAMPLES, seed=0)
+    flags = bootstrap(
+        BinaryRates(positive_N, p_N > THRESHOLD), everyone, resamples=RESAMPLES, seed=0
+    )
     return flags | bootstrap(Ranking(positive_N, p_N), everyone, resamples=RESAMPLES, seed=0)
 
 

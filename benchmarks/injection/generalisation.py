@@ -45,7 +45,7 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples
-from guardkit.metrics import Flags, Ranking, bootstrap
+from guardkit.metrics import BinaryRates, Ranking, bootstrap
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "generalisation"
@@ -158,7 +158,7 @@ def judged(score_N: FloatArray, threshold: float, examples: Examples) -> Record:
     positive_N = attacks(examples)
     groups = examples.groups or [str(i) for i in range(len(examples))]
     how = {"resamples": RESAMPLES, "seed": SEED}
-    flags = bootstrap(Flags(positive_N, score_N > threshold), groups, **how)
+    flags = bootstrap(BinaryRates(positive_N, score_N > threshold), groups, **how)
     found = {name: flags[name] for name in ("recall", "fpr")}
     if len(set(positive_N.tolist())) == 2:
         found["auroc"] = bootstrap(Ranking(positive_N, score_N), groups, **how)["roc_auc"]

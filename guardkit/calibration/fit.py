@@ -15,20 +15,20 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.calibration.diagram import Bin, reliability_bins
 from guardkit.calibration.maps import (
     Calibration,
     CalibrationMap,
     Candidate,
+    IsotonicSteps,
     LengthScale,
     Method,
-    Steps,
     expected_calibration_error,
 )
+from guardkit.calibration.reliability_diagram import ReliabilityBin, reliability_bins
 from guardkit.data.examples import group_folds
 from guardkit.errors import DataError
 from guardkit.log_odds import log_sigmoid_N
-from guardkit.metrics import Measure, Smooth, group_index
+from guardkit.metrics import Measure, ProbabilityMetrics, group_index
 from guardkit.types import FloatArray, IntArray
 
 #: Exponents of the length that are tried; 1 makes of a sum over tokens their mean.
@@ -37,7 +37,7 @@ _Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCalibration:
     """A calibration and the log-odds_NC it was measured by; see ``Calibration``."""
 
     calibration: Calibration
@@ -84,14 +84,14 @@ def choose_calibration(
     method: Method | Literal["auto"] = "auto",
     replaces: Calibration | None = None,
     seed: int = 0,
-) -> Chosen:
+) -> ChosenCalibration:
     """Fit the kind of map that does best on texts it was not fitted to, or ``method``.
 
     Each kind is fitted to four folds of whole groups and judged by log-loss on the fifth, in
     turn. The simplest is taken whose loss is within one standard error of the best one's (the
     rule of Breiman et al. 1984, on paired differences): platt, then length, then isotonic.
-    The one taken is then fitted to all texts. Its figures are of the cross-fitted
-    probabilities, and a little kind for having been chosen by them.
+    The one taken is then fitted to all texts. Its figures are those of the
+    cross-fitted probabilities, and slightly optimistic, for it was chosen by them.
 
     length needs texts of different lengths, isotonic two labels. ``replaces`` is the calibration
     in use so far. Raises DataError where a label has no example, or all texts are one group.
@@ -119,7 +119,7 @@ def choose_calibration(
     before_NC = (replaces or plain).log_odds_NC(logits_NC, tokens_N)
     after_NC = log_odds[chosen]
     ones = np.ones(len(labels_N))
-    before, after = (figures(labels_N, x_NC)(ones) for x_NC in (before_NC, after_NC))
+    before, after = (calibration_metrics(labels_N, x_NC)(ones) for x_NC in (before_NC, after_NC))
     calibration = Calibration(
         **dict(fitted),
         prior=_shares(labels_N, len(labels)),
@@ -135,7 +135,7 @@ def choose_calibration(
         reliability_before=_bins(labels_N, before_NC),
         reliability_after=_bins(labels_N, after_NC),
     )
-    return Chosen(calibration, before_NC, after_NC)
+    return ChosenCalibration(calibration, before_NC, after_NC)
 
 
 def refuse_one_group(groups: Sequence[str]) -> None:
@@ -147,21 +147,21 @@ def refuse_one_group(groups: Sequence[str]) -> None:
         )
 
 
-def figures(labels_N: IntArray, log_odds_NC: FloatArray) -> Measure:
+def calibration_metrics(labels_N: IntArray, log_odds_NC: FloatArray) -> Measure:
     """Return the measure of ``ece``, ``brier`` and ``log_loss`` of calibrated log-odds."""
-    smooth = Smooth(labels_N, np.exp(_log_p(log_odds_NC)))
-    loss_N = losses(labels_N, log_odds_NC)
+    metrics = ProbabilityMetrics(labels_N, np.exp(_log_p(log_odds_NC)))
+    loss_N = log_losses(labels_N, log_odds_NC)
 
     def measure(weight_N: _Float64) -> Mapping[str, float]:
-        found = smooth(weight_N)
-        # Smooth's log-loss has a ceiling, which logits that were never calibrated may reach
+        found = metrics(weight_N)
+        # that of ProbabilityMetrics has a ceiling, which uncalibrated logits may reach
         loss = float(weight_N @ loss_N / weight_N.sum())
         return {"ece": found["ece"], "brier": found["brier"], "log_loss": loss}
 
     return measure
 
 
-def losses(labels_N: IntArray, log_odds_NC: FloatArray) -> _Float64:
+def log_losses(labels_N: IntArray, log_odds_NC: FloatArray) -> _Float64:
     """Return each text's log-loss, in nats."""
     result: _Float64 = -_log_p(log_odds_NC)[np.arange(len(labels_N)), labels_N]
     return result
@@ -198,7 +198,7 @@ def _compare(
 ) -> dict[Method, Candidate]:
     group_N = group_index(groups)
     n_groups = int(group_N.max()) + 1
-    loss_N = {m: losses(labels_N, x_NC) for m, x_NC in log_odds.items()}
+    loss_N = {m: log_losses(labels_N, x_NC) for m, x_NC in log_odds.items()}
     best = min(loss_N, key=lambda m: float(loss_N[m].mean()))
     candidates = {}
     for m, loss in loss_N.items():
@@ -289,7 +289,7 @@ def _fit_length(z_NC: _Float64, tokens_N: IntArray, labels_N: IntArray) -> Lengt
     return scaled(float(best.x))
 
 
-def _fit_steps(lead_N: _Float64, positive_N: npt.NDArray[np.bool_]) -> Steps:
+def _fit_steps(lead_N: _Float64, positive_N: npt.NDArray[np.bool_]) -> IsotonicSteps:
     """Return the least-squares rising fit, its values within [1/(n+2), (n+1)/(n+2)]."""
     from scipy.optimize import isotonic_regression
 
@@ -300,10 +300,10 @@ def _fit_steps(lead_N: _Float64, positive_N: npt.NDArray[np.bool_]) -> Steps:
     # the first and the last point of every level stretch stand for it
     ends = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
     p = np.clip(fit.x[ends], least, 1 - least)
-    return Steps(log_odds=x_B[ends].tolist(), probability=p.tolist())
+    return IsotonicSteps(log_odds=x_B[ends].tolist(), probability=p.tolist())
 
 
-def _bins(labels_N: IntArray, log_odds_NC: FloatArray) -> list[Bin]:
+def _bins(labels_N: IntArray, log_odds_NC: FloatArray) -> list[ReliabilityBin]:
     p_NC = np.exp(_log_p(log_odds_NC))
     if p_NC.shape[1] == 2:
         return reliability_bins(p_NC[:, 1], labels_N == 1)

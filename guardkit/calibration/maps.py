@@ -1,7 +1,7 @@
 """Logits to calibrated log-odds: one map per artefact, fitted on data not trained on.
 
-Fitted (``calibration_fit``) after windows are pooled, and stored with the class prior of the
-data it was fitted on, so that a policy can shift it to the prevalence it expects.
+``guardkit.calibration.fit`` fits it, after windows are pooled. It is stored with the class prior of
+the data it was fitted on, so that a policy can shift it to the prevalence it expects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from guardkit.calibration.diagram import Bin
+from guardkit.calibration.reliability_diagram import ReliabilityBin
 from guardkit.errors import ArtefactError
 from guardkit.log_odds import logit_N, sigmoid_N
 from guardkit.types import FloatArray, IntArray, Task
@@ -44,7 +44,7 @@ class LengthScale(BaseModel):
         return factor_N
 
 
-class Steps(BaseModel):
+class IsotonicSteps(BaseModel):
     """A rising function of the second label's log-odds, linear between its points."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -94,7 +94,7 @@ class CalibrationMap(BaseModel):
     scale: list[float]
     bias: list[float]
     length: LengthScale | None = None
-    isotonic: Steps | None = None
+    isotonic: IsotonicSteps | None = None
     n: int = Field(description="texts it was fitted on")
 
     @model_validator(mode="after")
@@ -133,11 +133,12 @@ class CalibrationMap(BaseModel):
         lead_N = self._isotonic(z_NC[:, 1] - z_NC[:, 0], self.isotonic)
         return np.stack([np.zeros_like(lead_N), lead_N], axis=1)
 
-    def _isotonic(self, x_N: np.ndarray, steps: Steps) -> np.ndarray:
+    def _isotonic(self, x_N: np.ndarray, steps: IsotonicSteps) -> np.ndarray:
         """Return log-odds that rise with x_N, within logit of [1/(n+2), (n+1)/(n+2)].
 
-        Steps alone would tie whole blocks of texts, the surest ones too, and no threshold could
-        part them; so 1/(n+2) of the weight goes to sigmoid(x), which has their order.
+        The steps alone would give whole blocks of texts one value, the surest ones too, and no
+        threshold could separate them; so 1/(n+2) of the weight goes to sigmoid(x), which keeps
+        their order.
         """
         least = 1 / (self.n + 2)
         with np.errstate(invalid="ignore"):  # NaN stays NaN
@@ -165,11 +166,11 @@ class Calibration(CalibrationMap):
     log_loss_before: float
     log_loss_after: float
     candidates: dict[Method, Candidate] = Field(default_factory=dict)
-    reliability_before: list[Bin] = Field(
+    reliability_before: list[ReliabilityBin] = Field(
         default_factory=list,
         description="of two labels the second's probability, of more the highest one",
     )
-    reliability_after: list[Bin] = Field(default_factory=list)
+    reliability_after: list[ReliabilityBin] = Field(default_factory=list)
 
     def log_odds(
         self,

@@ -109,7 +109,7 @@ def calibrate(
 
     Writes a copy of the model; its weights stay as they are.
     """
-    from guardkit.calibration.diagram import reliability_svg
+    from guardkit.calibration.reliability_diagram import reliability_diagram
     from guardkit.cli import output, running
     from guardkit.data.examples import load_split
     from guardkit.training.recalibrate import recalibrate
@@ -124,7 +124,7 @@ def calibrate(
     if picture:
         c = result.calibration
         of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
-        drawn = reliability_svg(c.reliability_before, c.reliability_after, of=of)
+        drawn = reliability_diagram(c.reliability_before, c.reliability_after, of=of)
         picture.write_text(drawn, "utf-8")
         print(f"the picture is in {picture}")
     print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")

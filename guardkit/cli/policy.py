@@ -136,12 +136,14 @@ def policy_stack(
     """
     from guardkit.cli import policy_output, running
     from guardkit.data.examples import load_split
-    from guardkit.tuning.stacking import fit_policy, write_policy
+    from guardkit.tuning.stacking import fit_stacked_nodes, write_policy
 
     name, examples = load_split(data, split, default="validation")
     print(f"fitting on split {name!r} of {data}", file=sys.stderr)
     with running.progress() as progress:
-        stacks = fit_policy(file, examples, category=category, device=device, progress=progress)
+        stacks = fit_stacked_nodes(
+            file, examples, category=category, device=device, progress=progress
+        )
     for stack in stacks:
         policy_output.show_stack(stack)
     if out is not None:

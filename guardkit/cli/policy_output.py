@@ -14,7 +14,7 @@ from guardkit.policy.router import CaseResult
 from guardkit.tuning.certify import Certified
 from guardkit.tuning.compare import Comparison, Flip, would_be
 from guardkit.tuning.frontier import Frontier
-from guardkit.tuning.stacking import Stack
+from guardkit.tuning.stacking import StackedFit
 from guardkit.tuning.sweep import Point, Sweep
 from guardkit.types import Decision
 
@@ -36,7 +36,7 @@ def show_cases(results: Sequence[CaseResult]) -> None:
     _out().print(table)
 
 
-def show_stack(stack: Stack) -> None:
+def show_stack(stack: StackedFit) -> None:
     """Print a fitted node: its weights, what it is worth, and what the policy should say."""
     left_out = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
     show_metrics(

@@ -28,7 +28,7 @@ from guardkit.metrics import (
     RECALL_GRID_K,
     PerLabel,
     Ranking,
-    Reliability,
+    ReliabilityCurve,
     bands,
     mean_curves,
 )
@@ -214,7 +214,7 @@ def _curves(of: Sequence[Ranking], groups: Sequence[str], seed: int) -> Report |
 
 
 def _reliability(hit_N: BoolArray, p_N: Any, groups: Sequence[str], seed: int) -> Report:
-    measure = Reliability(hit_N, p_N, bins=min(ECE_BINS, max(len(p_N) // TEXTS_PER_BIN, 1)))
+    measure = ReliabilityCurve(hit_N, p_N, bins=min(ECE_BINS, max(len(p_N) // TEXTS_PER_BIN, 1)))
     return {
         "mean": measure.mean_K.tolist(),
         "count": measure.count_K.tolist(),

@@ -1,7 +1,7 @@
 """How good a model or a policy is on labelled examples, each number with its 95% interval.
 
 Intervals resample whole groups (one movie's reviews, near-duplicates), so that they are no
-narrower than the data is varied. ``predictions`` runs the texts; here the predictions become numbers,
+narrower than the data is varied. ``predictions`` runs the texts; here the metrics are computed, and
 in ``breakdown`` what a report shows beside them.
 """
 
@@ -22,7 +22,7 @@ from guardkit.evaluation.predictions import (
     predict_with_model,
     predict_with_policy,
 )
-from guardkit.metrics import Measure, Ranking, Smooth, bootstrap, mean_of, rates
+from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap, mean_of, rates
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter
 from guardkit.types import Examples, IntArray, Progress
@@ -72,7 +72,7 @@ def measure_model(predictions: ModelPredictions, *, seed: int = 0) -> Report:
     y_N, p_NC, examples = predictions.y_N, predictions.p_NC, predictions.examples
     labels, column, binary = predictions.model.labels, predictions.column, predictions.binary
     groups = group_names(examples)
-    metrics = bootstrap(Smooth(y_N, p_NC), groups, resamples=RESAMPLES, seed=seed)
+    metrics = bootstrap(ProbabilityMetrics(y_N, p_NC), groups, resamples=RESAMPLES, seed=seed)
     ranking: Measure
     if binary is not None:
         ranking = Ranking(binary.positive_N, binary.score_N)
@@ -87,7 +87,7 @@ def measure_model(predictions: ModelPredictions, *, seed: int = 0) -> Report:
         if binary is not None:
             return _part(binary, index, groups, seed)
         right = bootstrap(
-            Smooth(y_N[index], p_NC[index]),
+            ProbabilityMetrics(y_N[index], p_NC[index]),
             [groups[i] for i in index.tolist()],
             resamples=RESAMPLES,
             seed=seed,
@@ -156,7 +156,10 @@ def _category(name: str, predictions: PolicyPredictions, seed: int) -> Report:
         groups_n = [groups[i] for i in scored.tolist()]
         p_n2 = np.stack([1 - score_n, score_n], axis=1)
         smooth = bootstrap(
-            Smooth(positive_n.astype(np.int64), p_n2), groups_n, resamples=RESAMPLES, seed=seed
+            ProbabilityMetrics(positive_n.astype(np.int64), p_n2),
+            groups_n,
+            resamples=RESAMPLES,
+            seed=seed,
         )
         metrics |= {metric: smooth[metric] for metric in ("log_loss", "brier", "ece")}
         metrics |= bootstrap(

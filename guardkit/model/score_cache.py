@@ -35,7 +35,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _TextScores:
     """What a classifier made of one text."""
 
     logits_C: FloatArray
@@ -52,7 +52,7 @@ _COLUMNS = ("tokens_N", "windows_N", "truncated_N", "asked_N", "novelty_N", "ms_
 _Key = tuple[bytes, bool]
 
 
-class Remembered:
+class CachedClassifier:
     """A classifier that asks the one inside it about each text once.
 
     A call's time is shared out among its texts by the tokens read of each (``ms``). Evidence is
@@ -62,7 +62,7 @@ class Remembered:
     def __init__(self, inner: Classifier, file: Path | None = None) -> None:
         self.inner = inner
         self._file = file
-        self._rows: dict[_Key, _Row] = {} if file is None else _read(file, len(inner.labels))
+        self._rows: dict[_Key, _TextScores] = {} if file is None else _read(file, len(inner.labels))
         self._failed: dict[_Key, Exception] = {}
         self.scored = 0  # texts that the classifier read; the others were known
 
@@ -121,7 +121,7 @@ class Remembered:
         rows = self._known(texts, novelty)
         return np.array([row.tokens if row else np.nan for row in rows], np.float32)
 
-    def _known(self, texts: Sequence[str], novelty: bool) -> list[_Row | None]:
+    def _known(self, texts: Sequence[str], novelty: bool) -> list[_TextScores | None]:
         keys = map(text_hash, texts)
         return [self._rows.get((k, novelty)) or self._rows.get((k, False)) for k in keys]
 
@@ -143,7 +143,7 @@ class Remembered:
         tokens_N = np.maximum(raw.tokens_N, 1)
         ms_N = ms * tokens_N / tokens_N.sum()
         for i, key in enumerate(new):
-            self._rows[key] = _Row(
+            self._rows[key] = _TextScores(
                 np.array(raw.logits_NC[i], np.float32),
                 int(raw.tokens_N[i]),
                 int(raw.windows_N[i]),
@@ -154,8 +154,8 @@ class Remembered:
         self.scored += n
 
 
-def remembering(model: Model, cache: Path | None = None, *, device: str = "auto") -> Model:
-    """Return ``model`` with a ``Remembered`` classifier, kept in a file below ``cache`` if given.
+def with_score_cache(model: Model, cache: Path | None = None, *, device: str = "auto") -> Model:
+    """Return ``model`` with a ``CachedClassifier``, whose scores are kept below ``cache`` if given.
 
     Scores and times of another machine or device are not those of this one: each has its file.
     """
@@ -163,7 +163,7 @@ def remembering(model: Model, cache: Path | None = None, *, device: str = "auto"
     if cache is not None:
         where = re.sub(r"[^\w.-]", "_", f"{platform.node()}-{device}")
         file = cache / f"{model.hash}-{where}.npz"
-    return replace(model, classifier=Remembered(model.classifier, file))
+    return replace(model, classifier=CachedClassifier(model.classifier, file))
 
 
 def default_cache() -> Path:
@@ -172,12 +172,12 @@ def default_cache() -> Path:
     return Path(base) / "guardkit" / "scores"
 
 
-def _novelty(rows: Sequence[_Row]) -> FloatArray | None:
+def _novelty(rows: Sequence[_TextScores]) -> FloatArray | None:
     values = [row.novelty for row in rows if row.novelty is not None]
     return np.array(values, np.float32) if len(values) == len(rows) else None
 
 
-def _read(file: Path, n_labels: int) -> dict[_Key, _Row]:
+def _read(file: Path, n_labels: int) -> dict[_Key, _TextScores]:
     """Return the rows of ``file``; none where it is missing or damaged."""
     try:
         # a zip: every part has a checksum
@@ -198,7 +198,7 @@ def _read(file: Path, n_labels: int) -> dict[_Key, _Row]:
             strict=True,
         )
         return {
-            (bytes(key), bool(asked)): _Row(
+            (bytes(key), bool(asked)): _TextScores(
                 logits_C, int(tokens), int(windows), bool(truncated),
                 float(novelty) if asked else None, float(ms),
             )
@@ -208,7 +208,7 @@ def _read(file: Path, n_labels: int) -> dict[_Key, _Row]:
         return {}
 
 
-def _write(file: Path, rows: dict[_Key, _Row]) -> None:
+def _write(file: Path, rows: dict[_Key, _TextScores]) -> None:
     keys, values = list(rows), list(rows.values())
     temporary = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:

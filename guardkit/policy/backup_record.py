@@ -17,7 +17,7 @@ from guardkit.model import artefact
 from guardkit.policy.schema import CascadeNode, Category, MemberNode, Policy, walk
 
 
-class Verdict(BaseModel):
+class BackupRecord(BaseModel):
     """What was measured of one category's cascade: recall gained over its first member alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -32,33 +32,31 @@ class Verdict(BaseModel):
     data: str  # SHA-256 of texts and labels
 
 
-class Verdicts(BaseModel):
-    """The file."""
-
+class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal[1] = 1
-    categories: dict[str, Verdict]
+    categories: dict[str, BackupRecord]
 
 
-def verdicts_file(policy: Path) -> Path:
-    """Return where the verdicts on ``policy`` stand."""
+def backup_records_path(policy: Path) -> Path:
+    """Return the file that holds the records of ``policy``'s categories."""
     return policy.with_name(f"{policy.stem}.frontier.json")
 
 
-def read_verdicts(policy: Path) -> Mapping[str, Verdict]:
-    """Return the verdicts beside ``policy``; none where the file is missing or unreadable."""
+def read_backup_records(policy: Path) -> Mapping[str, BackupRecord]:
+    """Return the records beside ``policy``; none where the file is missing or unreadable."""
     try:
-        return Verdicts.model_validate_json(verdicts_file(policy).read_bytes()).categories
+        return _File.model_validate_json(backup_records_path(policy).read_bytes()).categories
     except (OSError, ValidationError):
         return {}
 
 
-def write_verdict(policy: Path, category: str, verdict: Verdict) -> Path:
-    """Record ``verdict`` beside ``policy``, others of the file kept; return the file."""
-    file = verdicts_file(policy)
-    categories = {**read_verdicts(policy), category: verdict}
-    artefact.write_json(file, Verdicts(categories=categories))
+def write_backup_record(policy: Path, category: str, record: BackupRecord) -> Path:
+    """Write ``record`` beside ``policy``, keep those of other categories; return the file."""
+    file = backup_records_path(policy)
+    categories = {**read_backup_records(policy), category: record}
+    artefact.write_json(file, _File(categories=categories))
     return file
 
 
@@ -81,17 +79,17 @@ def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
 
     ``folders`` {member: model folder}, of all of the policy's members.
     """
-    verdicts = read_verdicts(policy.path)
+    records = read_backup_records(policy.path)
     for name, category in policy.categories.items():
         if not has_backup(category):
             continue
-        verdict = verdicts.get(name)
-        file = verdicts_file(policy.path).name
-        if verdict is None:
+        record = records.get(name)
+        file = backup_records_path(policy.path).name
+        if record is None:
             told = "has not been shown to help; `guardkit policy frontier` measures it"
-        elif verdict.hash != category_hash(category, folders):
+        elif record.hash != category_hash(category, folders):
             told = f"was measured before it changed ({file}); `guardkit policy frontier` again"
-        elif not verdict.helps:
+        elif not record.helps:
             told = f"was not shown to help where it was measured ({file})"
         else:
             continue

@@ -22,9 +22,9 @@ from guardkit.model import artefact
 from guardkit.policy.schema import (
     AtMaxFpr,
     Category,
-    Inside,
     MemberNode,
     Policy,
+    Probability,
     Settle,
     Threshold,
     walk,
@@ -43,11 +43,11 @@ class _Frozen(BaseModel):
 class Basis(_Frozen):
     """Everything in a policy that moves a category's log-odds or says what was promised."""
 
-    max_fpr: Inside
-    confidence: Inside
+    max_fpr: Probability
+    confidence: Probability
     calibrated_on: str
     positive: list[str]
-    prevalence: Inside | None
+    prevalence: Probability | None
     on_error: Literal["closed", "open"]
     decide: str = Field(description="SHA-256 of the tree, as JSON without what is left at default")
     models: dict[str, str] = Field(description="member to model hash")
@@ -62,7 +62,9 @@ class Certificate(_Frozen):
     allowed: int = Field(ge=0, description="false positives that n texts may have")
     false_positives: int = Field(ge=0, description="those they had")
     unjudged: int = Field(ge=0, description="texts that could not be judged; closed: flagged")
-    bound: Inside = Field(description="upper bound of the false-positive rate, at this confidence")
+    bound: Probability = Field(
+        description="upper bound of the false-positive rate, at this confidence"
+    )
     threshold: Threshold
 
     @model_validator(mode="after")

@@ -166,7 +166,7 @@ class PolicyRouter:
         ids = list(range(len(texts))) if ids is None else list(ids)
         if len(ids) != len(texts):
             raise ValueError(f"{len(ids)} ids for {len(texts)} texts")
-        return self._decided(texts, ids)[0]
+        return self._decide_and_notify(texts, ids)[0]
 
     def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
         """Return one decision per row, in order.
@@ -177,7 +177,7 @@ class PolicyRouter:
         """
         texts = [text for row in rows if row.error is None for text in row.texts]
         ids = [row.id for row in rows if row.error is None for _ in row.texts]
-        live, shadows = self._decided(texts, ids, rounded=rounded)
+        live, shadows = self._decide_and_notify(texts, ids, rounded=rounded)
         result = self._of_rows(rows, live)
         if self._shadow is None:
             return result
@@ -200,7 +200,7 @@ class PolicyRouter:
             results.append(CaseResult(case.text, case.expect, got, decision.error, passed))
         return results
 
-    def _decided(
+    def _decide_and_notify(
         self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
     ) -> tuple[list[Decision], list[Decision]]:
         """Return the decisions and, where a policy stands in the shadow, that policy's; the
@@ -210,7 +210,7 @@ class PolicyRouter:
         batch = self.batch(texts, rounded=rounded)
         live, shadows = self._decide(batch, ids), []
         if self._shadow is not None:
-            shadows = self._shadow._decide_unheard(batch, ids)
+            shadows = self._shadow._decide_in_shadow(batch, ids)
             live = [_with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
         try:
             self._plugins.notify_decided(texts, live, self.policy)
@@ -219,7 +219,7 @@ class PolicyRouter:
             raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
         return live, shadows
 
-    def _decide_unheard(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
+    def _decide_in_shadow(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
         """Decide in the shadow of another policy: what goes wrong here must not reach it."""
         try:
             beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
@@ -274,7 +274,8 @@ class PolicyRouter:
         if len(decisions) == 1:
             return decisions[0]
         worst = {
-            name: max(decisions, key=partial(_badness, name)) for name in self.policy.categories
+            name: max(decisions, key=partial(_severity_and_score, name))
+            for name in self.policy.categories
         }
         errors = dict.fromkeys(d.error for d in decisions if d.error is not None)
         return self._combined(
@@ -324,6 +325,6 @@ def _with_shadow(live: Decision, shadow: Decision) -> Decision:
     return replace(live, shadow=record)
 
 
-def _badness(category: str, decision: Decision) -> tuple[int, float]:
+def _severity_and_score(category: str, decision: Decision) -> tuple[int, float]:
     own = decision.categories[category]
     return SEVERITY.index(own.action), -1.0 if own.score is None else own.score

@@ -22,7 +22,7 @@ KIND_TAG = "\0"
 
 # {0,63} in the pattern would take 15 ms to compile: \w is all the letters there are
 Name = Annotated[str, Field(pattern=r"^\w[\w./-]*$", max_length=64)]
-Inside = Annotated[float, Field(gt=0, lt=1)]  # a probability with finite log-odds
+Probability = Annotated[float, Field(gt=0, lt=1)]  # a probability with finite log-odds
 Bound = Annotated[float, Field(ge=0, le=1)]  # 0 and 1: nothing is settled on that side
 
 
@@ -60,7 +60,7 @@ class _Node(_Frozen):
 class EscalateIf(_Frozen):
     """When a stage hands a text on, however sure it is."""
 
-    novelty_p_below: Inside = Field(
+    novelty_p_below: Probability = Field(
         description="the member's novelty p-value: at or below, unlike its training data"
     )
 
@@ -69,7 +69,7 @@ class AbstainIf(_Frozen):
     """When a text that would be allowed is not: abstain."""
 
     member: str = Field(description="whose novelty; it is asked about what would be allowed")
-    novelty_p_below: Inside = Field(
+    novelty_p_below: Probability = Field(
         description="the member's novelty p-value: at or below, unlike its training data"
     )
 
@@ -160,15 +160,17 @@ AnyNode: TypeAlias = Annotated[
 class AtProbability(_Frozen):
     """A category is flagged where its calibrated probability is above this."""
 
-    probability: Inside
+    probability: Probability
 
 
 class AtMaxFpr(_Frozen):
     """A category is flagged above the threshold that its certificate holds: the loosest that, with
     this confidence, flags no more than this share of all benign texts."""
 
-    max_fpr: Inside = Field(description="the largest share of benign texts that may be flagged")
-    confidence: Inside = Field(description="how sure that must be, such as 0.95")
+    max_fpr: Probability = Field(
+        description="the largest share of benign texts that may be flagged"
+    )
+    confidence: Probability = Field(description="how sure that must be, such as 0.95")
     calibrated_on: str = Field(
         min_length=1,
         description="benign texts, a data spec; relative paths start at the policy file's folder",
@@ -216,7 +218,7 @@ class Category(_Frozen):
     positive: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list, min_length=1, description="the members' labels that count"
     )
-    prevalence: Inside | None = Field(
+    prevalence: Probability | None = Field(
         default=None,
         description="expected share of positives; moves log-odds from the calibration's prior",
     )

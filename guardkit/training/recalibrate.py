@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from guardkit.calibration.fit import choose_calibration, figures, losses
+from guardkit.calibration.fit import calibration_metrics, choose_calibration, log_losses
 from guardkit.calibration.maps import Calibration, Method
 from guardkit.data.examples import group_names
 from guardkit.errors import ArtefactError, DataError
@@ -83,11 +83,11 @@ def recalibrate(
     _publish(model, chosen.calibration, novelty, out)
 
     def intervals(log_odds_NC: FloatArray) -> Intervals:
-        measure = figures(examples.labels_N, log_odds_NC)
+        measure = calibration_metrics(examples.labels_N, log_odds_NC)
         return bootstrap(measure, groups, resamples=RESAMPLES, seed=0)
 
-    saved_N = losses(examples.labels_N, chosen.before_NC)
-    saved_N -= losses(examples.labels_N, chosen.after_NC)
+    saved_N = log_losses(examples.labels_N, chosen.before_NC)
+    saved_N -= log_losses(examples.labels_N, chosen.after_NC)
     gain = bootstrap(
         lambda weight_N: {"gain": float(weight_N @ saved_N / weight_N.sum())},
         groups,

@@ -17,7 +17,7 @@ from guardkit.classify.rows import Rows, read_rows
 from guardkit.errors import InputFileError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
-from guardkit.model.score_cache import remembering
+from guardkit.model.score_cache import with_score_cache
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.router import PolicyRouter, check_policy
 from guardkit.types import Action, Decision, Progress, Row
@@ -89,7 +89,7 @@ def compare_policies(
     plugins = plugins or installed_plugins()
     shared: dict[Path, Model] = {}
     routers = [
-        _Sharing(check_policy(path, plugins), shared, device=device, plugins=plugins)
+        _ModelSharingRouter(check_policy(path, plugins), shared, device=device, plugins=plugins)
         for path in (old, new)
     ]
     labels = _Labels(routers)
@@ -138,7 +138,7 @@ def would_be(decision: Decision) -> Action:
     return action
 
 
-class _Sharing(PolicyRouter):
+class _ModelSharingRouter(PolicyRouter):
     """A router that shares its models with another and tells no plugin."""
 
     def __init__(self, policy: Any, shared: dict[Path, Model], **options: Any) -> None:
@@ -148,14 +148,14 @@ class _Sharing(PolicyRouter):
     def model(self, member: str) -> Model:
         folder = self.folders[member]
         if folder not in self._shared:
-            self._shared[folder] = remembering(super().model(member))
+            self._shared[folder] = with_score_cache(super().model(member))
         return self._shared[folder]
 
     def labels(self) -> set[str]:
         """Return the labels of every member's model; loads none."""
         return {x for folder in self.folders.values() for x in artefact.read_config(folder).labels}
 
-    def _decided(
+    def _decide_and_notify(
         self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
     ) -> tuple[list[Decision], list[Decision]]:
         return (self._decide(self.batch(texts, rounded=rounded), ids) if texts else []), []
@@ -193,7 +193,7 @@ def _add(result: Comparison, labels: _Labels, row: Row, old: Decision, new: Deci
 class _Labels:
     """What labels mean to the two policies."""
 
-    def __init__(self, routers: Sequence[_Sharing]) -> None:
+    def __init__(self, routers: Sequence[_ModelSharingRouter]) -> None:
         self.positive: dict[str, set[str]] = {}
         for router in routers:
             for name, category in router.policy.categories.items():

@@ -20,9 +20,9 @@ from guardkit.errors import ClassifierError, DataError, UsageError
 from guardkit.metrics import count_groups
 from guardkit.model.chunks import chunks
 from guardkit.model.loaded import Model
-from guardkit.model.score_cache import Remembered, remembering
+from guardkit.model.score_cache import CachedClassifier, with_score_cache
 from guardkit.plugins import Plugins, installed_plugins
-from guardkit.policy.backup_record import Verdict, category_hash, write_verdict
+from guardkit.policy.backup_record import BackupRecord, category_hash, write_backup_record
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
@@ -39,7 +39,7 @@ from guardkit.text.hashes import texts_hash
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.tuning.replay import NEVER, Bounds, Stages
 from guardkit.tuning.stacking import refuse_labels_unknown_to, refuse_moved_models
-from guardkit.tuning.sweep import Problem, Sweep, sweep
+from guardkit.tuning.sweep import Sweep, SweepInput, sweep
 from guardkit.types import BoolArray, Examples, HasCost, Progress
 from guardkit.yamlfile import with_values
 
@@ -125,9 +125,9 @@ def sweep_policy(
     positive_N, groups = np.isin(labels, chosen.positive), group_names(examples)
     _refuse_too_few(name, positive_N, groups, max_fpr)
 
-    once = {x.path: remembering(x, cache, device=device) for x in models.values()}
+    once = {x.path: with_score_cache(x, cache, device=device) for x in models.values()}
     models = {member: once[model.path] for member, model in models.items()}  # which may share one
-    asked = _Asked(name, chosen, models, plugins)
+    asked = _CategoryScores(name, chosen, models, plugins)
     alone: list[AnyNode] = [MemberNode(member=member) for member in models]
     lo_SN, hi_SN, strange_SN = asked.values([*cascade.cascade, *alone], examples.texts, progress)
     costs, ms_MN = asked.costs(examples.texts)
@@ -143,7 +143,7 @@ def sweep_policy(
         )
 
     result = sweep(
-        Problem(
+        SweepInput(
             members=list(models),
             stages=stages(range(n_stages)),
             singles={m: stages([*patterns, n_stages + i]) for i, m in enumerate(models)},
@@ -178,7 +178,7 @@ def sweep_policy(
 
 def write_policy(frontier: Frontier, out: Path) -> list[str]:
     """Write the policy to ``out`` with the chosen bounds and threshold, all else as it was, and
-    the verdict on its backup beside it. Returns what the user should know.
+    the record on its backup beside it. Returns what the user should know.
 
     A ``flag_at`` that is no probability keeps what it says.
     """
@@ -207,7 +207,7 @@ def write_policy(frontier: Frontier, out: Path) -> list[str]:
     written = check_policy(out, plugins, uncertified=True)
     folders = PolicyRouter(written, device="cpu", backend="torch", plugins=plugins).folders
     gain = frontier.sweep.gains[frontier.sweep.first]
-    verdict = Verdict(
+    record = BackupRecord(
         hash=category_hash(written.categories[name], folders),
         helps=frontier.sweep.helps,
         gain=gain["value"],
@@ -217,11 +217,11 @@ def write_policy(frontier: Frontier, out: Path) -> list[str]:
         n=frontier.n,
         data=frontier.data,
     )
-    notes.append(f"the verdict on its backup is in {write_verdict(out, name, verdict)}")
+    notes.append(f"the verdict on its backup is in {write_backup_record(out, name, record)}")
     return notes
 
 
-class _Asked:
+class _CategoryScores:
     """The models at work on one category, each text read once."""
 
     def __init__(
@@ -285,8 +285,8 @@ class _Asked:
     def _gives_novelty(self, member: str) -> bool:
         return self.models[member].path in self.novelty_of
 
-    def _classifier(self, member: str) -> Remembered:
-        return cast(Remembered, self.models[member].classifier)
+    def _classifier(self, member: str) -> CachedClassifier:
+        return cast(CachedClassifier, self.models[member].classifier)
 
 
 def _category(path: Path, policy: Policy, wanted: str | None) -> str:

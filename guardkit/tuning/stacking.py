@@ -41,7 +41,7 @@ _Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackedFit:
     """A fitted node and what it was measured to be worth.
 
     ``parameters`` and ``log_loss`` are {name: {value, low, high}}; the losses are cross-validated,
@@ -69,7 +69,7 @@ class Stack:
         return {"weights": f"[{weights}]", "bias": f"{self.bias:.4g}"}
 
 
-def fit_policy(
+def fit_stacked_nodes(
     path: Path,
     examples: Examples,
     *,
@@ -77,7 +77,7 @@ def fit_policy(
     device: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
-) -> list[Stack]:
+) -> list[StackedFit]:
     """Fit every ``stacked`` node of the policy at ``path``, or of one category, to ``examples``.
 
     A text is positive where its label is one of the category's ``positive`` labels. Raises
@@ -121,7 +121,7 @@ def fit_policy(
     ]
 
 
-def write_policy(path: Path, stacks: Sequence[Stack], out: Path) -> None:
+def write_policy(path: Path, stacks: Sequence[StackedFit], out: Path) -> None:
     """Write the policy at ``path`` to ``out`` with the weights filled in, all else as it was."""
     for stack in stacks:
         if zero := [p for p, w in zip(stack.parts, stack.weights, strict=True) if w == 0]:
@@ -194,7 +194,7 @@ def _fit_node(
     groups: Sequence[str],
     *,
     seed: int,
-) -> Stack:
+) -> StackedFit:
     judged = np.flatnonzero(~np.isnan(ratio_NP).any(axis=1))
     left_out = len(ratio_NP) - len(judged)
     ratio_NP, positive_N = ratio_NP[judged], positive_N[judged]
@@ -225,7 +225,7 @@ def _fit_node(
 
     measured = bootstrap(losses, groups, resamples=RESAMPLES, seed=seed)
     weight_P, bias = fit_weights(ratio_NP, positive_N)
-    return Stack(
+    return StackedFit(
         category=category,
         place=place,
         parts=parts,

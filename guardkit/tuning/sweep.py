@@ -1,11 +1,11 @@
-"""The choices a cascade's ``settle`` bounds offer: what each costs and catches, and what is left
-of the best of them on texts it was not chosen on.
+"""Sweep a cascade's ``settle`` bounds: what each choice of them costs and catches.
 
-For each choice the threshold is the loosest that flags no more than ``max_fpr`` of the negatives,
-within what a policy may say: below <= threshold <= above.
+For each choice the threshold is the loosest one that flags no more than ``max_fpr`` of the
+negatives, within what a policy may say: below <= threshold <= above.
 
-The best of many choices looks better than it is. So it is cross-fitted: the groups are dealt into
-two halves, and each half is decided with the bounds and threshold that are best on the other.
+The best of many choices looks better than it is. To measure it on texts it was not chosen on, it is
+cross-fitted: whole groups are dealt into two halves, and each half is decided with the bounds and
+threshold that are best on the other.
 
 Shape letters: N texts, S stages, M models.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from guardkit.data.examples import group_folds
 from guardkit.log_odds import logit
-from guardkit.metrics import Flags, Interval, RecallAt, bootstrap
+from guardkit.metrics import BinaryRates, Interval, RecallAt, bootstrap
 from guardkit.tuning.replay import NEVER, Bounds, Replay, Stages, replay
 from guardkit.types import BoolArray
 
@@ -37,11 +37,11 @@ RESAMPLES = 500
 _LOWEST, _HIGHEST = 1e-9, 1 - 1e-9
 
 _Float64 = npt.NDArray[np.float64]
-_ALL, _HALVES = 0, (1, 2)
+_ALL = 0
 
 
 @dataclass(frozen=True)
-class Problem:
+class SweepInput:
     """What is swept: a cascade and each of its members alone, over labelled texts.
 
     ``swept`` are the stages whose bounds are to be chosen, ``bounds`` the file's for every stage;
@@ -84,17 +84,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came out.
+    """What a sweep found.
 
-    ``own`` is the file's point as written; ``singles`` are the members alone; ``points`` all
-    choices that keep to ``max_fpr``, ``frontier`` some of those (within ``max_ms``) that none
-    beats on both cost and recall; ``better`` those that dominate ``own``, at its own
-    false-positive rate. ``chosen`` has the most recall (of equals, the cheapest). ``intervals``
-    {point's name: recall}. Of all these, thresholds and bounds were chosen on the very texts.
+    ``own`` is the file as written; ``singles`` are the members alone; ``points`` are all choices
+    that keep to ``max_fpr``; ``frontier`` are some of those within ``max_ms`` that no other point
+    beats on both cost and recall; ``better`` are those that dominate ``own`` at its own
+    false-positive rate. ``chosen`` has the highest recall (of equal ones, the lowest cost).
+    ``intervals`` {name of a point: its recall}. The thresholds and bounds of all these points were
+    chosen on the texts that they were measured on.
 
-    ``held_out`` {recall, fpr, ms} is what the choice does on texts it was not made on. ``gains``
-    {member: recall that the cascade has over this member alone}, bounds cross-fitted and both at
-    the same false-positive rate; ``first`` names the first member.
+    ``held_out`` {recall, fpr, ms} is what the chosen point does on texts it was not chosen on.
+    ``gains`` {member: recall of the cascade less recall of this member alone} has bounds
+    cross-fitted, and both at the same false-positive rate; ``first`` names the first member.
     """
 
     own: Point | None
@@ -114,27 +115,27 @@ class Sweep:
         return (self.gains[self.first]["low"] or 0.0) > 0.0
 
 
-def sweep(problem: Problem) -> Sweep | None:
+def sweep(inputs: SweepInput) -> Sweep | None:
     """Try every choice of bounds; None where no threshold keeps any to ``max_fpr``."""
-    everything = np.ones(len(problem.positive_N), bool)
-    half_N = halves(problem.positive_N, problem.groups, problem.seed)
+    everything = np.ones(len(inputs.positive_N), bool)
+    half_N = halves(inputs.positive_N, inputs.groups, inputs.seed)
     parts = (everything, half_N, ~half_N)
-    own = _own(problem)
+    own = _own(inputs)
     points: list[Point] = []
     best: list[Point | None] = [None] * len(parts)
     better: list[Point] = []
-    for bounds in choices(problem):
-        run = replay(problem.stages, bounds)
+    for bounds in bound_choices(inputs):
+        run = replay(inputs.stages, bounds)
         # of all texts: a half must not rule out what the whole can afford
-        affordable = problem.max_ms is None or run.ms_N.mean() <= problem.max_ms
+        affordable = inputs.max_ms is None or run.ms_N.mean() <= inputs.max_ms
         for i, part in enumerate(parts):
-            point = _point(problem, "", bounds, run, problem.max_fpr, part)
+            point = _point(inputs, "", bounds, run, inputs.max_fpr, part)
             if point is not None and i == _ALL:
                 points.append(point)
             if point is not None and affordable and _preferred(point, best[i]):
                 best[i] = point
         if own is not None:
-            rival = _point(problem, "", bounds, run, own.fpr, everything)
+            rival = _point(inputs, "", bounds, run, own.fpr, everything)
             if rival is not None and rival.dominates(own):
                 better.append(rival)
     chosen, *on_halves = best
@@ -142,13 +143,13 @@ def sweep(problem: Problem) -> Sweep | None:
         return None
     singles = [
         point
-        for name, stages in problem.singles.items()
-        for point in [_single(problem, name, stages, everything)]
+        for name, stages in inputs.singles.items()
+        for point in [_single(inputs, name, stages, everything)]
         if point is not None
     ]
-    frontier = _frontier([p for p in points if problem.max_ms is None or p.ms <= problem.max_ms])
+    frontier = _frontier([p for p in points if inputs.max_ms is None or p.ms <= inputs.max_ms])
     better.sort(key=lambda p: (-p.recall, p.ms))
-    held_out, gains = _cross_fitted(problem, half_N, (on_halves[0], on_halves[1]))
+    held_out, gains = _cross_fitted(inputs, half_N, (on_halves[0], on_halves[1]))
     return Sweep(
         own=own,
         singles=singles,
@@ -156,30 +157,30 @@ def sweep(problem: Problem) -> Sweep | None:
         frontier=frontier,
         better=better,
         chosen=chosen,
-        intervals=_intervals(problem, own, singles, frontier),
+        intervals=_intervals(inputs, own, singles, frontier),
         held_out=held_out,
         gains=gains,
-        first=next(iter(problem.singles)),
+        first=next(iter(inputs.singles)),
     )
 
 
-def choices(problem: Problem) -> Iterator[tuple[Bounds, ...]]:
+def bound_choices(inputs: SweepInput) -> Iterator[tuple[Bounds, ...]]:
     """Yield bounds for every stage: the file's, then pairs of quantiles of what a stage says."""
-    yield problem.bounds
+    yield inputs.bounds
     count = MAX_VALUES
-    while count > 2 and (count * (count + 1) // 2) ** len(problem.swept) > MAX_CHOICES:
+    while count > 2 and (count * (count + 1) // 2) ** len(inputs.swept) > MAX_CHOICES:
         count -= 1
     tried = [
-        list(combinations_with_replacement(_values(problem.stages, s, count), 2))
-        for s in problem.swept
+        list(combinations_with_replacement(_values(inputs.stages, s, count), 2))
+        for s in inputs.swept
     ]
     for pairs in product(*tried):
         if max(below for below, _ in pairs) > min(above for _, above in pairs):
             continue  # no threshold would lie between the bounds of every stage
-        bounds = list(problem.bounds)
-        for s, pair in zip(problem.swept, pairs, strict=True):
+        bounds = list(inputs.bounds)
+        for s, pair in zip(inputs.swept, pairs, strict=True):
             bounds[s] = pair
-        if tuple(bounds) != problem.bounds:
+        if tuple(bounds) != inputs.bounds:
             yield tuple(bounds)
 
 
@@ -189,7 +190,7 @@ def halves(positive_N: BoolArray, groups: Sequence[str], seed: int) -> BoolArray
     return first_N
 
 
-def loosest(
+def loosest_threshold(
     score_N: _Float64, positive_N: BoolArray, max_fpr: float, low: float, high: float
 ) -> float | None:
     """Return the lowest threshold in [low, high], in log-odds, above which no more than
@@ -237,7 +238,7 @@ def _limits(bounds: Sequence[Bounds]) -> tuple[float, float]:
 
 
 def _point(
-    problem: Problem,
+    inputs: SweepInput,
     name: str,
     bounds: tuple[Bounds, ...],
     run: Replay,
@@ -246,11 +247,11 @@ def _point(
 ) -> Point | None:
     """Return what ``run`` does on some of the texts at the loosest threshold there."""
     low, high = _limits(bounds)
-    positive_N, score_N = problem.positive_N[part_N], run.score_N[part_N]
-    threshold = loosest(score_N, positive_N, max_fpr, logit(low), logit(high))
+    positive_N, score_N = inputs.positive_N[part_N], run.score_N[part_N]
+    threshold = loosest_threshold(score_N, positive_N, max_fpr, logit(low), logit(high))
     if threshold is None:
         return None
-    return _measured(problem, name, bounds, run, _written(threshold, score_N, low, high), part_N)
+    return _measured(inputs, name, bounds, run, _written(threshold, score_N, low, high), part_N)
 
 
 def _written(threshold: float, score_N: _Float64, low: float, high: float) -> float:
@@ -264,14 +265,14 @@ def _written(threshold: float, score_N: _Float64, low: float, high: float) -> fl
 
 
 def _measured(
-    problem: Problem,
+    inputs: SweepInput,
     name: str,
     bounds: tuple[Bounds, ...],
     run: Replay,
     threshold: float,
     part_N: BoolArray,
 ) -> Point:
-    flagged_N, positive_N = run.flagged_N(threshold)[part_N], problem.positive_N[part_N]
+    flagged_N, positive_N = run.flagged_N(threshold)[part_N], inputs.positive_N[part_N]
     share_M = run.asked_MN[:, part_N].mean(axis=1).tolist()
     return Point(
         name=name,
@@ -280,7 +281,7 @@ def _measured(
         recall=float(flagged_N[positive_N].mean()),
         fpr=float(flagged_N[~positive_N].mean()),
         ms=float(run.ms_N[part_N].mean()),
-        asked=dict(zip(problem.members, share_M, strict=True)),
+        asked=dict(zip(inputs.members, share_M, strict=True)),
     )
 
 
@@ -288,20 +289,20 @@ def _preferred(point: Point, best: Point | None) -> bool:
     return best is None or (-point.recall, point.ms) < (-best.recall, best.ms)
 
 
-def _own(problem: Problem) -> Point | None:
-    if problem.threshold is None:
+def _own(inputs: SweepInput) -> Point | None:
+    if inputs.threshold is None:
         return None
-    run = replay(problem.stages, problem.bounds)
-    everything = np.ones(len(problem.positive_N), bool)
-    return _measured(problem, "the file", problem.bounds, run, problem.threshold, everything)
+    run = replay(inputs.stages, inputs.bounds)
+    everything = np.ones(len(inputs.positive_N), bool)
+    return _measured(inputs, "the file", inputs.bounds, run, inputs.threshold, everything)
 
 
 def _alone(stages: Stages) -> Replay:
     return replay(stages, [NEVER] * len(stages.lo_SN))
 
 
-def _single(problem: Problem, name: str, stages: Stages, part_N: BoolArray) -> Point | None:
-    return _point(problem, f"{name} alone", (NEVER,), _alone(stages), problem.max_fpr, part_N)
+def _single(inputs: SweepInput, name: str, stages: Stages, part_N: BoolArray) -> Point | None:
+    return _point(inputs, f"{name} alone", (NEVER,), _alone(stages), inputs.max_fpr, part_N)
 
 
 def _frontier(points: Sequence[Point]) -> list[Point]:
@@ -323,46 +324,46 @@ def _ranked(score_N: _Float64, bounds: Sequence[Bounds]) -> _Float64:
 
 
 def _intervals(
-    problem: Problem, own: Point | None, singles: Sequence[Point], frontier: Sequence[Point]
+    inputs: SweepInput, own: Point | None, singles: Sequence[Point], frontier: Sequence[Point]
 ) -> dict[str, Interval]:
     """Return each point's recall with its 95% interval, thresholds read anew in each resample."""
     recalls: dict[str, Callable[[_Float64], float]] = {}
-    for member, stages in problem.singles.items():
+    for member, stages in inputs.singles.items():
         if any(point.name == f"{member} alone" for point in singles):
             score_N = _alone(stages).score_N
-            recalls[f"{member} alone"] = RecallAt(problem.positive_N, score_N, problem.max_fpr)
+            recalls[f"{member} alone"] = RecallAt(inputs.positive_N, score_N, inputs.max_fpr)
     for point in frontier:
-        score_N = _ranked(replay(problem.stages, point.bounds).score_N, point.bounds)
-        recalls[point.name] = RecallAt(problem.positive_N, score_N, problem.max_fpr)
+        score_N = _ranked(replay(inputs.stages, point.bounds).score_N, point.bounds)
+        recalls[point.name] = RecallAt(inputs.positive_N, score_N, inputs.max_fpr)
     if own is not None:
-        flagged_N = replay(problem.stages, own.bounds).flagged_N(own.threshold)
-        flags = Flags(problem.positive_N, flagged_N)
+        flagged_N = replay(inputs.stages, own.bounds).flagged_N(own.threshold)
+        flags = BinaryRates(inputs.positive_N, flagged_N)
         recalls[own.name] = lambda weight_N: flags(weight_N)["recall"]
 
     def measure(weight_N: _Float64) -> dict[str, float]:
         return {name: recall(weight_N) for name, recall in recalls.items()}
 
-    return dict(bootstrap(measure, problem.groups, resamples=RESAMPLES, seed=problem.seed))
+    return dict(bootstrap(measure, inputs.groups, resamples=RESAMPLES, seed=inputs.seed))
 
 
 def _cross_fitted(
-    problem: Problem, first_N: BoolArray, best: tuple[Point, Point]
+    inputs: SweepInput, first_N: BoolArray, best: tuple[Point, Point]
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
     """Return (held_out, gains): each half under what was best on the other, ``best`` by half."""
-    positive_N = problem.positive_N
+    positive_N = inputs.positive_N
     flagged_N, ms_N = np.zeros(len(positive_N), bool), np.zeros(len(positive_N))
     recalls: list[tuple[BoolArray, RecallAt, dict[str, RecallAt]]] = []
     for part_N, point in ((~first_N, best[0]), (first_N, best[1])):
-        run = replay(problem.stages, point.bounds)
+        run = replay(inputs.stages, point.bounds)
         flagged_N[part_N] = run.flagged_N(point.threshold)[part_N]
         ms_N[part_N] = run.ms_N[part_N]
 
         def recall_at(score_N: _Float64, part_N: BoolArray = part_N) -> RecallAt:
-            return RecallAt(positive_N[part_N], score_N[part_N], problem.max_fpr)
+            return RecallAt(positive_N[part_N], score_N[part_N], inputs.max_fpr)
 
-        alone = {m: recall_at(_alone(s).score_N) for m, s in problem.singles.items()}
+        alone = {m: recall_at(_alone(s).score_N) for m, s in inputs.singles.items()}
         recalls.append((part_N, recall_at(_ranked(run.score_N, point.bounds)), alone))
-    flags = Flags(positive_N, flagged_N)
+    flags = BinaryRates(positive_N, flagged_N)
 
     def held_out(weight_N: _Float64) -> dict[str, float]:
         counted = flags(weight_N)
@@ -371,7 +372,7 @@ def _cross_fitted(
 
     def gains(weight_N: _Float64) -> dict[str, float]:
         total = weight_N @ positive_N
-        result = dict.fromkeys(problem.singles, 0.0)
+        result = dict.fromkeys(inputs.singles, 0.0)
         for part_N, together, alone in recalls:
             share = weight_N[part_N] @ positive_N[part_N] / total if total else math.nan
             for member, single in alone.items():
@@ -379,7 +380,7 @@ def _cross_fitted(
                 result[member] += float(share) * gain
         return result
 
-    groups, seed = problem.groups, problem.seed
+    groups, seed = inputs.groups, inputs.seed
     return (
         dict(bootstrap(held_out, groups, resamples=RESAMPLES, seed=seed)),
         dict(bootstrap(gains, groups, resamples=RESAMPLES, seed=seed)),

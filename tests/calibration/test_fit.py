@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
-from guardkit.calibration.fit import Chosen, _fit, choose_calibration, losses
+from guardkit.calibration.fit import ChosenCalibration, _fit, choose_calibration, log_losses
 from guardkit.calibration.maps import (
     Calibration,
     CalibrationMap,
@@ -79,7 +79,7 @@ def choose(
     labels: Sequence[str] = AB,
     groups: Sequence[str] | None = None,
     **how: Any,
-) -> Chosen:
+) -> ChosenCalibration:
     names = groups or [str(i) for i in range(len(data[0]))]
     return choose_calibration(*data, labels, names, data="f00", **how)
 
@@ -267,7 +267,9 @@ def test_the_standard_error_is_that_of_resampled_groups() -> None:
     made = {m: choose(data, groups=groups, method=m) for m in ("platt", "isotonic")}  # type: ignore[arg-type]
     candidates = made["platt"].calibration.candidates
     assert candidates["isotonic"].excess == 0.0
-    excess_N = losses(data[2], made["platt"].after_NC) - losses(data[2], made["isotonic"].after_NC)
+    excess_N = log_losses(data[2], made["platt"].after_NC) - log_losses(
+        data[2], made["isotonic"].after_NC
+    )
     assert candidates["platt"].excess == pytest.approx(excess_N.mean())
     interval = bootstrap(
         lambda w_N: {"x": float(w_N @ excess_N / w_N.sum())}, groups, resamples=2000, seed=1

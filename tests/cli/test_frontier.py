@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from guardkit.cli.main import main
-from guardkit.policy.backup_record import read_verdicts
+from guardkit.policy.backup_record import read_backup_records
 from guardkit.tuning.frontier import sweep_policy, write_policy
 from guardkit.types import Examples
 from tests.support.cascades import Setting, examples
@@ -63,7 +63,7 @@ def test_policy_frontier_says_plainly_that_a_backup_does_not_help(
     assert "THE BACKUP IS NOT SHOWN TO HELP" in out
     assert "`decide: {member: specialist}` is simpler and cheaper" in out
     assert "bad.certificates.json no longer fits; run `guardkit policy certify bad.yaml`" in out
-    assert read_verdicts(Path("bad.yaml"))["injection"].helps is False
+    assert read_backup_records(Path("bad.yaml"))["injection"].helps is False
 
 
 def test_classify_notes_once_that_a_backup_is_unproven(

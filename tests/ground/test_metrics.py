@@ -14,11 +14,11 @@ from guardkit.calibration.maps import expected_calibration_error
 from guardkit.metrics import (
     FPR_GRID_K,
     RECALL_GRID_K,
-    Flags,
+    BinaryRates,
     PerLabel,
+    ProbabilityMetrics,
     Ranking,
-    Reliability,
-    Smooth,
+    ReliabilityCurve,
     bands,
     bootstrap,
     mean_curves,
@@ -52,7 +52,7 @@ def weights(kind: str) -> Any:
 def test_smooth_metrics_agree_with_scikit_learn(labels: int, kind: str) -> None:
     y_N, p_NC = made_up(labels, seed=labels)
     w_N = weights(kind)
-    got = Smooth(y_N, p_NC)(w_N)
+    got = ProbabilityMetrics(y_N, p_NC)(w_N)
     predicted = p_NC.argmax(axis=1)
     p64 = p_NC.astype(np.float64) / p_NC.astype(np.float64).sum(axis=1, keepdims=True)
     expected = {
@@ -67,13 +67,13 @@ def test_smooth_metrics_agree_with_scikit_learn(labels: int, kind: str) -> None:
 
 def test_the_calibration_error_is_that_of_the_repeated_texts() -> None:
     y_N, p_NC = made_up(3, seed=1)
-    smooth = Smooth(y_N, p_NC)
+    smooth = ProbabilityMetrics(y_N, p_NC)
     assert smooth(np.ones(N))["ece"] == pytest.approx(expected_calibration_error(p_NC, y_N))
     w_N = weights("counts")
     index = np.repeat(np.arange(N), w_N.astype(int))
     repeated = expected_calibration_error(p_NC[index], y_N[index])
     assert smooth(w_N)["ece"] == pytest.approx(repeated)
-    few = Smooth(y_N[:7], p_NC[:7])
+    few = ProbabilityMetrics(y_N[:7], p_NC[:7])
     assert few(np.ones(7))["ece"] == pytest.approx(expected_calibration_error(p_NC[:7], y_N[:7]))
 
 
@@ -116,7 +116,7 @@ def test_what_one_class_cannot_define_is_not_a_number() -> None:
     every = Ranking(np.ones(5, bool), score)(np.ones(5))
     assert np.isnan(every["roc_auc"])
     assert every["auprc"] == 1.0
-    flags = Flags(np.zeros(5, bool), np.array([True, False, False, False, False]))(np.ones(5))
+    flags = BinaryRates(np.zeros(5, bool), np.array([True, False, False, False, False]))(np.ones(5))
     assert flags["fpr"] == 0.2
     assert np.isnan(flags["recall"])
 
@@ -124,7 +124,7 @@ def test_what_one_class_cannot_define_is_not_a_number() -> None:
 def test_flags_agree_with_scikit_learn() -> None:
     y_N, p_NC = made_up(2, seed=6)
     flagged, w_N = p_NC[:, 1] > 0.7, weights("counts")
-    got = Flags(y_N == 1, flagged)(w_N)
+    got = BinaryRates(y_N == 1, flagged)(w_N)
     assert got["recall"] == pytest.approx(sk.recall_score(y_N, flagged, sample_weight=w_N))
     assert got["precision"] == pytest.approx(sk.precision_score(y_N, flagged, sample_weight=w_N))
     assert got["accuracy"] == pytest.approx(sk.accuracy_score(y_N, flagged, sample_weight=w_N))
@@ -134,13 +134,13 @@ def test_flags_agree_with_scikit_learn() -> None:
 
 def test_a_probability_rounded_to_zero_costs_a_finite_loss() -> None:
     p_NC = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert np.isfinite(Smooth(np.array([1, 1]), p_NC)(np.ones(2))["log_loss"])
+    assert np.isfinite(ProbabilityMetrics(np.array([1, 1]), p_NC)(np.ones(2))["log_loss"])
 
 
 def test_an_interval_without_groups_is_as_wide_as_theory_says() -> None:
     y_N, p_NC = made_up(2, seed=8)
     texts = [f"text {i}" for i in range(N)]
-    m = bootstrap(Smooth(y_N, p_NC), texts, resamples=1000, seed=0)["accuracy"]
+    m = bootstrap(ProbabilityMetrics(y_N, p_NC), texts, resamples=1000, seed=0)["accuracy"]
     assert m["value"] is not None
     assert m["low"] is not None
     assert m["high"] is not None
@@ -153,7 +153,7 @@ def test_groups_that_answer_alike_widen_the_interval() -> None:
     y_N = np.ones(N, np.int64)
     right_N = np.arange(N) // 20 % 2  # groups of 20, all right or all wrong
     p_NC = np.stack([1 - right_N, right_N], axis=1).astype(np.float32)
-    smooth = Smooth(y_N, p_NC)
+    smooth = ProbabilityMetrics(y_N, p_NC)
 
     def width(groups: list[str]) -> float:
         m = bootstrap(smooth, groups, resamples=500, seed=0)["accuracy"]
@@ -169,7 +169,7 @@ def test_the_calibration_error_lies_within_its_interval() -> None:
     rng = np.random.default_rng(0)
     p_N = rng.uniform(size=N)
     y_N = (rng.uniform(size=N) < p_N).astype(np.int64)  # perfectly calibrated: all is noise
-    smooth = Smooth(y_N, np.stack([1 - p_N, p_N], axis=1))
+    smooth = ProbabilityMetrics(y_N, np.stack([1 - p_N, p_N], axis=1))
     m = bootstrap(smooth, [str(i) for i in range(N)], resamples=300, seed=0)["ece"]
     assert m["low"] is not None
     assert m["value"] is not None
@@ -227,7 +227,7 @@ def test_curves_of_several_labels_are_averaged_as_their_numbers_are() -> None:
 def test_reliability_agrees_with_scikit_learn(ties: bool) -> None:
     y_N, p_NC = made_up(2, seed=14, ties=ties)
     p_N = p_NC[:, 1].astype(np.float64)
-    measure = Reliability(y_N == 1, p_N, bins=8)
+    measure = ReliabilityCurve(y_N == 1, p_N, bins=8)
     observed, mean = calibration_curve(y_N, p_N, n_bins=8, strategy="quantile")
     assert measure(np.ones(N))["observed"] == pytest.approx(observed)
     assert measure.mean_K == pytest.approx(mean)
@@ -268,7 +268,9 @@ def test_rates_of_nothing_and_of_everything_have_an_exact_interval() -> None:
     assert got["fpr"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(none.high)}
     assert got["recall"] == {"value": 1.0, "low": pytest.approx(every.low), "high": 1.0}
     partly = rates(positive, np.arange(30) < 8, groups, resamples=50, seed=0)["recall"]
-    drawn = bootstrap(Flags(positive, np.arange(30) < 8), groups, resamples=50, seed=0)["recall"]
+    drawn = bootstrap(BinaryRates(positive, np.arange(30) < 8), groups, resamples=50, seed=0)[
+        "recall"
+    ]
     assert partly == drawn
 
 

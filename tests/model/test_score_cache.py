@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.loaded import Model, load_model
-from guardkit.model.score_cache import Remembered, default_cache, remembering
+from guardkit.model.score_cache import CachedClassifier, default_cache, with_score_cache
 from guardkit.types import RawScores
 from tests.support.fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
 
@@ -33,8 +33,8 @@ def asked(family: FakeFamily) -> list[str]:
     return [text for _, texts in family.calls for text in texts]
 
 
-def remembered(model: Model) -> Remembered:
-    assert isinstance(model.classifier, Remembered)
+def remembered(model: Model) -> CachedClassifier:
+    assert isinstance(model.classifier, CachedClassifier)
     return model.classifier
 
 
@@ -46,7 +46,7 @@ def test_scores_are_those_of_the_model_and_no_text_is_read_twice(batches: list[l
     plain = Model(family_classifier(family), *MODEL_PARTS)
     seen: list[str] = []
     inner = FakeFamily(lambda model, text: (seen.append(text), answer(model, text))[1])
-    model = remembering(Model(family_classifier(inner), *MODEL_PARTS))
+    model = with_score_cache(Model(family_classifier(inner), *MODEL_PARTS))
     for texts in batches:
         expected, got = plain.score(texts), model.score(texts)
         np.testing.assert_array_equal(got.logits_NC, expected.logits_NC)
@@ -68,11 +68,11 @@ MODEL_PARTS = (CONFIG, None, "0" * 64, Path("m"))
 def test_a_second_run_reads_the_file_and_not_the_texts(tmp_path: Path) -> None:
     family = FakeFamily(answer)
     texts = ["one", "three", "seven"]
-    first = remembering(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
+    first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
     scores = first.score(texts)
     remembered(first).save()
     family.calls.clear()
-    second = remembering(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
+    second = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
     again = second.score([*texts, "new"])
     assert asked(family) == ["new"]
     np.testing.assert_array_equal(again.logits_NC[:3], scores.logits_NC)
@@ -88,12 +88,12 @@ def test_novelty_is_kept_beside_the_scores_and_asked_for_by_itself(tmp_path: Pat
 
     family = FakeFamily(answer, novelty=novelty)
     texts = ["one", "three", "seventeen"]
-    first = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     first.score(["three"])  # without novelty: another call, kept by itself
     scores = first.score(texts, novelty=True)
     remembered(first).save()
     family.calls.clear()
-    second = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    second = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     again = second.score(texts[1:], novelty=True)
     second.score(["three", "one"])
     assert asked(family) == []
@@ -109,14 +109,16 @@ def test_novelty_is_kept_beside_the_scores_and_asked_for_by_itself(tmp_path: Pat
 
 def test_another_model_or_device_has_a_cache_of_its_own(tmp_path: Path) -> None:
     family = FakeFamily(answer)
-    model = remembering(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
+    model = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
     model.score(["text"])
     remembered(model).save()
     family.calls.clear()
     write_model(tmp_path / "other", scale=2.0)
     other = load_model(tmp_path / "other", plugins=plugins_of(family))
-    remembering(other, tmp_path / "cache", device="cpu").score(["text"])
-    remembering(loaded(tmp_path / "m", family), tmp_path / "cache", device="cuda").score(["text"])
+    with_score_cache(other, tmp_path / "cache", device="cpu").score(["text"])
+    with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cuda").score(
+        ["text"]
+    )
     assert asked(family) == ["text", "text"]
 
 
@@ -137,26 +139,26 @@ def test_a_damaged_file_is_ignored_and_written_anew(
 ) -> None:
     family = FakeFamily(answer)
     texts = ["one", "three"]
-    first = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     scores = first.score(texts)
     remembered(first).save()
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     file.write_bytes(spoil(whole))
     family.calls.clear()
-    second = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    second = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     np.testing.assert_array_equal(second.score(texts).logits_NC, scores.logits_NC)
     assert asked(family) == texts
     remembered(second).save()
     family.calls.clear()
-    remembering(loaded(tmp_path / "m", family), tmp_path / "cache").score(texts)
+    with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache").score(texts)
     assert asked(family) == []
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [file.name]
 
 
 def test_a_file_with_the_wrong_shapes_is_ignored(tmp_path: Path) -> None:
     family = FakeFamily(answer)
-    first = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     first.score(["one"])
     remembered(first).save()
     (file,) = (tmp_path / "cache").iterdir()
@@ -165,31 +167,33 @@ def test_a_file_with_the_wrong_shapes_is_ignored(tmp_path: Path) -> None:
     arrays["logits_NC"] = np.zeros((1, 5), np.float32)
     np.savez(file, **arrays)
     family.calls.clear()
-    remembering(loaded(tmp_path / "m", family), tmp_path / "cache").score(["one"])
+    with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache").score(["one"])
     assert asked(family) == ["one"]
 
 
 def test_what_another_run_has_added_meanwhile_is_kept(tmp_path: Path) -> None:
     family = FakeFamily(answer)
-    one = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
-    two = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    one = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
+    two = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     one.score(["a", "b"])
     two.score(["b", "c"])
     remembered(one).save()
     remembered(two).save()
     family.calls.clear()
-    remembering(loaded(tmp_path / "m", family), tmp_path / "cache").score(["a", "b", "c"])
+    with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache").score(["a", "b", "c"])
     assert asked(family) == []
 
 
 def test_a_text_that_fails_is_never_written(tmp_path: Path) -> None:
     family = FakeFamily(answer)
-    model = remembering(loaded(tmp_path / "m", family), tmp_path / "cache")
+    model = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     scored = model.score(["one", "BROKEN"])
     assert list(scored.errors) == [1]
     assert np.isnan(remembered(model).ms(["one", "BROKEN"])).tolist() == [False, True]
     remembered(model).save()
-    again = remembering(loaded(tmp_path / "m", family), tmp_path / "cache").score(["BROKEN", "one"])
+    again = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache").score(
+        ["BROKEN", "one"]
+    )
     assert list(again.errors) == [0]
 
 
@@ -207,7 +211,7 @@ def test_time_is_shared_out_by_tokens_and_warming_up_is_not_counted(tmp_path: Pa
             )
 
     inner = Slow()
-    model = Remembered(inner)
+    model = CachedClassifier(inner)
     model.warm(["a", "bbb"])
     assert inner.calls == 1
     assert np.isnan(model.ms(["a", "bbb"])).all()

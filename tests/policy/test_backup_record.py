@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.policy.backup_record import read_verdicts, unproven, verdicts_file
+from guardkit.policy.backup_record import backup_records_path, read_backup_records, unproven
 from guardkit.policy.router import load_policy
 from guardkit.tuning.frontier import sweep_policy, write_policy
 from tests.support.cascades import Setting, examples
@@ -28,7 +28,7 @@ def test_a_verdict_stands_until_the_cascade_or_a_model_changes(setting: Setting)
 
     assert "has not been shown to help" in said(path)[0]
     write_policy(sweep_policy(path, examples(600, 1.0, 4.0), max_fpr=0.05), path)
-    assert read_verdicts(path)["injection"].helps
+    assert read_backup_records(path)["injection"].helps
     assert said(path) == []
     path.write_text(path.read_text().replace("name: test", "name: renamed"))
     assert said(path) == []
@@ -40,7 +40,7 @@ def test_a_verdict_stands_until_the_cascade_or_a_model_changes(setting: Setting)
     assert "before it changed" in said(path)[0]
     path.write_text(text)
     assert said(path) == []
-    verdicts_file(path).write_text("{")
+    backup_records_path(path).write_text("{")
     assert "has not been shown to help" in said(path)[0]
 
 

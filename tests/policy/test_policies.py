@@ -12,7 +12,7 @@ from guardkit.guarantee import least_sample_size
 from guardkit.policy.router import DEFAULT_POLICY, check_policy, load_policy
 from guardkit.policy.schema import CombineNode, policies_dir
 from guardkit.tuning.certify import certify
-from guardkit.tuning.stacking import fit_policy
+from guardkit.tuning.stacking import fit_stacked_nodes
 
 ROOT = Path(__file__).parents[2]
 POLICIES = sorted(policies_dir().glob("*.yaml"))
@@ -59,7 +59,7 @@ def test_the_documented_stack_is_what_its_command_gives(
     node = check_policy(path).categories["injection"].decide
     assert isinstance(node, CombineNode)
     _, examples = load_split(str(ROOT / "examples" / "sample"), None, default="validation")
-    (stack,) = fit_policy(path, examples, device="cpu")
+    (stack,) = fit_stacked_nodes(path, examples, device="cpu")
     assert stack.weights == pytest.approx(node.combine.weights, abs=0.002)
     assert stack.bias == pytest.approx(node.combine.bias, abs=0.002)
     losses = {name: f"{m['value']:.3f}" for name, m in stack.log_loss.items()}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from guardkit.model.score_cache import remembering
+from guardkit.model.score_cache import with_score_cache
 from guardkit.policy.router import load_policy
-from guardkit.tuning.frontier import _Asked, _asks, _cascade
+from guardkit.tuning.frontier import _asks, _cascade, _CategoryScores
 from guardkit.tuning.replay import NEVER, Stages, replay
 from tests.support.cascades import TWO, Setting
 
@@ -84,8 +84,8 @@ def test_the_replay_decides_and_asks_as_the_router_does(
     router = load_policy(path, plugins=setting.plugins)
     category = router.policy.categories["injection"]
     cascade = _cascade(path, "injection", category)
-    models = {name: remembering(router.model(name)) for name in ("specialist", "backup")}
-    asked = _Asked("injection", category, models, setting.plugins)
+    models = {name: with_score_cache(router.model(name)) for name in ("specialist", "backup")}
+    asked = _CategoryScores("injection", category, models, setting.plugins)
     lo_SN, hi_SN, strange_SN = asked.values(cascade.cascade, texts, None)
     asks_SM = np.stack([_asks(stage, models) for stage in cascade.cascade])
     ms_MN = np.array([[1.0], [10.0]]) * np.ones(len(texts))

@@ -19,7 +19,7 @@ from guardkit.model.artefact import METRICS, seal, write_json
 from guardkit.policy.router import load_policy
 from guardkit.text.hashes import texts_hash
 from guardkit.training.train import HELD_OUT_SHARE
-from guardkit.tuning.stacking import Stack, fit_policy, fit_weights, write_policy
+from guardkit.tuning.stacking import StackedFit, fit_stacked_nodes, fit_weights, write_policy
 from guardkit.types import Examples
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
@@ -163,8 +163,8 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
     return family
 
 
-def fit(examples: Examples, **options: Any) -> Stack:
-    (stack,) = fit_policy(Path("policy.yaml"), examples, **options)
+def fit(examples: Examples, **options: Any) -> StackedFit:
+    (stack,) = fit_stacked_nodes(Path("policy.yaml"), examples, **options)
     return stack
 
 
@@ -232,16 +232,16 @@ def test_several_nodes_are_fitted_at_once_and_each_text_is_read_once(family: Fak
     second = second.replace("      combine:", "      combine: # again")
     Path("policy.yaml").write_text(POLICY + second)
     examples = mail()
-    first, again = fit_policy(Path("policy.yaml"), examples)
+    first, again = fit_stacked_nodes(Path("policy.yaml"), examples)
     assert (first.category, again.category) == ("injection", "again")
     assert first.weights == again.weights
     asked = [(model, text) for model, texts in family.calls for text in texts]
     assert len(asked) == len(set(asked)) == 2 * len(examples)
     write_policy(Path("policy.yaml"), [first, again], Path("fitted.yaml"))
     assert load_policy("fitted.yaml").policy.categories.keys() == {"injection", "again"}
-    assert [s.category for s in fit_policy(Path("policy.yaml"), examples, category="again")] == [
-        "again"
-    ]
+    assert [
+        s.category for s in fit_stacked_nodes(Path("policy.yaml"), examples, category="again")
+    ] == ["again"]
 
 
 def test_a_node_inside_a_cascade_is_found_and_fitted_on_all_texts(family: FakeFamily) -> None:

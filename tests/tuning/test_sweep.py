@@ -15,10 +15,10 @@ from guardkit.tuning.replay import NEVER, Stages
 from guardkit.tuning.sweep import (
     MAX_CHOICES,
     Point,
-    Problem,
-    choices,
+    SweepInput,
+    bound_choices,
     halves,
-    loosest,
+    loosest_threshold,
     shortest_probability,
 )
 
@@ -31,7 +31,7 @@ def test_the_loosest_threshold_is_the_lowest_that_keeps_to_the_rate(
     rows: list[tuple[float, bool]], rate: float
 ) -> None:
     score_N, positive_N = np.array([s for s, _ in rows]), np.array([y for _, y in rows])
-    threshold = loosest(score_N, positive_N, rate, -5.0, 5.0)
+    threshold = loosest_threshold(score_N, positive_N, rate, -5.0, 5.0)
     negative_N = score_N[~positive_N]
     candidates = [-5.0, *sorted(set(negative_N))]
     allowed = [t for t in candidates if (negative_N > t).sum() <= rate * len(negative_N) + 1e-9]
@@ -39,7 +39,7 @@ def test_the_loosest_threshold_is_the_lowest_that_keeps_to_the_rate(
     assert (score_N > threshold).tolist() == (score_N > min(allowed)).tolist() or not len(
         negative_N
     )
-    assert loosest(np.array([9.0, 9.0]), np.array([True, False]), 0.0, -5.0, 5.0) is None
+    assert loosest_threshold(np.array([9.0, 9.0]), np.array([True, False]), 0.0, -5.0, 5.0) is None
 
 
 @given(
@@ -75,7 +75,7 @@ def test_a_short_probability_flags_the_same_texts(low: float, width: float) -> N
     assert width < 1 or len(repr(p)) < 12
 
 
-def problem(n_swept: int = 1) -> Problem:
+def inputs(n_swept: int = 1) -> SweepInput:
     rng = np.random.default_rng(0)
     lo_SN = rng.normal(size=(n_swept + 1, 90))
     familiar_SN, asks_SM = np.zeros(lo_SN.shape, bool), np.eye(n_swept + 1, dtype=bool)
@@ -84,13 +84,13 @@ def problem(n_swept: int = 1) -> Problem:
     positive_N = np.arange(90) % 3 == 0
     names = [f"m{i}" for i in range(n_swept + 1)]
     groups = [str(i // 2) for i in range(90)]
-    return Problem(names, stages, {}, bounds, range(n_swept), 0.5, positive_N, groups, 0.05)
+    return SweepInput(names, stages, {}, bounds, range(n_swept), 0.5, positive_N, groups, 0.05)
 
 
 @pytest.mark.parametrize("n_swept", [1, 2, 3, 4])
 def test_choices_hold_the_file_s_bounds_and_leave_room_for_a_threshold(n_swept: int) -> None:
-    tried = list(choices(problem(n_swept)))
-    assert tried[0] == problem(n_swept).bounds
+    tried = list(bound_choices(inputs(n_swept)))
+    assert tried[0] == inputs(n_swept).bounds
     assert len(set(tried)) == len(tried) <= MAX_CHOICES + 1
     assert len(tried) > 50
     for bounds in tried:
@@ -99,7 +99,7 @@ def test_choices_hold_the_file_s_bounds_and_leave_room_for_a_threshold(n_swept: 
 
 
 def test_halves_keep_groups_whole_and_classes_even() -> None:
-    p = problem()
+    p = inputs()
     half_N = halves(p.positive_N, p.groups, 0)
     for group in set(p.groups):
         inside = [h for h, g in zip(half_N, p.groups, strict=True) if g == group]

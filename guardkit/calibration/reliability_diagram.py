@@ -14,7 +14,7 @@ from guardkit.metrics import ECE_BINS, wilson_interval
 _SIDE, _LEFT, _TOP, _GAP = 260, 56, 40, 40  # of a panel and around it, in pixels
 
 
-class Bin(BaseModel):
+class ReliabilityBin(BaseModel):
     """Texts given much the same probability."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -26,7 +26,7 @@ class Bin(BaseModel):
 
 def reliability_bins(
     p_N: npt.NDArray[np.floating], true_N: npt.NDArray[np.bool_], bins: int = ECE_BINS
-) -> list[Bin]:
+) -> list[ReliabilityBin]:
     """Return bins of about equal count, by rising probability; equal ones share a bin."""
     order = np.argsort(p_N, kind="stable")
     p_N, true_N = p_N[order].astype(np.float64), true_N[order]
@@ -36,13 +36,15 @@ def reliability_bins(
     ends = np.unique(np.searchsorted(p_N, p_N[last], side="right"))
     parts = np.split(np.arange(len(p_N)), ends)
     return [
-        Bin(n=len(part), mean=float(p_N[part].mean()), share=float(true_N[part].mean()))
+        ReliabilityBin(n=len(part), mean=float(p_N[part].mean()), share=float(true_N[part].mean()))
         for part in parts
         if len(part)
     ]
 
 
-def reliability_svg(before: Sequence[Bin], after: Sequence[Bin], *, of: str = "") -> str:
+def reliability_diagram(
+    before: Sequence[ReliabilityBin], after: Sequence[ReliabilityBin], *, of: str = ""
+) -> str:
     """Return a picture of both, side by side: the nearer to the diagonal, the better.
 
     ``of`` says what the probabilities are of.
@@ -69,7 +71,7 @@ def reliability_svg(before: Sequence[Bin], after: Sequence[Bin], *, of: str = ""
     )
 
 
-def _panel(title: str, bins: Sequence[Bin], left: int) -> list[str]:
+def _panel(title: str, bins: Sequence[ReliabilityBin], left: int) -> list[str]:
     def x(p: float) -> str:
         return f"{left + p * _SIDE:.1f}"
 

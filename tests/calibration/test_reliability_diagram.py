@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardkit.calibration.diagram import Bin, reliability_bins, reliability_svg
+from guardkit.calibration.reliability_diagram import (
+    ReliabilityBin,
+    reliability_bins,
+    reliability_diagram,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -39,9 +43,9 @@ def test_every_text_is_in_one_bin_and_equal_ones_in_the_same(
 
 
 def test_the_picture_shows_every_bin_where_it_belongs() -> None:
-    before = [Bin(n=10, mean=0.1, share=0.4), Bin(n=10, mean=0.9, share=0.6)]
-    after = [Bin(n=20, mean=0.5, share=0.5)]
-    root = ET.fromstring(reliability_svg(before, after, of="<spam> & co"))
+    before = [ReliabilityBin(n=10, mean=0.1, share=0.4), ReliabilityBin(n=10, mean=0.9, share=0.6)]
+    after = [ReliabilityBin(n=20, mean=0.5, share=0.5)]
+    root = ET.fromstring(reliability_diagram(before, after, of="<spam> & co"))
     circles = root.findall(f"{SVG}circle")
     x, y = ([float(c.get(axis, "nan")) for c in circles] for axis in ("cx", "cy"))
     assert len(circles) == 3
