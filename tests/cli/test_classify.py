@@ -101,7 +101,7 @@ def test_a_reader_that_has_gone_ends_the_run_quietly(tmp_path: Path) -> None:
     script = (
         "import sys, guardkit.cli.main, guardkit.policy.router, guardkit.model.loaded\n"
         "from tests.support import command_folder as made\n"
-        "plugins = made.plugins_of(made.Family(made.answer))\n"
+        "plugins = made.plugins_of(made.Family(made.logits_of))\n"
         "guardkit.policy.router.installed_plugins = lambda: plugins\n"
         "sys.exit(guardkit.cli.main.main(['classify', 'many.jsonl', '--policy', 'policy.yaml']))\n"
     )

@@ -12,13 +12,13 @@ from guardkit.cli.main import main
 from guardkit.policy.backup_record import read_backup_records
 from guardkit.tuning.frontier import sweep_policy, write_policy
 from guardkit.types import Examples
-from tests.support.cascades import Setting, examples
+from tests.support.cascades import CascadeFolder, random_examples
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CascadeFolder:
     monkeypatch.chdir(tmp_path)
-    return Setting(tmp_path, monkeypatch)
+    return CascadeFolder(tmp_path, monkeypatch)
 
 
 def write_rows(path: Path, data: Examples) -> None:
@@ -27,17 +27,17 @@ def write_rows(path: Path, data: Examples) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def run(setting: Setting, data: Examples, *options: str) -> int:
-    setting.write()
-    write_rows(setting.folder / "mail.jsonl", data)
+def run(folder: CascadeFolder, data: Examples, *options: str) -> int:
+    folder.write()
+    write_rows(folder.path / "mail.jsonl", data)
     given = ["policy", "frontier", "policy.yaml", "--data", "mail.jsonl", "--cache", "cache"]
     return main([*given, "--max-fpr", "0.05", *options])
 
 
 def test_policy_frontier_shows_the_choice_and_draws_it(
-    here: Setting, capsys: pytest.CaptureFixture[str]
+    here: CascadeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(here, examples(600, 1.0, 4.0), "--out", "drawn", "--write", "best.yaml") == 0
+    assert run(here, random_examples(600, 1.0, 4.0), "--out", "drawn", "--write", "best.yaml") == 0
     out = capsys.readouterr().out
     assert "THE BACKUP HELPS: recall over specialist alone" in out
     assert "specialist alone" in out
@@ -55,10 +55,10 @@ def test_policy_frontier_shows_the_choice_and_draws_it(
 
 
 def test_policy_frontier_says_plainly_that_a_backup_does_not_help(
-    here: Setting, capsys: pytest.CaptureFixture[str]
+    here: CascadeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.certificates.json").write_text("{}")
-    assert run(here, examples(600, 2.0, 0.0), "--write", "bad.yaml") == 0
+    assert run(here, random_examples(600, 2.0, 0.0), "--write", "bad.yaml") == 0
     out = capsys.readouterr().out
     assert "THE BACKUP IS NOT SHOWN TO HELP" in out
     assert "`decide: {member: specialist}` is simpler and cheaper" in out
@@ -67,7 +67,7 @@ def test_policy_frontier_says_plainly_that_a_backup_does_not_help(
 
 
 def test_classify_notes_once_that_a_backup_is_unproven(
-    here: Setting, capsys: pytest.CaptureFixture[str]
+    here: CascadeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here.write()
     Path("in.txt").write_text("1 1\n2 2\n")
@@ -78,7 +78,7 @@ def test_classify_notes_once_that_a_backup_is_unproven(
 
 
 def test_policy_check_and_test_note_once_that_a_backup_is_unproven(
-    here: Setting, capsys: pytest.CaptureFixture[str]
+    here: CascadeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = here.write()
     tests = 'tests: [{text: "1 1", expect: {injection: block}}]\n'
@@ -90,6 +90,6 @@ def test_policy_check_and_test_note_once_that_a_backup_is_unproven(
     assert (checked.out + checked.err).count(note) == 1
     assert main(["policy", "test", "policy.yaml"]) == 0
     assert capsys.readouterr().err.count(note) == 1
-    write_policy(sweep_policy(path, examples(600, 1.0, 4.0), max_fpr=0.05), path)
+    write_policy(sweep_policy(path, random_examples(600, 1.0, 4.0), max_fpr=0.05), path)
     assert main(["policy", "check", "policy.yaml"]) == 0
     assert "note:" not in capsys.readouterr().out

@@ -22,7 +22,14 @@ from guardkit.evaluation.predictions import predict
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Examples
-from tests.support.evaluations import POLICY, answer, examples_of, made_up, model_of, router_of
+from tests.support.evaluations import (
+    POLICY,
+    examples_of,
+    logits_of,
+    model_of,
+    random_logits,
+    router_of,
+)
 from tests.support.fake_models import FakeFamily, plugins_of
 
 
@@ -34,7 +41,7 @@ def breakdown_of(predictor: Model | PolicyRouter, examples: Examples, *, texts: 
 
 
 def test_a_model_of_two_labels_is_shown_by_its_positive_one(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(200)
+    logits_NC, labels = random_logits(200)
     report = breakdown_of(model_of(tmp_path), examples_of(logits_NC, labels))
     y_N = np.array([x == "injection" for x in labels])
     flagged_N = logits_NC[:, 1].round(4) > 0
@@ -93,7 +100,7 @@ def test_several_labels_are_averaged_and_each_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_policys_routes_and_actions_add_up(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(200)
+    logits_NC, labels = random_logits(200)
     examples = examples_of(logits_NC, labels)
     broken = Examples(
         [*examples.texts, "BROKEN"], np.append(examples.labels_N, 0), ("benign", "injection")
@@ -140,7 +147,7 @@ def test_a_policy_of_patterns_has_no_curve(tmp_path: Path) -> None:
     policy = POLICY[: POLICY.index("members:")] + POLICY[POLICY.index("categories:") :]
     cascade = policy[policy.index("      cascade:") : policy.index("    flag_at")]
     (tmp_path / "policy.yaml").write_text(policy.replace(cascade, '      pattern: {re2: "evil"}\n'))
-    router = load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(answer)))
+    router = load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(logits_of)))
     examples = Examples(["evil", "good", "fine"], np.array([1, 0, 0]), ("benign", "injection"))
     predictions = predict(router, examples, positive="injection")
     category = with_breakdown(measure(predictions), predictions)["categories"]["injection"]
@@ -159,7 +166,7 @@ def test_benign_text_alone_has_no_curve_but_all_else(tmp_path: Path) -> None:
 
 
 def test_without_texts_not_one_is_quoted(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(60)
+    logits_NC, labels = random_logits(60)
     examples = examples_of(logits_NC, labels)
     examples = Examples(
         [f"{text} SECRET" for text in examples.texts] + ["BROKEN SECRET"],

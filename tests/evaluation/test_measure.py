@@ -19,17 +19,17 @@ from guardkit.types import UNLABELLED, Examples
 from tests.support.evaluations import (
     LABELS,
     POLICY,
-    answer,
     examples_of,
-    made_up,
+    logits_of,
     model_of,
+    random_logits,
     router_of,
 )
 from tests.support.fake_models import FakeFamily, plugins_of
 
 
 def test_a_model_is_measured_on_its_probabilities(tmp_path: Path) -> None:
-    logits_NC, labels = made_up()
+    logits_NC, labels = random_logits()
     report = evaluate_model(model_of(tmp_path), examples_of(logits_NC, labels))
     y_N = np.array([x == "injection" for x in labels])
     p_N = 1 / (1 + np.exp(-logits_NC[:, 1].round(4)))
@@ -47,7 +47,7 @@ def test_a_model_is_measured_on_its_probabilities(tmp_path: Path) -> None:
 
 
 def test_labels_are_matched_by_name_not_by_position(tmp_path: Path) -> None:
-    logits_NC, labels = made_up()
+    logits_NC, labels = random_logits()
     model = model_of(tmp_path)
     straight = evaluate_model(model, examples_of(logits_NC, labels))
     turned = examples_of(logits_NC, labels, names=("injection", "unused", "benign"))
@@ -86,7 +86,7 @@ def test_the_positive_label_is_the_one_that_is_to_be_found(
 
 
 def test_unlabelled_and_unscored_texts_are_counted_and_left_out(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(40)
+    logits_NC, labels = random_logits(40)
     examples = examples_of(logits_NC, labels)
     broken = Examples(
         [*examples.texts, "BROKEN", "0 1"],
@@ -108,7 +108,7 @@ def test_one_class_alone_still_gives_what_can_be_given(tmp_path: Path) -> None:
 
 
 def test_tables_split_texts_by_source_and_length(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(200)
+    logits_NC, labels = random_logits(200)
     sources = ["mail" if i % 4 else "" for i in range(200)]
     report = evaluate_model(model_of(tmp_path), examples_of(logits_NC, labels, sources=sources))
     assert {name: part["n"] for name, part in report["sources"].items()} == {
@@ -158,14 +158,14 @@ def test_progress_is_told_text_by_text(tmp_path: Path) -> None:
     def progress(stage: str, done: int, total: int, note: str = "") -> None:
         seen.append((done, total))
 
-    logits_NC, labels = made_up(CHUNK_TEXTS + 4)
+    logits_NC, labels = random_logits(CHUNK_TEXTS + 4)
     evaluate_model(model_of(tmp_path), examples_of(logits_NC, labels), progress=progress)
     total = CHUNK_TEXTS + 4
     assert seen == [(0, total), (CHUNK_TEXTS, total), (total, total)]
 
 
 def test_a_policy_is_measured_on_its_actions(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(200)
+    logits_NC, labels = random_logits(200)
     examples = examples_of(logits_NC, labels, sources=["s"] * 200)
     report = evaluate_policy(router_of(tmp_path), examples)
     category = report["categories"]["injection"]
@@ -190,7 +190,7 @@ def test_a_text_that_a_policy_could_not_judge_counts_as_what_it_was_given(tmp_pa
     assert report["categories"]["injection"]["metrics"]["fpr"]["value"] == 0.5
     opened = POLICY.replace("action: block", "action: block\n    on_error: open")
     (tmp_path / "policy.yaml").write_text(opened)
-    router = load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(answer)))
+    router = load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(logits_of)))
     report = evaluate_policy(router, examples)
     assert report["errors"] == 1
     assert report["categories"]["injection"]["metrics"]["fpr"]["value"] == 0.0
@@ -240,7 +240,7 @@ def test_recall_at_a_rate_that_is_less_than_one_text_is_told_so(tmp_path: Path) 
 
 
 def test_a_policys_score_is_measured_as_a_models_is(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(200)
+    logits_NC, labels = random_logits(200)
     examples = examples_of(logits_NC, labels)
     policy = evaluate_policy(router_of(tmp_path), examples)["categories"]["injection"]
     model = evaluate_model(model_of(tmp_path), examples)["metrics"]
@@ -251,7 +251,7 @@ def test_a_policys_score_is_measured_as_a_models_is(tmp_path: Path) -> None:
 
 
 def test_texts_without_a_score_are_flagged_or_not_but_never_ranked(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(60)
+    logits_NC, labels = random_logits(60)
     examples = examples_of(logits_NC, labels)
     router = router_of(tmp_path)
     whole = evaluate_policy(router, examples)["categories"]["injection"]
@@ -264,7 +264,7 @@ def test_texts_without_a_score_are_flagged_or_not_but_never_ranked(tmp_path: Pat
 
 
 def test_the_cost_is_what_the_models_did_in_this_run(tmp_path: Path) -> None:
-    logits_NC, labels = made_up(100)
+    logits_NC, labels = random_logits(100)
     examples = examples_of(logits_NC, labels)
     model = model_of(tmp_path)
     model.score(["0 1"])  # before: not this run's

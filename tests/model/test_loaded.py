@@ -19,13 +19,13 @@ from guardkit.types import RawScores
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     if text == "bad":
         raise MemoryError("too long")
     return [0.0, len(text)]
 
 
-FAMILY = FakeFamily(answer)
+FAMILY = FakeFamily(logits_of)
 PLUGINS = plugins_of(FAMILY)
 
 
@@ -184,7 +184,7 @@ def test_a_text_without_a_score_has_no_novelty_and_one_that_raises_fails_alone(
         return float(len(text))
 
     folder = write_model(tmp_path_factory.mktemp("models") / "m", novelty=[0.0, 1.5, 3.0])
-    own = load_model(folder, plugins=plugins_of(FakeFamily(answer, novelty=novelty)))
+    own = load_model(folder, plugins=plugins_of(FakeFamily(logits_of, novelty=novelty)))
     scored = own.score(texts, novelty=True)
     assert sorted(scored.errors) == [i for i, t in enumerate(texts) if t == "bad"]
     assert dict(scored.novelty_errors) == {
@@ -284,7 +284,7 @@ def test_a_classifier_with_other_labels_than_its_model_is_refused(tmp_path: Path
 
     folder = write_model(tmp_path / "model")
     with pytest.raises(ArtefactError, match=r"gives labels \('yes', 'no'\)"):
-        load_model(folder, plugins=plugins_of(Other(answer)))
+        load_model(folder, plugins=plugins_of(Other(logits_of)))
 
 
 def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:

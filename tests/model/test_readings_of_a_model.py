@@ -20,7 +20,7 @@ PACKED = base64.b64encode(b"an evil empire").decode()
 MAX = {"neutral": "benign", "window_pooling": "max"}
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     if "break" in text:
         raise ValueError("cannot read that")
     return [1.0, 6.0 if "evil" in text else len(text) % 3 - 1.0]
@@ -33,7 +33,7 @@ def loaded(folder: Path, family: FakeFamily, **more: object) -> Model:
 
 @pytest.fixture
 def family() -> FakeFamily:
-    return FakeFamily(answer, novelty=lambda model, text: float(len(text)))
+    return FakeFamily(logits_of, novelty=lambda model, text: float(len(text)))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_model_that_reads_raw_text_alone_is_not_asked_for_more(
     tmp_path: Path, family: FakeFamily
 ) -> None:
     plain = loaded(tmp_path / "plain", family)
-    assert leads(plain, [WIDE]) == [answer("", WIDE)[1] - 1]
+    assert leads(plain, [WIDE]) == [logits_of("", WIDE)[1] - 1]
     assert family.calls == [("plain", [WIDE])]
 
 
@@ -94,7 +94,7 @@ PIECES = st.sampled_from(["evil", WIDE, PACKED, "fine", "\u200bx", "\u00e9t\u00e
 @settings(deadline=None)
 @given(texts=st.lists(st.lists(PIECES, max_size=3).map(" ".join), max_size=6))
 def test_the_score_is_the_worst_of_the_readings_scored_one_at_a_time(texts: list[str]) -> None:
-    classifier = FakeFamily(answer)
+    classifier = FakeFamily(logits_of)
     config = ArtefactConfig(
         family="fake", labels=["benign", "injection"], network={}, neutral="benign",
         window_pooling="max", also_read=["canonical", "decoded"],
@@ -110,7 +110,7 @@ def test_the_score_is_the_worst_of_the_readings_scored_one_at_a_time(texts: list
         if any("break" in reading for reading in every):
             assert i in scored.errors
             continue
-        worst = max(answer("m", reading)[1] - answer("m", reading)[0] for reading in every)
+        worst = max(logits_of("m", reading)[1] - logits_of("m", reading)[0] for reading in every)
         lead = scored.logits_NC[i, 1] - scored.logits_NC[i, 0]
         assert lead == pytest.approx(worst)
 

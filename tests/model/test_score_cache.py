@@ -17,7 +17,7 @@ from guardkit.types import RawScores
 from tests.support.fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     if "BROKEN" in text:
         raise ValueError("cannot score this")
     return [0.0, float(len(text))]
@@ -42,10 +42,10 @@ def remembered(model: Model) -> CachedClassifier:
     st.lists(st.lists(st.sampled_from(["", "a", "bb", "BROKEN", "ccc", "BROKEN 2"]), max_size=6))
 )
 def test_scores_are_those_of_the_model_and_no_text_is_read_twice(batches: list[list[str]]) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     plain = Model(family_classifier(family), *MODEL_PARTS)
     seen: list[str] = []
-    inner = FakeFamily(lambda model, text: (seen.append(text), answer(model, text))[1])
+    inner = FakeFamily(lambda model, text: (seen.append(text), logits_of(model, text))[1])
     model = with_score_cache(Model(family_classifier(inner), *MODEL_PARTS))
     for texts in batches:
         expected, got = plain.score(texts), model.score(texts)
@@ -66,7 +66,7 @@ MODEL_PARTS = (CONFIG, None, "0" * 64, Path("m"))
 
 
 def test_a_second_run_reads_the_file_and_not_the_texts(tmp_path: Path) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     texts = ["one", "three", "seven"]
     first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
     scores = first.score(texts)
@@ -86,7 +86,7 @@ def test_novelty_is_kept_beside_the_scores_and_asked_for_by_itself(tmp_path: Pat
             raise ValueError("no idea")
         return float(len(text))
 
-    family = FakeFamily(answer, novelty=novelty)
+    family = FakeFamily(logits_of, novelty=novelty)
     texts = ["one", "three", "seventeen"]
     first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     first.score(["three"])  # without novelty: another call, kept by itself
@@ -108,7 +108,7 @@ def test_novelty_is_kept_beside_the_scores_and_asked_for_by_itself(tmp_path: Pat
 
 
 def test_another_model_or_device_has_a_cache_of_its_own(tmp_path: Path) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     model = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache", device="cpu")
     model.score(["text"])
     remembered(model).save()
@@ -137,7 +137,7 @@ def test_another_model_or_device_has_a_cache_of_its_own(tmp_path: Path) -> None:
 def test_a_damaged_file_is_ignored_and_written_anew(
     tmp_path: Path, spoil: Callable[[bytes], bytes]
 ) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     texts = ["one", "three"]
     first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     scores = first.score(texts)
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_ignored_and_written_anew(
 
 
 def test_a_file_with_the_wrong_shapes_is_ignored(tmp_path: Path) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     first = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     first.score(["one"])
     remembered(first).save()
@@ -172,7 +172,7 @@ def test_a_file_with_the_wrong_shapes_is_ignored(tmp_path: Path) -> None:
 
 
 def test_what_another_run_has_added_meanwhile_is_kept(tmp_path: Path) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     one = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     two = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     one.score(["a", "b"])
@@ -185,7 +185,7 @@ def test_what_another_run_has_added_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_text_that_fails_is_never_written(tmp_path: Path) -> None:
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     model = with_score_cache(loaded(tmp_path / "m", family), tmp_path / "cache")
     scored = model.score(["one", "BROKEN"])
     assert list(scored.errors) == [1]

@@ -13,17 +13,21 @@ from guardkit.errors import ArtefactError, ClassifierError, PolicyError, RunErro
 from guardkit.hookspecs import hookimpl
 from guardkit.policy.router import load_policy
 from guardkit.types import Decision, Row
-from tests.support.backup_policies import SPECIALIST_THEN_BACKUP, TWO_CATEGORIES, Bench
+from tests.support.backup_policies import (
+    SPECIALIST_THEN_BACKUP,
+    TWO_CATEGORIES,
+    SpecialistAndBackup,
+)
 from tests.support.fake_models import plugins_of
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def models(tmp_path: Path) -> SpecialistAndBackup:
+    return SpecialistAndBackup(tmp_path)
 
 
-def test_ids_are_kept_and_default_to_positions(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
+def test_ids_are_kept_and_default_to_positions(models: SpecialistAndBackup) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
     assert [d.id for d in router.decide(["a", "b"])] == [0, 1]
     assert [d.id for d in router.decide(["a", "b"], ["x", None])] == ["x", None]
     with pytest.raises(ValueError, match="1 ids for 2 texts"):
@@ -32,15 +36,15 @@ def test_ids_are_kept_and_default_to_positions(bench: Bench) -> None:
         router.decide("one text")
 
 
-def test_nothing_to_decide_is_no_decision_and_loads_nothing(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
+def test_nothing_to_decide_is_no_decision_and_loads_nothing(models: SpecialistAndBackup) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
     assert router.decide([]) == []
     assert router.decide_rows([]) == []
-    assert bench.family.loads == []
+    assert models.family.loads == []
 
 
-def test_decisions_carry_the_policys_hash_and_truncation(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
+def test_decisions_carry_the_policys_hash_and_truncation(models: SpecialistAndBackup) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
     whole, cut = router.decide(["a", "b CUT"])
     assert (whole.truncated, cut.truncated) == (False, True)
     assert len(router.hash) == 64
@@ -48,9 +52,11 @@ def test_decisions_carry_the_policys_hash_and_truncation(bench: Bench) -> None:
     assert whole.shadow is None
 
 
-def test_shadow_mode_allows_and_records_what_it_would_have_done(bench: Bench) -> None:
-    bench.says("t", specialist=6.0)
-    router = bench.router(SPECIALIST_THEN_BACKUP.replace("name: test", "name: t\nmode: shadow"))
+def test_shadow_mode_allows_and_records_what_it_would_have_done(
+    models: SpecialistAndBackup,
+) -> None:
+    models.set_log_odds("t", specialist=6.0)
+    router = models.router(SPECIALIST_THEN_BACKUP.replace("name: test", "name: t\nmode: shadow"))
     (decision,) = router.decide(["t"])
     assert decision.action == "allow"
     assert decision.categories["injection"].action == "block"
@@ -60,21 +66,21 @@ def test_shadow_mode_allows_and_records_what_it_would_have_done(bench: Bench) ->
     assert unreadable.error == "not JSON"
 
 
-def test_the_most_severe_category_gives_the_action(bench: Bench) -> None:
-    router = bench.router(TWO_CATEGORIES)
-    bench.says("both", specialist=6.0, backup=2.0)
-    bench.says("spam", specialist=-6.0, backup=2.0)
+def test_the_most_severe_category_gives_the_action(models: SpecialistAndBackup) -> None:
+    router = models.router(TWO_CATEGORIES)
+    models.set_log_odds("both", specialist=6.0, backup=2.0)
+    models.set_log_odds("spam", specialist=-6.0, backup=2.0)
     both, spam = router.decide(["both", "spam"])
     assert (both.action, spam.action) == ("block", "flag")
     assert spam.categories["injection"].action == "allow"
 
 
-def test_a_row_takes_its_worst_text_in_every_category(bench: Bench) -> None:
-    router = bench.router(TWO_CATEGORIES)
-    bench.says("attack", specialist=6.0, backup=-5.0)
-    bench.says("spam", specialist=-6.0, backup=2.0)
-    bench.says("more spam", specialist=-6.0, backup=3.0)
-    bench.says("broken CUT", specialist=-6.0, backup=RuntimeError("boom"))
+def test_a_row_takes_its_worst_text_in_every_category(models: SpecialistAndBackup) -> None:
+    router = models.router(TWO_CATEGORIES)
+    models.set_log_odds("attack", specialist=6.0, backup=-5.0)
+    models.set_log_odds("spam", specialist=-6.0, backup=2.0)
+    models.set_log_odds("more spam", specialist=-6.0, backup=3.0)
+    models.set_log_odds("broken CUT", specialist=-6.0, backup=RuntimeError("boom"))
     rows = [
         Row(1, "chat", ("spam", "attack", "broken CUT", "more spam")),
         Row(2, 2, ("spam",)),
@@ -98,10 +104,10 @@ def test_a_row_takes_its_worst_text_in_every_category(bench: Bench) -> None:
     assert (empty.action, empty.error) == ("block", "no text to judge")
 
 
-def test_rows_are_decided_in_one_batch(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
+def test_rows_are_decided_in_one_batch(models: SpecialistAndBackup) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
     router.decide_rows([Row(i, i, (f"a{i}", f"b{i}")) for i in range(3)])
-    assert len(bench.family.calls) == 1
+    assert len(models.family.calls) == 1
 
 
 class Audit:
@@ -117,60 +123,64 @@ class Audit:
 
 
 def test_a_plugin_sees_decisions_once_per_batch_and_only_where_the_policy_names_it(
-    bench: Bench,
+    models: SpecialistAndBackup,
 ) -> None:
     named, other = Audit(), Audit()
-    plugins = plugins_of(bench.family, modules={"named": named, "other": other})
+    plugins = plugins_of(models.family, modules={"named": named, "other": other})
     policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [named]")
-    bench.router(policy, plugins).decide(["a", "b"])
+    models.router(policy, plugins).decide(["a", "b"])
     assert named.seen == [(["a", "b"], ["allow", "allow"], "test")]
     assert other.seen == []
 
 
-def test_a_policys_own_tests_are_no_decisions_to_audit(bench: Bench) -> None:
+def test_a_policys_own_tests_are_no_decisions_to_audit(models: SpecialistAndBackup) -> None:
     audit = Audit()
-    plugins = plugins_of(bench.family, modules={"audit": audit})
+    plugins = plugins_of(models.family, modules={"audit": audit})
     policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [audit]")
-    assert bench.router(policy, plugins).run_tests() == []
+    assert models.router(policy, plugins).run_tests() == []
     policy += "tests:\n  - {text: hello, expect: {injection: allow}}\n"
-    assert bench.router(policy, plugins).run_tests()[0].passed
+    assert models.router(policy, plugins).run_tests()[0].passed
     assert audit.seen == []
 
 
-def test_an_audit_that_fails_stops_the_run(bench: Bench) -> None:
-    plugins = plugins_of(bench.family, modules={"audit": Audit(OSError("disk full"))})
+def test_an_audit_that_fails_stops_the_run(models: SpecialistAndBackup) -> None:
+    plugins = plugins_of(models.family, modules={"audit": Audit(OSError("disk full"))})
     policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [audit]")
     with pytest.raises(RunError, match="disk full"):
-        bench.router(policy, plugins).decide(["a"])
+        models.router(policy, plugins).decide(["a"])
 
 
-def test_loading_a_policy_loads_no_model_and_hashes_are_known_without_one(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
+def test_loading_a_policy_loads_no_model_and_hashes_are_known_without_one(
+    models: SpecialistAndBackup,
+) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
     hashes = router.model_hashes()
     assert sorted(hashes) == ["backup", "specialist"]
     assert all(len(digest) == 64 for digest in hashes.values())
-    assert bench.family.loads == []
+    assert models.family.loads == []
 
 
-def test_a_model_damaged_after_the_check_stops_the_run_when_it_is_needed(bench: Bench) -> None:
-    router = bench.router(SPECIALIST_THEN_BACKUP)
-    (bench.folder / "backup" / "calibration.json").write_text("{}", "utf-8")
-    bench.says("sure", specialist=6.0)
+def test_a_model_damaged_after_the_check_stops_the_run_when_it_is_needed(
+    models: SpecialistAndBackup,
+) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
+    (models.folder / "backup" / "calibration.json").write_text("{}", "utf-8")
+    models.set_log_odds("sure", specialist=6.0)
     assert router.decide(["sure"])[0].action == "block"
-    bench.says("unsure", specialist=0.5)
+    models.set_log_odds("unsure", specialist=0.5)
     with pytest.raises(ArtefactError, match="SHA-256"):
         router.decide(["unsure"])
 
 
 def test_a_plugin_that_cannot_load_its_model_is_named(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    models: SpecialistAndBackup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise KeyError("weights")
 
-    monkeypatch.setattr(bench.family, "load", refuse)
+    monkeypatch.setattr(models.family, "load", refuse)
     with pytest.raises(ClassifierError, match="plugin 'fake' cannot load it: KeyError"):
-        bench.router(SPECIALIST_THEN_BACKUP).decide(["a"])
+        models.router(SPECIALIST_THEN_BACKUP).decide(["a"])
 
 
 @pytest.mark.parametrize("name", ["none.yaml", "", "x" * 5000, "nul\0", "half\ud800"])
@@ -179,10 +189,12 @@ def test_a_policy_that_cannot_be_read_is_a_policy_error(tmp_path: Path, name: st
         load_policy(tmp_path / name, plugins=plugins_of())
 
 
-def test_a_policys_own_tests_report_what_was_expected_and_what_came(bench: Bench) -> None:
-    bench.says("attack", specialist=6.0)
-    bench.says("broken", specialist=RuntimeError("boom"), backup=RuntimeError("boom"))
-    router = bench.router(
+def test_a_policys_own_tests_report_what_was_expected_and_what_came(
+    models: SpecialistAndBackup,
+) -> None:
+    models.set_log_odds("attack", specialist=6.0)
+    models.set_log_odds("broken", specialist=RuntimeError("boom"), backup=RuntimeError("boom"))
+    router = models.router(
         SPECIALIST_THEN_BACKUP
         + """
 tests:

@@ -39,20 +39,20 @@ categories:
     flag_at: {probability: 0.1}
     action: flag
 """
-Answer = float | Exception
+LogOdds = float | Exception
 
 
-class Desk:
+class TwoModels:
     """Two models whose log-odds are looked up by text, and policies over them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.table = folder, dict[tuple[str, str], Answer]()
+        self.folder, self.table = folder, dict[tuple[str, str], LogOdds]()
         for name in ("one", "two"):
             write_model(folder / name)
-        self.family = FakeFamily(self._answer)
+        self.family = FakeFamily(self._logits_of)
         self.plugins = plugins_of(self.family)
 
-    def says(self, text: str, one: Answer = -3.0, two: Answer = -3.0) -> None:
+    def set_log_odds(self, text: str, one: LogOdds = -3.0, two: LogOdds = -3.0) -> None:
         self.table |= {("one", text): one, ("two", text): two}
 
     def router(self, live: str = LIVE, shadow: str | None = STRICTER) -> PolicyRouter:
@@ -64,21 +64,21 @@ class Desk:
             self.folder / "live.yaml", shadow=self.folder / "shadow.yaml", plugins=self.plugins
         )
 
-    def _answer(self, model: str, text: str) -> list[float]:
-        answer = self.table.get((model, text), -3.0)
-        if isinstance(answer, Exception):
-            raise answer
-        return [0.0, answer]
+    def _logits_of(self, model: str, text: str) -> list[float]:
+        value = self.table.get((model, text), -3.0)
+        if isinstance(value, Exception):
+            raise value
+        return [0.0, value]
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def models(tmp_path: Path) -> TwoModels:
+    return TwoModels(tmp_path)
 
 
-def test_the_shadow_says_what_it_would_have_done_and_the_action_stays(desk: Desk) -> None:
-    desk.says("odd", one=-1.0)
-    router = desk.router()
+def test_the_shadow_says_what_it_would_have_done_and_the_action_stays(models: TwoModels) -> None:
+    models.set_log_odds("odd", one=-1.0)
+    router = models.router()
     (decision,) = router.decide(["odd"])
     assert decision.action == "allow"
     assert decision.shadow is not None
@@ -87,10 +87,12 @@ def test_the_shadow_says_what_it_would_have_done_and_the_action_stays(desk: Desk
     assert decision.shadow["policy"] != decision.policy == router.hash[:12]
 
 
-def test_a_model_that_both_policies_ask_is_loaded_once_and_reads_a_text_once(desk: Desk) -> None:
-    desk.router().decide(["a", "b CUT"])
-    assert sorted(desk.family.loads) == ["one", "two"]
-    assert [texts for name, texts in desk.family.calls if name == "one"] == [["a", "b CUT"]]
+def test_a_model_that_both_policies_ask_is_loaded_once_and_reads_a_text_once(
+    models: TwoModels,
+) -> None:
+    models.router().decide(["a", "b CUT"])
+    assert sorted(models.family.loads) == ["one", "two"]
+    assert [texts for name, texts in models.family.calls if name == "one"] == [["a", "b CUT"]]
 
 
 answers = st.one_of(st.floats(-6, 6), st.just(RuntimeError("boom")))
@@ -102,15 +104,15 @@ answers = st.one_of(st.floats(-6, 6), st.just(RuntimeError("boom")))
 )  # fmt: skip
 @given(st.lists(st.tuples(answers, answers), min_size=1, max_size=5))
 def test_the_live_decision_is_the_one_without_a_shadow_and_the_shadows_is_its_own(
-    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[Answer, Answer]]
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[LogOdds, LogOdds]]
 ) -> None:
-    desk = Desk(tmp_path_factory.mktemp("desk"))
+    models = TwoModels(tmp_path_factory.mktemp("models"))
     texts = [f"text {i}" for i in range(len(pairs))]
     for text, (one, two) in zip(texts, pairs, strict=True):
-        desk.says(text, one=one, two=two)
-    alone, own = desk.router(shadow=None), desk.router(live=STRICTER, shadow=None)
+        models.set_log_odds(text, one=one, two=two)
+    alone, own = models.router(shadow=None), models.router(live=STRICTER, shadow=None)
     rows = [Row(1, 1, tuple(texts)), Row(2, 2, (texts[0],)), Row(3, 3, error="bad")]
-    both = desk.router().decide_rows(rows)
+    both = models.router().decide_rows(rows)
     assert [replace(d, shadow=None) for d in both] == alone.decide_rows(rows)
     for decision, expected in zip(both, own.decide_rows(rows), strict=True):
         shadow = decision.shadow
@@ -120,10 +122,10 @@ def test_the_live_decision_is_the_one_without_a_shadow_and_the_shadows_is_its_ow
         assert shadow["categories"]["attack"]["score"] == category.score
 
 
-def test_a_shadow_that_breaks_does_not_reach_the_live_decision(desk: Desk) -> None:
-    desk.says("attack", one=3.0)
-    router = desk.router()
-    (desk.folder / "two" / "calibration.json").write_text("{}", "utf-8")  # found out when loaded
+def test_a_shadow_that_breaks_does_not_reach_the_live_decision(models: TwoModels) -> None:
+    models.set_log_odds("attack", one=3.0)
+    router = models.router()
+    (models.folder / "two" / "calibration.json").write_text("{}", "utf-8")  # found out when loaded
     (decision,) = router.decide(["attack"])
     assert (decision.action, decision.error) == ("block", None)
     assert decision.shadow is not None
@@ -131,25 +133,25 @@ def test_a_shadow_that_breaks_does_not_reach_the_live_decision(desk: Desk) -> No
     assert decision.shadow["action"] == "flag"  # its on_error is closed: it never reads as safe
 
 
-def test_nothing_stands_in_the_shadow_of_a_policy_that_enforces_nothing(desk: Desk) -> None:
+def test_nothing_stands_in_the_shadow_of_a_policy_that_enforces_nothing(models: TwoModels) -> None:
     with pytest.raises(UsageError, match=r"live\.yaml: has `mode: shadow`.*policy diff"):
-        desk.router(live=LIVE.replace("name: live", "name: live\nmode: shadow"))
+        models.router(live=LIVE.replace("name: live", "name: live\nmode: shadow"))
 
 
-def test_a_shadow_policys_own_mode_hides_nothing(desk: Desk) -> None:
-    desk.says("odd", one=-1.0)
-    router = desk.router(shadow=STRICTER.replace("name: stricter", "name: s\nmode: shadow"))
+def test_a_shadow_policys_own_mode_hides_nothing(models: TwoModels) -> None:
+    models.set_log_odds("odd", one=-1.0)
+    router = models.router(shadow=STRICTER.replace("name: stricter", "name: s\nmode: shadow"))
     (decision,) = router.decide(["odd"])
     assert decision.shadow is not None
     assert decision.shadow["action"] == "flag"
 
 
 def test_the_output_holds_the_shadow_and_the_summary_counts_what_would_differ(
-    desk: Desk, tmp_path: Path
+    models: TwoModels, tmp_path: Path
 ) -> None:
-    desk.says("odd", one=-1.0)
+    models.set_log_odds("odd", one=-1.0)
     rows = [Row(1, 1, ("odd",)), Row(2, 2, ("plain",))]
-    summary = classify(rows, policy_judge(desk.router()), tmp_path / "out.jsonl")
+    summary = classify(rows, policy_judge(models.router()), tmp_path / "out.jsonl")
     odd, plain = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert (odd["action"], odd["shadow"]["action"]) == ("allow", "flag")
     assert odd["shadow"]["categories"]["attack"]["score"] == 0.268941
@@ -158,19 +160,19 @@ def test_the_output_holds_the_shadow_and_the_summary_counts_what_would_differ(
 
 
 @pytest.fixture
-def installed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in the desk's folder, its family installed, both policies written."""
+def installed(models: TwoModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in the models's folder, its family installed, both policies written."""
     for module in ("model.loaded", "policy.router", "classify.engine"):
-        monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: desk.plugins)
-    monkeypatch.chdir(desk.folder)
-    desk.router()
+        monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: models.plugins)
+    monkeypatch.chdir(models.folder)
+    models.router()
 
 
 @pytest.mark.usefixtures("installed")
 def test_a_shadow_never_changes_the_exit_code(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    models: TwoModels, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.says("odd", one=-1.0, two=RuntimeError("boom"))
+    models.set_log_odds("odd", one=-1.0, two=RuntimeError("boom"))
     Path("in.jsonl").write_text('{"text": "odd"}\n', "utf-8")
     args = ["classify", "in.jsonl", "--policy", "live.yaml", "--fail-on", "flag"]
     assert main([*args, "--shadow", "shadow.yaml"]) == 0
@@ -183,11 +185,11 @@ def test_a_shadow_never_changes_the_exit_code(
 
 @pytest.mark.usefixtures("installed")
 def test_a_mistake_in_the_shadow_policy_is_reported_before_anything_runs(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    models: TwoModels, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("in.jsonl").write_text('{"text": "odd"}\n', "utf-8")
     Path("shadow.yaml").write_text(STRICTER.replace("action: flag", "action: flog"), "utf-8")
     args = ["classify", "in.jsonl", "--policy", "live.yaml", "--shadow", "shadow.yaml"]
     assert main(args) == 2
     assert "shadow.yaml:10: categories.attack.action" in capsys.readouterr().err
-    assert desk.family.calls == []
+    assert models.family.calls == []

@@ -1,4 +1,4 @@
-"""Two models that answer from a table, and policies of a specialist with a backup."""
+"""Policies of a specialist with a backup, and two models whose log-odds a test sets."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ TWO_CATEGORIES = (
 )
 
 
-class Bench:
-    """Two models that answer from a table of log-odds; an exception or NaN is a failure."""
+class SpecialistAndBackup:
+    """Two models whose log-odds and novelty a test sets; an exception or NaN is a failure."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log_odds: dict[tuple[str, str], float | Exception] = {}
         self.novelty: dict[tuple[str, str], float | Exception] = {}
-        self.family = FakeFamily(self.answer, novelty=self.strangeness)
+        self.family = FakeFamily(self.logits_of, novelty=self.novelty_of)
         for name in ("specialist", "backup"):
             write_model(folder / name, novelty=FAMILIAR)
 
-    def answer(self, model: str, text: str) -> Sequence[float]:
+    def logits_of(self, model: str, text: str) -> Sequence[float]:
         value = self.log_odds.get((model, text), -5.0)
         if isinstance(value, Exception):
             raise value
         return [0.0, value]
 
-    def strangeness(self, model: str, text: str) -> float:
+    def novelty_of(self, model: str, text: str) -> float:
         value = self.novelty.get((model, text), 0.0)
         if isinstance(value, Exception):
             raise value
         return value
 
-    def says(self, text: str, **log_odds: float | Exception) -> None:
+    def set_log_odds(self, text: str, **log_odds: float | Exception) -> None:
         self.log_odds |= {(model, text): value for model, value in log_odds.items()}
 
     def router(self, policy: str, plugins: Plugins | None = None) -> PolicyRouter:

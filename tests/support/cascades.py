@@ -37,7 +37,7 @@ TWO = """- member: specialist # fast
 ESCALATING = TWO.replace("# sure either way", "\n          escalate_if: {{novelty_p_below: 0.1}}")
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     """A text holds both models' log-odds: "small large | rest"; x fails."""
     return [0.0, number(text, 0 if model == "small" else 1)]
 
@@ -54,12 +54,12 @@ def number(text: str, place: int) -> float:
     return float(value)
 
 
-class Setting:
+class CascadeFolder:
     """A folder with both models, and the plugins that guardkit then finds."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.family = FakeFamily(answer, novelty=novelty)
+        self.path = folder
+        self.family = FakeFamily(logits_of, novelty=novelty)
         self.plugins: Plugins = plugins_of(self.family)
         write_model(folder / "small", novelty=FAMILIAR)
         # another prior: what is one model by its hash is one in a cache
@@ -71,12 +71,12 @@ class Setting:
     def write(self, name: str = "policy.yaml", stages: str = TWO, **values: Any) -> Path:
         defaults = {"below": 0.1, "above": 0.9, "threshold": 0.5, "on_error": "closed"}
         given = defaults | values
-        path = self.folder / name
+        path = self.path / name
         path.write_text(POLICY.format(stages=stages.format(**given), **given))
         return path
 
 
-def examples(
+def random_examples(
     n: int,
     small: float,
     large: float,

@@ -35,10 +35,10 @@ categories:
     action: block
 """
 N = 200
-FILE = Path("policy.yaml")
+POLICY_FILE = Path("policy.yaml")
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     """A text holds both models' log-odds: "first second | rest"."""
     if f"BROKEN {model}" in text:
         raise ValueError("cannot score this")
@@ -46,12 +46,12 @@ def answer(model: str, text: str) -> list[float]:
     return [0.0, float({"first": first, "second": second}[model])]
 
 
-def drawn(n: int = N, seed: int = 0, more: str = "") -> list[str]:
+def random_texts(n: int = N, seed: int = 0, more: str = "") -> list[str]:
     rng = np.random.default_rng(seed)
     return [f"{a:.4f} {b:.4f} | {i}{more}" for i, (a, b) in enumerate(rng.normal(size=(n, 2)))]
 
 
-def roots(texts: Sequence[str]) -> list[float]:
+def cascade_log_odds(texts: Sequence[str]) -> list[float]:
     """Return what the cascade makes of each text, worked out by hand."""
     low, high = math.log(0.02 / 0.98), math.log(0.999 / 0.001)
     values = []
@@ -61,7 +61,7 @@ def roots(texts: Sequence[str]) -> list[float]:
     return values
 
 
-def store(texts: Sequence[str], name: str = "texts/benign.jsonl", **columns: Any) -> None:
+def write_texts(texts: Sequence[str], name: str = "texts/benign.jsonl", **columns: Any) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     rows = [
         {"text": text, **{key: values[i] for key, values in columns.items()}}
@@ -70,7 +70,7 @@ def store(texts: Sequence[str], name: str = "texts/benign.jsonl", **columns: Any
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
+def enter_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
     """Work in a folder with two models, benign texts and a policy that promises something."""
     import datasets
 
@@ -78,21 +78,21 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
     monkeypatch.chdir(tmp_path)
     for name in ("first", "second"):
         write_model(tmp_path / name)
-    FILE.write_text(POLICY)
-    store(drawn())
-    family = FakeFamily(answer)
+    POLICY_FILE.write_text(POLICY)
+    write_texts(random_texts())
+    family = FakeFamily(logits_of)
     plugins = plugins_of(family)
     for module in ("tuning.certify", "policy.router"):
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: plugins)
     return family
 
 
-def edit(old: str, new: str) -> None:
-    text = FILE.read_text()
+def edit_policy(old: str, new: str) -> None:
+    text = POLICY_FILE.read_text()
     assert text.count(old) == 1
-    FILE.write_text(text.replace(old, new))
+    POLICY_FILE.write_text(text.replace(old, new))
 
 
-def one(**options: Any) -> Certified:
-    (result,) = certify(FILE, **options)
+def certify_one(**options: Any) -> Certified:
+    (result,) = certify(POLICY_FILE, **options)
     return result

@@ -34,7 +34,7 @@ tests:
 TRAIN = ["train", "--plugin", "fake", "--data", "reviews/", "--out", "new"]
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     if "BROKEN" in text:
         raise ValueError("cannot score this")
     return [0.0, 2.0 if "attack" in text else -2.0]
@@ -66,7 +66,7 @@ class Family(FakeFamily):
 
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     """Work in a folder with a model and a policy, with one plugin installed and one broken."""
-    family = Family(answer, builtin=tmp_path / "bundled")
+    family = Family(logits_of, builtin=tmp_path / "bundled")
     write_model(tmp_path / "bundled" / "injection")
     write_model(tmp_path / "model")
     found = plugins_of(family, broken={"torn": "ImportError: No module named 'torn'"})

@@ -43,7 +43,7 @@ categories:
 """
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     """Return the logits written in the text."""
     if "BROKEN" in text:
         raise ValueError("cannot score this")
@@ -55,14 +55,14 @@ def model_of(tmp_path: Path, labels: Sequence[str] = LABELS, neutral: str | None
     config = ArtefactConfig(family="fake", labels=list(labels), neutral=neutral, network={})
     write_json(folder / CONFIG, config)
     seal(folder)
-    return load_model(folder, plugins=plugins_of(FakeFamily(answer)))
+    return load_model(folder, plugins=plugins_of(FakeFamily(logits_of)))
 
 
 def router_of(tmp_path: Path, policy: str = POLICY) -> PolicyRouter:
     for name in ("fast", "slow"):
         write_model(tmp_path / name)
     (tmp_path / "policy.yaml").write_text(policy)
-    return load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(answer)))
+    return load_policy(tmp_path / "policy.yaml", plugins=plugins_of(FakeFamily(logits_of)))
 
 
 def examples_of(
@@ -74,7 +74,7 @@ def examples_of(
     return Examples(texts, labels_N, names, **more)
 
 
-def made_up(n: int = 300, seed: int = 0) -> tuple[Any, list[str]]:
+def random_logits(n: int = 300, seed: int = 0) -> tuple[Any, list[str]]:
     """Return logits_N2 that know something of the labels, and these."""
     rng = np.random.default_rng(seed)
     y_N = rng.integers(0, 2, n)
@@ -101,7 +101,7 @@ def report_of(predictor: Model | PolicyRouter, examples: Examples, *, texts: boo
 
 def hostile_examples(n: int = 300) -> Examples:
     """Return examples whose mistakes, and whose source, are made to break the page."""
-    logits_NC, labels = made_up(n)
+    logits_NC, labels = random_logits(n)
     sources = [("mail", "<b>web</b>", "notes")[i % 3] for i in range(n)]
     labels = ["benign" if s == "notes" else x for s, x in zip(sources, labels, strict=True)]
     examples = examples_of(logits_NC, labels, sources=sources)

@@ -28,7 +28,7 @@ class FakeClassifier:
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
     ) -> RawScores:
         self.family.calls.append((self.id, list(texts)))
-        rows = [self.family.answer(self.id, text) for text in texts]
+        rows = [self.family.logits_of(self.id, text) for text in texts]
         ones = np.ones(len(texts), np.int64)
         windows_N = np.full(len(texts), self.family.windows)
         cut = np.array(["CUT" in text for text in texts], bool)
@@ -39,7 +39,7 @@ class FakeClassifier:
 
 
 class FakeFamily:
-    """``answer(model, text)`` gives a model's logits, or raises; ``novelty`` likewise a text's
+    """``logits_of(model, text)`` gives a model's logits, or raises; ``novelty`` likewise a text's
     novelty, of any length."""
 
     summary = "answers from a table"
@@ -48,15 +48,15 @@ class FakeFamily:
 
     def __init__(
         self,
-        answer: Callable[[str, str], Logits],
+        logits_of: Callable[[str, str], Logits],
         name: str = "fake",
         builtin: Path | None = None,
         novelty: Callable[[str, str], float] | None = None,
     ) -> None:
-        self.answer, self.name, self.builtin, self.novelty = answer, name, builtin, novelty
+        self.logits_of, self.name, self.builtin, self.novelty = logits_of, name, builtin, novelty
         self.calls: list[tuple[str, list[str]]] = []
         self.loads: list[str] = []
-        self.windows = 1  # that it reads any text in
+        self.windows = 1  # in which it reads any text
 
     def train(self, *_: Any, **__: Any) -> Path:
         raise NotImplementedError("only scores")

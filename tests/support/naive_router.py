@@ -13,7 +13,7 @@ from typing import Any
 
 Value = tuple[float, float, str] | None
 #: (log-odds of the positives, or None where the member fails; prior log-odds)
-Answer = tuple[float | None, float]
+MemberLogOdds = tuple[float | None, float]
 #: f(member, text) -> novelty p-value, or None where it is not known
 Novelty = Callable[[str, str], float | None]
 #: Each of f(values, priors) -> log-odds; raising or NaN is a failure.
@@ -23,7 +23,7 @@ SEVERITY = ["allow", "flag", "abstain", "block"]
 
 
 @dataclass
-class Verdict:
+class NaiveCategoryDecision:
     action: str
     score: float | None
     decided_by: str | None
@@ -33,31 +33,31 @@ class Verdict:
 @dataclass
 class NaiveDecision:
     action: str
-    categories: dict[str, Verdict]
+    categories: dict[str, NaiveCategoryDecision]
     routes: dict[str, list[str]]
 
 
 def decide(
     policy: Mapping[str, Any],
     text: str,
-    ask: Callable[[str, Mapping[str, Any], str], Answer],
+    ask: Callable[[str, Mapping[str, Any], str], MemberLogOdds],
     combiners: Combiners,
     novelty: Novelty,
 ) -> NaiveDecision:
     """Return what ``policy`` (as read from YAML) says of ``text``.
 
-    ``ask(member, category, text)`` gives a member's answer.
+    ``ask(member, category, text)`` gives a member's log-odds.
     """
     readers = {
         name: _Reader(category, text, ask, combiners, novelty)
         for name, category in policy["categories"].items()
     }
-    verdicts = {name: reader.verdict() for name, reader in readers.items()}
-    action = max((v.action for v in verdicts.values()), key=SEVERITY.index)
+    categories = {name: reader.decision() for name, reader in readers.items()}
+    action = max((v.action for v in categories.values()), key=SEVERITY.index)
     if policy.get("mode") == "shadow":
         action = "allow"
     routes = {name: reader.route() for name, reader in readers.items()}
-    return NaiveDecision(action, verdicts, routes)
+    return NaiveDecision(action, categories, routes)
 
 
 def logit(p: float) -> float:
@@ -97,38 +97,42 @@ class _Reader:
         self.category, self.text, self.ask, self.combiners = category, text, ask, combiners
         self.novelty = novelty
 
-    def verdict(self) -> Verdict:
+    def decision(self) -> NaiveCategoryDecision:
         """Return the tree's, unless it would allow what ``abstain_if`` finds strange."""
-        verdict, condition = self.judged(), self.category.get("abstain_if")
-        if condition is None or verdict.action != "allow" or not self.strange(condition):
-            return verdict
+        decision, condition = self.judged(), self.category.get("abstain_if")
+        if condition is None or decision.action != "allow" or not self.strange(condition):
+            return decision
         unknown = self.novelty(condition["member"], self.text) is None
-        return Verdict("abstain", verdict.score, "abstain_if", verdict.failed or unknown)
+        return NaiveCategoryDecision(
+            "abstain", decision.score, "abstain_if", decision.failed or unknown
+        )
 
     def strange(self, condition: Mapping[str, Any]) -> bool:
         """A text whose novelty is not known cannot be called familiar."""
         p = self.novelty(condition["member"], self.text)
         return p is None or p <= condition["novelty_p_below"]
 
-    def judged(self) -> Verdict:
+    def judged(self) -> NaiveCategoryDecision:
         category = self.category
         value = self.value(category["decide"])
         if value is None:
-            return Verdict("allow", None, None, False)
+            return NaiveCategoryDecision("allow", None, None, False)
         lo, hi, who = value
         threshold = logit(category["flag_at"]["probability"])
         if lo > threshold:
-            return Verdict(category["action"], sigmoid(lo), who, False)
+            return NaiveCategoryDecision(category["action"], sigmoid(lo), who, False)
         if hi <= threshold:
-            return Verdict("allow", sigmoid(hi), who, False)
+            return NaiveCategoryDecision("allow", sigmoid(hi), who, False)
         closed = category.get("on_error", "closed") == "closed"
-        return Verdict(category["action"] if closed else "allow", None, "on_error", True)
+        return NaiveCategoryDecision(
+            category["action"] if closed else "allow", None, "on_error", True
+        )
 
     def route(self) -> list[str]:
         """Return the nodes that ran and had an opinion, in order, a whole cascade left out."""
         root = self.category["decide"]
         steps = self.within(root) + ([] if "cascade" in root else self.itself(root))
-        if self.verdict().action == "abstain":
+        if self.decision().action == "abstain":
             steps.append(self.category["abstain_if"]["member"])
         return steps
 

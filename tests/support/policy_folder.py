@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from guardkit.hookspecs import hookimpl
 from guardkit.plugins import Plugins
@@ -10,8 +11,13 @@ from guardkit.policy.router import check_policy
 from guardkit.policy.schema import Policy
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
-#: The folder, what is installed, and the family that models are of.
-Desk = tuple[Path, Plugins, FakeFamily]
+
+class PolicyFolder(NamedTuple):
+    """A folder with models, the plugins that are installed, and the family of the models."""
+
+    path: Path
+    plugins: Plugins
+    family: FakeFamily
 
 
 class Audit:
@@ -19,7 +25,7 @@ class Audit:
     def decided(self, texts: object, decisions: object, policy: object) -> None: ...
 
 
-def desk_in(folder: Path) -> Desk:
+def policy_folder_in(folder: Path) -> PolicyFolder:
     """Fill ``folder`` with models, one of them bundled."""
     write_model(folder / "models" / "specialist", novelty=range(19))
     write_model(folder / "models" / "foreign", family="other")
@@ -32,11 +38,11 @@ def desk_in(folder: Path) -> Desk:
         modules={"audit": Audit()},
         broken={"sick": "ImportError: no module named torch"},
     )
-    return folder, plugins, family
+    return PolicyFolder(folder, plugins, family)
 
 
-def check(desk: Desk, text: str) -> Policy:
-    folder, plugins, _ = desk
-    path = folder / "policy.yaml"
+def check(folder: PolicyFolder, text: str) -> Policy:
+    """Check ``text`` as a policy file of the folder."""
+    path = folder.path / "policy.yaml"
     path.write_text(text, "utf-8")
-    return check_policy(path, plugins)
+    return check_policy(path, folder.plugins)

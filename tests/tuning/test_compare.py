@@ -56,17 +56,19 @@ def two_models(text: str = CASCADE) -> dict[str, str]:
     return {"members": members, "decide": text}
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     """A text holds both models' log-odds: "one two | rest"."""
     if "BROKEN" in text:
         raise ValueError("cannot score this")
     return [0.0, float(text.split()[0 if model == "one" else 1])]
 
 
-class Setting:
+class PolicyPair:
+    """A folder with two models and the policies that a test compares."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.family = FakeFamily(answer)
+        self.family = FakeFamily(logits_of)
         self.told = 0
 
         def decided(texts: Any, decisions: Any, policy: Any) -> None:
@@ -84,13 +86,13 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(tmp_path)
+def pair(tmp_path: Path) -> PolicyPair:
+    return PolicyPair(tmp_path)
 
 
-def test_every_flip_is_told_with_its_label_and_both_routes(setting: Setting) -> None:
-    old = write(setting.folder / "old.yaml")
-    new = write(setting.folder / "new.yaml", threshold="0.9")
+def test_every_flip_is_told_with_its_label_and_both_routes(pair: PolicyPair) -> None:
+    old = write(pair.folder / "old.yaml")
+    new = write(pair.folder / "new.yaml", threshold="0.9")
     rows = [
         {"id": "sure", "text": "5 0 | x", "label": "injection"},
         {"id": "missed", "text": "1 0 | y", "label": "injection"},
@@ -98,7 +100,7 @@ def test_every_flip_is_told_with_its_label_and_both_routes(setting: Setting) -> 
         {"id": "odd", "text": "2 0 | z", "label": "whatever"},
         {"id": "calm", "text": "-3 0 | z", "label": "benign"},
     ]
-    result = setting.compare(old, new, rows)
+    result = pair.compare(old, new, rows)
     assert result.rows == 5
     assert result.labelled == 4
     assert [f.label for f in result.flips] == ["injection", "benign", "whatever"]
@@ -120,51 +122,51 @@ def test_every_flip_is_told_with_its_label_and_both_routes(setting: Setting) -> 
     json.dumps(record)
 
 
-def test_a_model_that_both_policies_use_reads_each_text_once(setting: Setting) -> None:
-    old = write(setting.folder / "old.yaml")
-    new = write(setting.folder / "new.yaml", **two_models())
+def test_a_model_that_both_policies_use_reads_each_text_once(pair: PolicyPair) -> None:
+    old = write(pair.folder / "old.yaml")
+    new = write(pair.folder / "new.yaml", **two_models())
     texts = ["1 1 | x", "1 5 | x", "-2 0 | y", "1 1 | x"]
-    result = setting.compare(old, new, [{"text": text} for text in texts])
-    read = [text for model, texts in setting.family.calls for text in texts if model == "one"]
+    result = pair.compare(old, new, [{"text": text} for text in texts])
+    read = [text for model, texts in pair.family.calls for text in texts if model == "one"]
     assert sorted(read) == sorted(set(texts))
-    assert setting.family.loads == ["one", "two"]
+    assert pair.family.loads == ["one", "two"]
     assert result.rows == 4
 
 
-def test_a_policy_compared_with_itself_flips_nothing(setting: Setting) -> None:
-    policy = write(setting.folder / "same.yaml", **two_models())
+def test_a_policy_compared_with_itself_flips_nothing(pair: PolicyPair) -> None:
+    policy = write(pair.folder / "same.yaml", **two_models())
     rows: list[dict[str, Any]] = [{"text": "1 1"}, {"text": "BROKEN"}, {"no": "text"}]
-    assert setting.compare(policy, policy, rows).flips == []
+    assert pair.compare(policy, policy, rows).flips == []
 
 
-def test_what_cannot_be_read_or_judged_flips_by_on_error(setting: Setting) -> None:
-    old = write(setting.folder / "old.yaml")
-    new = write(setting.folder / "new.yaml", on_error="open")
-    result = setting.compare(old, new, [{"text": "BROKEN"}, {"id": 7}, {"text": "3 0"}])
+def test_what_cannot_be_read_or_judged_flips_by_on_error(pair: PolicyPair) -> None:
+    old = write(pair.folder / "old.yaml")
+    new = write(pair.folder / "new.yaml", on_error="open")
+    result = pair.compare(old, new, [{"text": "BROKEN"}, {"id": 7}, {"text": "3 0"}])
     assert [(f.row.line, f.changes["injection"]) for f in result.flips] == [
         (1, ("block", "allow")),
         (2, ("block", "allow")),
     ]
 
 
-def test_shadow_mode_is_compared_by_what_it_would_have_done(setting: Setting) -> None:
-    old = write(setting.folder / "old.yaml")
-    new = write(setting.folder / "new.yaml", mode="shadow")
-    result = setting.compare(old, new, [{"text": "3 0"}, {"text": "-3 0"}])
+def test_shadow_mode_is_compared_by_what_it_would_have_done(pair: PolicyPair) -> None:
+    old = write(pair.folder / "old.yaml")
+    new = write(pair.folder / "new.yaml", mode="shadow")
+    result = pair.compare(old, new, [{"text": "3 0"}, {"text": "-3 0"}])
     assert result.flips == []
     assert result.actions == {("block", "block"): 1, ("allow", "allow"): 1}
 
 
-def test_a_stricter_action_is_a_flip_but_neither_better_nor_worse(setting: Setting) -> None:
-    old = write(setting.folder / "old.yaml", action="flag")
-    new = write(setting.folder / "new.yaml")
-    (flip,) = setting.compare(old, new, [{"text": "3 0", "label": "injection"}]).flips
+def test_a_stricter_action_is_a_flip_but_neither_better_nor_worse(pair: PolicyPair) -> None:
+    old = write(pair.folder / "old.yaml", action="flag")
+    new = write(pair.folder / "new.yaml")
+    (flip,) = pair.compare(old, new, [{"text": "3 0", "label": "injection"}]).flips
     assert flip.changes == {"injection": ("flag", "block")}
     assert flip.verdicts == {}
 
 
 def test_a_category_of_one_policy_alone_is_counted_and_can_flip_the_whole(
-    setting: Setting,
+    pair: PolicyPair,
 ) -> None:
     more = """\
   strict:
@@ -173,20 +175,20 @@ def test_a_category_of_one_policy_alone_is_counted_and_can_flip_the_whole(
     flag_at: {probability: 0.2}
     action: flag
 """
-    old = write(setting.folder / "old.yaml")
-    new = write(setting.folder / "new.yaml", more=more)
-    result = setting.compare(old, new, [{"text": "3 0"}, {"text": "-1 0"}, {"text": "-5 0"}])
+    old = write(pair.folder / "old.yaml")
+    new = write(pair.folder / "new.yaml", more=more)
+    result = pair.compare(old, new, [{"text": "3 0"}, {"text": "-1 0"}, {"text": "-5 0"}])
     assert result.only_new == {"strict": 2}
     assert [(f.row.line, dict(f.changes)) for f in result.flips] == [(2, {})]
     assert result.actions["allow", "flag"] == 1
 
 
-def test_no_plugin_is_told_of_a_comparison(setting: Setting) -> None:
-    policy = write(setting.folder / "same.yaml")
-    setting.compare(policy, policy, [{"text": "3 0"}])
-    assert setting.told == 0
-    load_policy(policy, plugins=setting.plugins).decide(["3 0"])
-    assert setting.told == 1
+def test_no_plugin_is_told_of_a_comparison(pair: PolicyPair) -> None:
+    policy = write(pair.folder / "same.yaml")
+    pair.compare(policy, policy, [{"text": "3 0"}])
+    assert pair.told == 0
+    load_policy(policy, plugins=pair.plugins).decide(["3 0"])
+    assert pair.told == 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
@@ -195,14 +197,14 @@ def test_no_plugin_is_told_of_a_comparison(setting: Setting) -> None:
     st.sampled_from([0.2, 0.5, 0.8]),
 )
 def test_flips_are_where_the_two_routers_differ(
-    setting: Setting, scores: list[tuple[int, int]], threshold: float
+    pair: PolicyPair, scores: list[tuple[int, int]], threshold: float
 ) -> None:
-    old = write(setting.folder / "old.yaml", threshold=str(threshold))
-    new = write(setting.folder / "new.yaml", **two_models())
-    result = setting.compare(old, new, [{"text": f"{a} {b}"} for a, b in scores])
-    with read_rows(setting.folder / "rows.jsonl") as rows:
+    old = write(pair.folder / "old.yaml", threshold=str(threshold))
+    new = write(pair.folder / "new.yaml", **two_models())
+    result = pair.compare(old, new, [{"text": f"{a} {b}"} for a, b in scores])
+    with read_rows(pair.folder / "rows.jsonl") as rows:
         texts = [row.texts[0] for row in rows]
-    decided = [load_policy(p, plugins=setting.plugins).decide(texts) for p in (old, new)]
+    decided = [load_policy(p, plugins=pair.plugins).decide(texts) for p in (old, new)]
     differing = [
         i + 1 for i, (a, b) in enumerate(zip(*decided, strict=True)) if a.action != b.action
     ]
@@ -217,17 +219,17 @@ def test_flips_are_where_the_two_routers_differ(
 
 
 @pytest.fixture
-def command(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    monkeypatch.chdir(setting.folder)
+def command(pair: PolicyPair, monkeypatch: pytest.MonkeyPatch) -> PolicyPair:
+    monkeypatch.chdir(pair.folder)
     for module in ("guardkit.policy.router", "guardkit.tuning.compare"):
-        monkeypatch.setattr(f"{module}.installed_plugins", lambda: setting.plugins)
-    write(setting.folder / "old.yaml")
-    write(setting.folder / "new.yaml", **two_models())
-    return setting
+        monkeypatch.setattr(f"{module}.installed_plugins", lambda: pair.plugins)
+    write(pair.folder / "old.yaml")
+    write(pair.folder / "new.yaml", **two_models())
+    return pair
 
 
 def test_policy_diff_prints_counts_and_routes(
-    command: Setting, capsys: pytest.CaptureFixture[str]
+    command: PolicyPair, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mail.csv").write_text("text,label\n1 -5 | long,injection\n3 3,benign\n1 -6,benign\n")
     args = ["policy", "diff", "old.yaml", "new.yaml", "--data", "mail.csv"]
@@ -244,7 +246,7 @@ def test_policy_diff_prints_counts_and_routes(
     assert len(record["flips"]) == 2
 
 
-def test_policy_diff_fails_on_change_only_when_asked(command: Setting) -> None:
+def test_policy_diff_fails_on_change_only_when_asked(command: PolicyPair) -> None:
     Path("rows.csv").write_text("text\n1 -5\n")  # no label column
     args = ["policy", "diff", "old.yaml", "new.yaml", "--data", "rows.csv"]
     assert main(args) == 0
@@ -256,7 +258,7 @@ def test_policy_diff_fails_on_change_only_when_asked(command: Setting) -> None:
 
 
 def test_policy_test_measures_on_labelled_text_and_fails_on_tests_alone(
-    command: Setting, capsys: pytest.CaptureFixture[str]
+    command: PolicyPair, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mail.csv").write_text(
         "text,label\n1 1,injection\n2 2,benign\n-1 3,injection\n-3 0,benign\n"

@@ -13,7 +13,7 @@ from guardkit.model.score_cache import with_score_cache
 from guardkit.policy.router import load_policy
 from guardkit.tuning.frontier import _asks, _cascade, _CategoryScores
 from guardkit.tuning.replay import NEVER, Stages, replay
-from tests.support.cascades import TWO, Setting
+from tests.support.cascades import TWO, CascadeFolder
 
 SCORES = st.one_of(st.just("x"), st.sampled_from([-4, -1, -0.5, 0, 0.25, 1, 2.5, 4]).map(str))
 #: Shapes of cascades: every kind of stage that can be swept.
@@ -54,8 +54,8 @@ NOVELTIES = st.sampled_from(["0", "9", "17.5", "99", "x"])
 
 
 @pytest.fixture
-def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    return Setting(tmp_path, monkeypatch)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CascadeFolder:
+    return CascadeFolder(tmp_path, monkeypatch)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
@@ -68,7 +68,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     st.sampled_from(["closed", "open"]),
 )
 def test_the_replay_decides_and_asks_as_the_router_does(
-    setting: Setting,
+    folder: CascadeFolder,
     scores: list[tuple[str, str, str, bool]],
     shape: str,
     below: float,
@@ -77,15 +77,15 @@ def test_the_replay_decides_and_asks_as_the_router_does(
     on_error: str,
 ) -> None:
     threshold = min(max(threshold, below), above)
-    path = setting.write(
+    path = folder.write(
         stages=shape, below=below, above=above, threshold=threshold, on_error=on_error
     )
     texts = [f"{a} {b} {n} | {'MARK' if mark else ''}" for a, b, n, mark in scores]
-    router = load_policy(path, plugins=setting.plugins)
+    router = load_policy(path, plugins=folder.plugins)
     category = router.policy.categories["injection"]
     cascade = _cascade(path, "injection", category)
     models = {name: with_score_cache(router.model(name)) for name in ("specialist", "backup")}
-    asked = _CategoryScores("injection", category, models, setting.plugins)
+    asked = _CategoryScores("injection", category, models, folder.plugins)
     lo_SN, hi_SN, strange_SN = asked.values(cascade.cascade, texts, None)
     asks_SM = np.stack([_asks(stage, models) for stage in cascade.cascade])
     ms_MN = np.array([[1.0], [10.0]]) * np.ones(len(texts))
@@ -96,9 +96,9 @@ def test_the_replay_decides_and_asks_as_the_router_does(
     ]
     run = replay(stages, bounds)
     for i, text in enumerate(texts):  # one at a time, so that calls say who was asked
-        setting.family.calls.clear()
+        folder.family.calls.clear()
         (decision,) = router.decide([text])
         assert run.flagged_N(threshold)[i] == (decision.action == "block"), text
-        called = {model for model, _ in setting.family.calls}
+        called = {model for model, _ in folder.family.calls}
         assert run.asked_MN[:, i].tolist() == ["small" in called, "large" in called], text
         assert run.ms_N[i] == ("small" in called) + 10 * ("large" in called)

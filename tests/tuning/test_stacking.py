@@ -131,7 +131,7 @@ def test_folds_keep_groups_whole_and_classes_even() -> None:
 # -- the flow --------------------------------------------------------------------------------
 
 
-def answer(model: str, text: str) -> list[float]:
+def logits_of(model: str, text: str) -> list[float]:
     """A text holds both models' log-odds: "good weak | rest"."""
     if "BROKEN" in text and model == "weak":
         raise ValueError("cannot score this")
@@ -156,7 +156,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
     for name in ("good", "weak"):
         write_model(tmp_path / name, prior=PRIOR)
     Path("policy.yaml").write_text(POLICY)
-    family = FakeFamily(answer)
+    family = FakeFamily(logits_of)
     plugins = plugins_of(family)
     for module in ("tuning.stacking", "policy.router"):
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: plugins)
