@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from guardkit.errors import DataError
 
-#: Log-odds by which another batch, thread count or backend may move a text's score. t stands this
-#: much above the score it is chosen at, so that a text with that very score stays unflagged.
+#: Another batch, thread count or backend may move a text's score by this much, in log-odds. The
+#: threshold t is this much above the score it is chosen at, so that a text with that score stays
+#: unflagged.
 REPEATABLE = 1e-4
 
 _Float64 = npt.NDArray[np.float64]
@@ -22,10 +23,10 @@ _Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ThresholdChoice:
-    """A threshold that keeps the promise, as any above it does; -inf: every one does.
+    """A threshold that keeps the promise; every higher one does too. -inf: every threshold does.
 
-    ``bound`` is the upper bound for ``allowed`` false positives, not for those that were seen:
-    the rank t stands at must not depend on them.
+    ``bound`` is the upper bound of the rate for ``allowed`` false positives, not for those seen:
+    the rank of the score that t is chosen at must not depend on them.
     """
 
     log_odds: float

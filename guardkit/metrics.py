@@ -1,7 +1,7 @@
 """Metrics of probabilities against labels, and their intervals: numpy alone.
 
-Every metric takes a weight per text, so that a bootstrap resample is a vector of counts and
-nothing is sorted twice. Undefined is NaN: AUC without a positive, for one.
+Every metric takes a weight per text: a bootstrap resample is then a vector of counts, and nothing
+is sorted twice. What is undefined is NaN, such as the AUC without a positive text.
 
 Shape letters: N texts, C labels, B blocks of texts with equal scores, K bins or points of a grid.
 """
@@ -125,7 +125,7 @@ class Ranking:
 
 
 class BinaryRates:
-    """Recall, false-positive rate and accuracy of yes-or-no answers."""
+    """Recall, false-positive rate, precision and accuracy of binary predictions."""
 
     def __init__(self, positive_N: _Bool, flagged_N: _Bool) -> None:
         self._cell_N = 2 * positive_N.astype(np.int64) + flagged_N
@@ -237,8 +237,9 @@ def bootstrap(
 ) -> dict[str, dict[str, float | None]]:
     """Return {name: {value, low, high}}: the value on all texts, and its 95% interval.
 
-    The percentile bootstrap over whole groups; None where undefined. The noise of a resample
-    itself raises a calibration error, so ``ece`` is shifted by the mean rise.
+    The intervals are those of the percentile bootstrap over whole groups; None where undefined.
+    Resampling itself raises a calibration error, so the interval of ``ece`` is lowered by the mean
+    rise.
     """
     values = measure(np.ones(len(groups)))
     draws: dict[str, list[float]] = {name: [] for name in values}
@@ -251,7 +252,7 @@ def bootstrap(
 def bands(
     measure: Measures, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, list[float | None]]]:
-    """Return {name: {value, low, high}}, each a list of K: as ``bootstrap``, point by point."""
+    """Return {name: {value, low, high}}, each a list of K: ``bootstrap`` for every point."""
     values = measure(np.ones(len(groups)))
     draws: dict[str, list[_Float64]] = {name: [] for name in values}
     for weight_N in _resamples(groups, resamples, seed):
@@ -268,10 +269,10 @@ def bands(
 def rates(
     positive_N: _Bool, flagged_N: _Bool, groups: Sequence[str], *, resamples: int, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    """Return what ``bootstrap`` makes of ``BinaryRates``, with an interval that has a width.
+    """Return ``BinaryRates`` with intervals, never of width 0.
 
-    Where all texts or none went one way every resample agrees, which proves nothing: the interval
-    is then the exact binomial one over as many groups (Clopper and Pearson 1934).
+    Where a rate is 0 or 1 every resample has the same value, so that the bootstrap's interval would
+    have no width: it is then the exact binomial one over the groups (Clopper and Pearson 1934).
     """
     result = bootstrap(BinaryRates(positive_N, flagged_N), groups, resamples=resamples, seed=seed)
     everything_N = np.ones(len(positive_N), bool)

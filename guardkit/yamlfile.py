@@ -41,7 +41,7 @@ MAX_PROBLEMS = 100
 _DIRECTIVE = "directives (%YAML, %TAG) are not allowed"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
-#: Stands for a value that was refused; its problem is already recorded.
+#: In the place of a value that was refused; its problem is recorded already.
 REFUSED = object()
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
@@ -81,7 +81,7 @@ def read_yaml(content: bytes) -> Document:
 
 
 def dotted(place: Place) -> str:
-    """Return ``place`` as people write it: ``categories.injection.decide.cascade[0]``."""
+    """Return ``place`` as messages show it: ``categories.injection.decide.cascade[0]``."""
     return "".join(map(_dotted_part, place)).removeprefix(".")
 
 
@@ -94,9 +94,9 @@ def _dotted_part(part: str | int) -> str:
 def with_values(text: str, place: Place, values: Mapping[str, str]) -> str:
     """Return ``text`` with keys of the mapping at ``place`` set to ``values``, written as YAML.
 
-    A key that is there gets the new value, others are put before the mapping's second key; all
-    else stays as it was, comments included. ``text`` is one that ``read_yaml`` has no problem
-    with, and the mapping has two keys at least if one is to be added.
+    A key that is there gets the new value; others are inserted before the mapping's second key.
+    Everything else stays as it was, comments included. ``read_yaml`` must have found no problem in
+    ``text``, and a mapping that gets a new key must have two keys at least.
     """
     node = YAML(typ="safe", pure=True).compose(text)
     for part in place:
@@ -122,7 +122,7 @@ def with_values(text: str, place: Place, values: Mapping[str, str]) -> str:
 
 
 class _Stop(Exception):
-    """Reading on would be useless or slow; the problem is recorded."""
+    """Ends the reading: to go on would be useless or slow. The problem is recorded."""
 
 
 class _Scanner(Scanner):
@@ -140,8 +140,8 @@ class _Scanner(Scanner):
         try:
             return super().scan_flow_scalar_non_spaces(double, start_mark)
         except ValueError as error:  # ruamel lets chr() raise on "\U00110000"
-            problem = "an escape gives no character"
-            raise ScannerError(None, None, problem, self.reader.get_mark()) from error
+            why = "an escape gives no character"
+            raise ScannerError(None, None, why, self.reader.get_mark()) from error
 
 
 class _Reader:

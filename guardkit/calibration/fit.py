@@ -1,7 +1,8 @@
 """Fit calibration maps to held-out, labelled text, and choose among them by cross-fitting.
 
-platt (Platt 1999), the simplest; length, whose scale is a power of the text's length; and
-isotonic (Zadrozny and Elkan 2002), which supposes nothing but that more is more.
+There are three kinds of map: platt (Platt 1999), the simplest; length, whose scale is a power of
+the text's length; and isotonic (Zadrozny and Elkan 2002), which assumes only that the probability
+rises with the logit.
 
 Shape letters: N texts, C labels, G groups.
 """
@@ -31,7 +32,7 @@ from guardkit.log_odds import log_sigmoid_N
 from guardkit.metrics import Measure, ProbabilityMetrics, group_index
 from guardkit.types import FloatArray, IntArray
 
-#: Exponents of the length that are tried; 1 makes of a sum over tokens their mean.
+#: Range of the length's exponent; at 1 a sum over tokens becomes their mean.
 EXPONENTS = (-1.0, 1.0)
 _Float64 = npt.NDArray[np.float64]
 
@@ -139,7 +140,7 @@ def choose_calibration(
 
 
 def refuse_one_group(groups: Sequence[str]) -> None:
-    """Raise DataError where nothing would be left to judge a map by."""
+    """Raise DataError where all texts are one group: none would be left to measure a map on."""
     if len(set(groups)) < 2:
         raise DataError(
             "the calibration data is one group; it needs two at least, one to fit to and one to "
@@ -204,7 +205,7 @@ def _compare(
     for m, loss in loss_N.items():
         excess_N = loss - loss_N[best]
         excess = float(excess_N.mean())
-        sum_G = np.bincount(group_N, excess_N - excess)  # texts of a group are no independent ones
+        sum_G = np.bincount(group_N, excess_N - excess)  # texts of a group are not independent
         error = np.sqrt(n_groups / (n_groups - 1) * (sum_G @ sum_G)) / len(labels_N)
         candidates[m] = Candidate(
             log_loss=float(loss.mean()), excess=excess, standard_error=float(error)
@@ -244,7 +245,7 @@ def _fit(
 def _fit_platt(z_NC: _Float64, labels_N: IntArray) -> tuple[float, _Float64, float]:
     """Return scale, bias_C and the loss, by maximum likelihood on Platt's smoothed targets.
 
-    Those give a finite map on separable data too. bias_C[0] is 0.
+    Smoothing keeps the map finite on separable data. bias_C[0] is 0.
     """
     from scipy.optimize import minimize
 
@@ -264,7 +265,7 @@ def _fit_platt(z_NC: _Float64, labels_N: IntArray) -> tuple[float, _Float64, flo
         return float(-(target_NC * log_p_NC).sum() / n), np.array(gradient)
 
     start = np.append(1.0, np.log((counts_C[1:] + 1) / (counts_C[0] + 1)))
-    # a negative scale would turn the classifier's own order round
+    # a negative scale would reverse the order that the classifier gives
     bounds = [(1e-3, None)] + [(None, None)] * (n_labels - 1)
     best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return float(best.x[0] / unit), np.append(0.0, best.x[1:]), float(best.fun)

@@ -25,9 +25,9 @@ Method = Literal["platt", "length", "isotonic"]
 class LengthScale(BaseModel):
     """Logits of a text of L tokens are divided by (L / unit_tokens)^exponent.
 
-    Sums over tokens are surer than they should be, the more so the more tokens: neighbours say
-    much the same. Below 0, the exponent mends a classifier that trusts long texts too little.
-    Lengths count as the nearest one that was seen, ``shortest`` to ``longest``.
+    A sum over tokens is too sure, the more so the more tokens there are, because neighbours carry
+    much the same evidence. An exponent below 0 corrects a classifier that is not sure enough
+    on long texts. A length outside ``shortest`` to ``longest`` counts as the nearer of the two.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -151,9 +151,9 @@ class CalibrationMap(BaseModel):
 class Calibration(CalibrationMap):
     """``calibration.json``: the map, what it was fitted on and what it is worth.
 
-    ``before`` is without it: under the calibration it took the place of, else the softmax of the
-    logits. ``after`` is cross-fitted, each text under a map fitted to the other folds, where
-    ``candidates`` says so by not being empty; else measured on the very texts it was fitted to.
+    ``before`` is without this calibration: under the one it replaced, or else with the softmax of
+    the logits. ``after`` is cross-fitted, each text by a map fitted to the other folds, if there
+    are ``candidates``; otherwise it is measured on the texts that the map was fitted to.
     """
 
     prior: list[float] = Field(description="each label's share in the calibration data")

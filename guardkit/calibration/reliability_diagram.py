@@ -1,4 +1,4 @@
-"""How often what a classifier says with probability p is so: bins, and their picture as SVG."""
+"""Reliability diagrams: observed shares by the probability that was given, as bins and as SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIDE, _LEFT, _TOP, _GAP = 260, 56, 40, 40  # of a panel and around it, in pixel
 
 
 class ReliabilityBin(BaseModel):
-    """Texts given much the same probability."""
+    """Texts that were given about the same probability."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -27,7 +27,10 @@ class ReliabilityBin(BaseModel):
 def reliability_bins(
     p_N: npt.NDArray[np.floating], true_N: npt.NDArray[np.bool_], bins: int = ECE_BINS
 ) -> list[ReliabilityBin]:
-    """Return bins of about equal count, by rising probability; equal ones share a bin."""
+    """Return bins of about equal count, by rising probability; equal probabilities share a bin.
+
+    ``p_N`` are the probabilities given, ``true_N`` says for which texts it was so.
+    """
     order = np.argsort(p_N, kind="stable")
     p_N, true_N = p_N[order].astype(np.float64), true_N[order]
     bins = min(bins, len(p_N))
@@ -45,12 +48,10 @@ def reliability_bins(
 def reliability_diagram(
     before: Sequence[ReliabilityBin], after: Sequence[ReliabilityBin], *, of: str = ""
 ) -> str:
-    """Return a picture of both, side by side: the nearer to the diagonal, the better.
+    """Return two reliability diagrams side by side as SVG: the nearer to the diagonal, the better.
 
-    ``of`` says what the probabilities are of.
-
-    Bars are 95% intervals of the observed share (Wilson 1927), wider than shown where texts of
-    one bin are near-duplicates.
+    ``of`` names what the probabilities are of. Bars are 95% intervals of the observed share, which
+    are too narrow where texts of one bin are near-duplicates.
     """
     width = _LEFT + 2 * _SIDE + _GAP + 16
     height = _TOP + _SIDE + 48

@@ -172,14 +172,14 @@ def policy_certify(
     examples, too, their recall is shown.
     """
     from guardkit.cli import policy_output, running
-    from guardkit.tuning.certify import certify, write
+    from guardkit.tuning.certify import add_certificates, certify
 
     with running.progress() as progress:
         certified = certify(file, category=category, data=data, device=device, progress=progress)
     for result in certified:
         policy_output.show_certified(result)
     if data is None:
-        print(f"certified: {write(file, certified)}")
+        print(f"certified: {add_certificates(file, certified)}")
     else:
         print("nothing written: to certify on these texts, name them in the policy's calibrated_on")
 

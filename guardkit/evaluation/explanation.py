@@ -1,4 +1,4 @@
-"""What a model saw in a text, piece by piece: worked out once, for the terminal and as a page.
+"""What each piece of a text adds to a model's decision, for the terminal and as a page.
 
 Shape letters: R readings, T tokens, C labels.
 """
@@ -33,8 +33,8 @@ class Piece:
 class Explanation:
     """Evidence for ``label`` in ``text``, under ``scorer``.
 
-    ``text`` is what was asked about ``as_it_stands``, or the one of its ``readings``, so many in
-    all, that decides.
+    ``text`` is the text that was asked about (``as_it_stands``), or that one of its ``readings``
+    that decides; ``readings`` counts them all, the text itself included.
     """
 
     text: str
@@ -53,15 +53,15 @@ class Explanation:
 
     @property
     def largest(self) -> float:
-        """The largest value there is, for or against; 1 where all are 0, so as to divide by."""
+        """The largest absolute value, to scale by; 1 where all values are 0."""
         return max((abs(piece.value) for piece in self.pieces), default=0.0) or 1.0
 
 
 def explain(model: Model, text: str) -> Explanation:
-    """Explain the label that ``model`` finds likeliest; of two, the one that is to be found. Of
-    several readings of the text, explained is the one that decides.
+    """Explain the label that ``model`` finds likeliest or, of two labels, the positive one.
 
-    Raises UsageError where there is no text.
+    Where the text has several readings, the one that decides is explained. Raises UsageError where
+    the text is empty.
     """
     if not text:
         raise UsageError("the text is empty: nothing to explain; give one, or - to read it")
@@ -94,7 +94,7 @@ def lead(values_TC: FloatArray, column: int) -> FloatArray:
 
 
 def pieces_of(spans: Sequence[tuple[int, int]], value_T: FloatArray) -> list[Piece]:
-    """Return what can be seen, in order: tokens that share a character (its bytes) are one."""
+    """Return the visible pieces in order; tokens that are bytes of one character make one piece."""
     pieces: list[Piece] = []
     for (start, end), value in zip(spans, value_T.tolist(), strict=True):
         if pieces and start < pieces[-1].end:
@@ -106,7 +106,7 @@ def pieces_of(spans: Sequence[tuple[int, int]], value_T: FloatArray) -> list[Pie
 
 
 def write_page(path: Path, explanation: Explanation) -> None:
-    """Write the explanation as a page, one file that needs nothing else. Raises OutputError."""
+    """Write the explanation as one HTML file that needs no other. Raises OutputError."""
     try:
         path.write_text(render(explanation), "utf-8")
     except OSError as error:
@@ -114,7 +114,7 @@ def write_page(path: Path, explanation: Explanation) -> None:
 
 
 def render(explanation: Explanation) -> str:
-    """Return the page; what lies between the pieces is shown without colour."""
+    """Return the HTML page; text between the pieces has no colour."""
     text, parts, at = explanation.text, [], 0
     for piece in explanation.pieces:
         parts += [(text[at : piece.start], None), (text[piece.start : piece.end], piece.value)]

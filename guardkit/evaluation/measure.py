@@ -28,13 +28,13 @@ from guardkit.policy.router import PolicyRouter
 from guardkit.types import Examples, IntArray, Progress
 
 RESAMPLES = 1000
-#: Texts x labels x resamples that may be ranked (100 resamples in any case): about two seconds.
+#: Texts x labels x resamples that may be ranked, about two seconds; at least 100 resamples.
 RANKING_BUDGET = 50_000_000
 #: Lower ends of the length table's bins, in characters.
 LENGTHS = (0, 100, 300, 1_000, 3_000, 10_000)
-#: Texts of each class without which a part of the data gets no AUC: its interval would lie.
+#: With fewer texts of a class a part of the data gets no AUC: its interval would be too narrow.
 RANKED_OF_EACH = 10
-#: Negatives that a recall at a false-positive rate needs, so that the rate is a text at least.
+#: Negatives that a recall at a false-positive rate needs: the rate must be at least one text.
 NEEDED_NEGATIVES = {"recall_at_fpr_1%": 100, "recall_at_fpr_0.1%": 1000}
 
 Report = dict[str, Any]
@@ -66,8 +66,8 @@ def measure_model(predictions: ModelPredictions, *, seed: int = 0) -> Report:
     """Return ``metrics`` {name: {value, low, high}} and tables by source and length, for JSON.
 
     AUC, AUPRC and recall at a false-positive rate are about the positive label; without one they
-    are averaged over the labels, each against the rest. ``warnings`` {metric: what makes it
-    mean little here}. A text that could not be scored counts in ``errors`` and in no metric.
+    are averaged over the labels, each against the rest. ``warnings`` {metric: why it means little
+    here}. A text that could not be scored counts in ``errors`` and in no metric.
     """
     y_N, p_NC, examples = predictions.y_N, predictions.p_NC, predictions.examples
     labels, column, binary = predictions.model.labels, predictions.column, predictions.binary
@@ -124,8 +124,8 @@ def evaluate_policy(
 def measure_policy(predictions: PolicyPredictions, *, seed: int = 0) -> Report:
     """Return, for each category, how its actions compare with the labels, for JSON.
 
-    Flagged is what the category does not allow, errors included. The metrics are those of the
-    actions and, from the scores where there are any, those of ``measure_model``. ``members``
+    A text is flagged where the category does not allow it, errors included. The metrics are those
+    of the actions and, for texts that have a score, those of ``measure_model``. ``members``
     {name: share of the texts it was asked about}.
     """
     return {
@@ -184,7 +184,7 @@ def rankings(predictions: ModelPredictions) -> list[Ranking]:
 
 
 def affordable(n: int) -> int:
-    """Return how often ``n`` scores may be ranked anew."""
+    """Return how many resamples of ``n`` scores may be ranked within RANKING_BUDGET."""
     return min(RESAMPLES, max(RANKING_BUDGET // n, 100))
 
 
@@ -224,7 +224,7 @@ def _part(binary: BinaryPredictions, index: IntArray, groups: Sequence[str], see
     positive_n, flagged_n = binary.positive_N[index], binary.flagged_N[index]
     own = [groups[i] for i in index.tolist()]
     metrics = rates(positive_n, flagged_n, own, resamples=RESAMPLES, seed=seed)
-    del metrics["precision"]  # in a part it tells the part's share of positives, most of all
+    del metrics["precision"]  # in a part it depends on the part's share of positives above all
     score_n, metrics["roc_auc"] = binary.score_N[index], _UNDEFINED
     fewest = min(positive_n.sum(), (~positive_n).sum())
     if fewest >= RANKED_OF_EACH and not np.isnan(score_n).any():

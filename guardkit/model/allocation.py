@@ -9,22 +9,22 @@ import sys
 #: Parameters of glibc's mallopt(3), and values: the most that it takes on 64 bits, and 1 GiB.
 _MMAP_THRESHOLD, _LARGEST = -3, 32 << 20
 _TRIM_THRESHOLD, _KEPT = -1, 1 << 30
-#: Who sets one of these has a policy; other MALLOC_ variables, of arenas say, go well with ours.
-_OWN_POLICY = (
+#: Whoever sets one of these has chosen; other MALLOC_ variables do not conflict with our settings.
+_CHOSEN_BY_USER = (
     "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_",
     "GLIBC_TUNABLES",
 )  # fmt: skip
 
 
 def keep_freed_memory() -> bool:
-    """Let what a layer frees stay with the process, for the next one; tell whether it will.
+    """Keep the memory that a layer frees for the next layer; return whether that works here.
 
     Otherwise glibc gives large blocks back at once, and gets them again page by page, each
     cleared by the kernel: a tenth and more of the time of a network on a CPU
-    (docs/results/engine.md). At the heap's end stays at most what was needed at once, and 1 GiB.
-    Of another C library nothing is changed, nor where the environment sets malloc's options.
+    (docs/results/engine.md). What stays unused is at most 1 GiB more than was needed at once.
+    Nothing changes with another C library, or where the environment sets malloc's options.
     """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _OWN_POLICY):
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _CHOSEN_BY_USER):
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):

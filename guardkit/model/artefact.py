@@ -1,4 +1,4 @@
-"""A trained model on disk: written atomically, verified by hash, read without pickle.
+"""A trained model on disk: written in one step, verified by hash, read without pickle.
 
     config.json  model.safetensors  tokenizer.json  calibration.json  novelty.json  metrics.json
     README.md (model card)  SHA256SUMS
@@ -32,7 +32,7 @@ CARD = "README.md"
 SUMS = "SHA256SUMS"
 #: Formats that hold data and never code. Anything else in an artefact is refused.
 SAFE_SUFFIXES = frozenset({".json", ".safetensors", ".onnx", ".md", ".txt"})
-#: Label names, in any case, that by themselves say: nothing found.
+#: Label names, in upper or lower case, that mean: nothing was found.
 NEUTRAL_NAMES = frozenset({"benign", "safe", "ham", "normal", "none", "clean"})
 
 
@@ -156,7 +156,7 @@ def model_hash(folder: Path) -> str:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Seal ``folder`` and move it to ``out`` in one rename, durable before and after."""
+    """Seal ``folder`` and rename it to ``out``; both are on disk when this returns."""
     seal(folder)
     for path in [*folder.iterdir(), folder]:
         # safetensors writes for its owner alone; a model is read by whoever reads the folder

@@ -52,7 +52,8 @@ class Scored:
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
-    """Return the scores of several batches as those of one; at least one, all alike in novelty."""
+    """Return the scores of several batches as those of one; there must be at least one batch, and
+    all or none of them have novelty."""
     starts = np.cumsum([0, *(len(part.tokens_N) for part in parts)]).tolist()
 
     def together(name: str) -> Any:
@@ -111,10 +112,10 @@ class Model:
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, shared: Shared | None = None
     ) -> Scored:
-        """Score N texts; one that cannot be scored fails alone, whatever its batch.
+        """Score N texts; a text that cannot be scored fails alone, whatever batch it is in.
 
-        A text whose ``novelty`` alone fails keeps its score. ``shared`` is what models that read
-        the same texts leave for each other; it changes no score.
+        A text keeps its score where only its ``novelty`` fails. ``shared`` is where models that
+        read the same texts leave work for each other; it changes no score.
         """
         begun = time.perf_counter()
         shared = {} if shared is None else shared
@@ -135,7 +136,7 @@ class Model:
             raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
             scored = _checked(raw, len(texts), n_labels)
             return self._with_novelty(scored, raw.novelty_N) if novelty else scored
-        # recorded per text below; never swallowed. A plugin that exits must not end the run as done
+        # recorded per text below, never swallowed; a plugin that exits must not end the run either
         except (Exception, SystemExit) as error:
             if len(texts) == 1:
                 reason = f"{type(error).__name__}: {error}"
@@ -154,10 +155,10 @@ class Model:
         return self.classifier.score(texts, **asked)
 
     def _with_readings(self, texts: Sequence[str], scored: Scored, shared: Shared) -> Scored:
-        """Let the worst reading of each text stand: what hides in one of them shows in another.
+        """Return the scores of each text's worst reading: what one reading hides another shows.
 
-        Novelty and the number of tokens remain the raw text's; a text one of whose readings
-        cannot be scored has failed.
+        Novelty and the number of tokens remain those of the raw text. A text fails where one of
+        its readings cannot be scored.
         """
         found = [self._readings(text, int(windows))
                  for text, windows in zip(texts, scored.windows_N, strict=True)]  # fmt: skip
@@ -235,8 +236,8 @@ class Model:
         return readings(text, self.config.also_read, long=windows > 1)
 
     def read(self, text: str) -> tuple[list[str], Scored]:
-        """Return the readings of ``text``, as it stands first, and the score of each: each label's
-        largest lead over the neutral one stands.
+        """Return the readings of ``text``, the first of them the text itself, and their scores. The
+        text's own score is each label's largest lead over the neutral one among them.
 
         Raises ClassifierError where one cannot be scored.
         """
@@ -269,7 +270,7 @@ def load_model(
     """Load a model by folder or ``builtin:NAME``, its hashes verified.
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
-    model being made. The process keeps freed memory from then on (``allocation``).
+    model that is being made. From then on the process keeps freed memory (``allocation``).
     Raises ArtefactError or PluginError.
     """
     keep_freed_memory()

@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-#: What libraries say that have no exception of their own for it: torch on a CPU, ONNX Runtime.
-_SAYINGS = ("DefaultCPUAllocator: ", "Failed to allocate memory")
+#: Messages of libraries that have no exception for it: torch on a CPU, ONNX Runtime.
+_MESSAGES = ("DefaultCPUAllocator: ", "Failed to allocate memory")
 
 
 def halved_on_oom(rows: Sequence[int], run: Callable[[Sequence[int]], None]) -> None:
@@ -40,14 +40,14 @@ def halved_on_oom(rows: Sequence[int], run: Callable[[Sequence[int]], None]) -> 
 
 def out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that memory ran out, a GPU's or the machine's."""
-    torch = sys.modules.get("torch")  # who has not loaded it cannot have raised its error
+    torch = sys.modules.get("torch")  # not loaded: its error cannot have been raised
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return any(saying in str(error) for saying in _SAYINGS)
+    return any(message in str(error) for message in _MESSAGES)
 
 
 def _release() -> None:
-    """Give back what torch keeps for later: in pieces, it may not make room for a whole."""
+    """Give back the memory that torch keeps in pieces, too small for the next batch."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():

@@ -1,9 +1,9 @@
 """How strange a text is to a model, as a p-value among held-out texts of like length.
 
-A novelty score (larger is stranger) has no unit and moves with length. Its p-value has both out:
-the share of the texts the model was fitted to, of about this length, that are at least as strange.
-Small p: unlike the training data. That is evidence about the model's competence on the text, never
-about the text's class.
+A novelty score (larger is stranger) has no unit and depends on the length. Its p-value depends on
+neither: it is the share of the calibration texts of about this length that are at least as strange.
+A small p says that the text is unlike the training data: evidence about the model's competence on
+the text, never about the text's class.
 
 Shape letters: N texts to judge, n calibration texts.
 """
@@ -24,13 +24,13 @@ from guardkit.model.artefact import NOVELTY
 from guardkit.text.hashes import text_hash
 from guardkit.types import Examples, FloatArray, IntArray
 
-#: Texts that a bin holds at least, where there are as many: bounds down to 1/101 can be used.
+#: Texts that a bin holds at least, if there are as many: then bounds down to 1/101 can be used.
 BIN_TEXTS = 100
 #: More bins would follow length more closely and make the least p-value larger: four, each of a
 #: quarter of the texts, leave a bound of 0.001 to 4,000 calibration texts.
 MOST_BINS = 4
 
-#: What is wrong with a model that has none.
+#: What is wrong with a model without a novelty record.
 NO_NOVELTY = (
     f"has no {NOVELTY}, so it gives no novelty p-value; `guardkit calibrate` fits one on held-out "
     "text of all its labels, where the plugin gives a novelty"
@@ -146,7 +146,7 @@ def read_novelty(path: Path) -> Novelty:
         raise ArtefactError(f"{path}: not a record of novelty: {error}") from error
 
 
-def bound_problem(folder: Path, bound: float) -> str | None:
+def why_unreachable(folder: Path, bound: float) -> str | None:
     """Return why no text can have a p-value at or below ``bound`` under the model in ``folder``,
     and what to do about it; None where one can."""
     path = folder / NOVELTY

@@ -1,13 +1,13 @@
-"""A model that reads each text once: what it made of it is kept, in memory or in a file too.
+"""A cache of a model's scores, in memory or also in a file: the model reads each text once.
 
     CACHE/<model hash>-<machine and device>.npz    a row per text: its SHA-256, logits, tokens,
-                                                   windows, truncated, milliseconds; another where
-                                                   it was asked for its novelty, too, with that
+                                                   windows, truncated, milliseconds; a second row
+                                                   where its novelty was asked for, with that
 
 Raw scores are kept, so that calibration, combination and thresholds can change freely. A file that
-is damaged, or not what it should be, counts as none and is written anew; files are replaced
-whole, so that runs at the same time see an old one or a new one. What two of them add at the same
-moment may be lost, and is scored again.
+is damaged, or of another format, counts as missing and is written anew. Files are replaced whole:
+runs at the same time see an old one or a new one. What two of them add at the same moment may be
+lost, and is scored again.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class _TextScores:
 
 #: One value a row, as they stand in the file.
 _COLUMNS = ("tokens_N", "windows_N", "truncated_N", "asked_N", "novelty_N", "ms_N")
-#: A text's hash, and whether its novelty was asked for: that is another call, of another length.
+#: A text's hash, and whether its novelty was asked for: that is another call, which takes longer.
 _Key = tuple[bytes, bool]
 
 
 class CachedClassifier:
-    """A classifier that asks the one inside it about each text once.
+    """A classifier that asks ``inner`` about each text once.
 
-    A call's time is shared out among its texts by the tokens read of each (``ms``). Evidence is
-    passed through.
+    The time of a call is divided among its texts in proportion to their tokens (``ms``). Evidence
+    is not cached.
     """
 
     def __init__(self, inner: Classifier, file: Path | None = None) -> None:
@@ -101,8 +101,8 @@ class CachedClassifier:
             _novelty(rows),
         )
 
-    def warm(self, texts: Sequence[str], *, novelty: bool = False) -> None:
-        """Score a few of ``texts`` that are new and forget it, if any are."""
+    def warm_up(self, texts: Sequence[str], *, novelty: bool = False) -> None:
+        """Score a few of ``texts`` that are not known yet, and forget the scores."""
         new = [text for text in texts if (text_hash(text), novelty) not in self._rows]
         if new:
             try:
@@ -111,8 +111,8 @@ class CachedClassifier:
                 return
 
     def ms(self, texts: Sequence[str], *, novelty: bool = False) -> FloatArray:
-        """Return ms_N, the milliseconds that scoring each text took, with its ``novelty`` where
-        that could be had; NaN where scoring failed."""
+        """Return ms_N, the milliseconds that scoring each text took, together with its ``novelty``
+        if it was asked for and did not fail; NaN where scoring failed."""
         rows = self._known(texts, novelty)
         return np.array([row.ms if row else np.nan for row in rows], np.float32)
 
@@ -126,7 +126,7 @@ class CachedClassifier:
         return [self._rows.get((k, novelty)) or self._rows.get((k, False)) for k in keys]
 
     def save(self) -> None:
-        """Write what is known to the file, with what others have put there meanwhile."""
+        """Write the scores to the file, keeping what other runs have put there meanwhile."""
         if self._file is None or not self.scored:
             return
         rows = _read(self._file, len(self.labels))

@@ -1,7 +1,8 @@
-"""Whether a cascade's later stages were measured to help: NAME.frontier.json beside NAME.yaml.
+"""Whether a cascade's later stages, its backup, were measured to help.
 
-``guardkit policy frontier --write`` records it, with the hash of what it was measured on; a
-cascade that has changed since, or was never measured, says so when it is loaded to work.
+``guardkit policy frontier --write`` records it in NAME.frontier.json beside NAME.yaml, with the
+hash of the cascade that was measured. Commands that decide by a policy note which of its cascades
+have changed since, or were never measured.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ def write_backup_record(policy: Path, category: str, record: BackupRecord) -> Pa
 
 
 def category_hash(category: Category, folders: Mapping[str, Path]) -> str:
-    """Return the SHA-256 of what a cascade's worth rests on: its tree, labels and models.
+    """Return the SHA-256 of what decides whether a backup helps: the tree, labels and models.
 
-    ``folders`` {member: model folder}. The threshold is no part of it.
+    ``folders`` {member: model folder}. The threshold is not part of it.
     """
     members = {node.member for _, node in walk(category.decide) if isinstance(node, MemberNode)}
     digest = hashlib.sha256()
@@ -86,14 +87,14 @@ def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
         record = records.get(name)
         file = backup_records_path(policy.path).name
         if record is None:
-            told = "has not been shown to help; `guardkit policy frontier` measures it"
+            why = "has not been shown to help; `guardkit policy frontier` measures it"
         elif record.hash != category_hash(category, folders):
-            told = f"was measured before it changed ({file}); `guardkit policy frontier` again"
+            why = f"was measured before it changed ({file}); `guardkit policy frontier` again"
         elif not record.helps:
-            told = f"was not shown to help where it was measured ({file})"
+            why = f"was not shown to help where it was measured ({file})"
         else:
             continue
-        yield f"category {name!r}: its backup {told}"
+        yield f"category {name!r}: its backup {why}"
 
 
 def has_backup(category: Category) -> bool:

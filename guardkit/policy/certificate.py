@@ -1,7 +1,7 @@
 """Certificates: the thresholds behind ``max_fpr``, and whether they still hold.
 
-They stand beside the policy NAME.yaml in NAME.certificates.json. ``guardkit.tuning.certify``
-makes them; here they are written, read, and held against the policy, which loads no model.
+They are in NAME.certificates.json beside the policy NAME.yaml. ``guardkit.tuning.certify`` makes
+them; here they are written, read, and compared with the policy, without loading a model.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Frozen(BaseModel):
 
 
 class Basis(_Frozen):
-    """Everything in a policy that moves a category's log-odds or says what was promised."""
+    """Everything in a policy that a category's certificate depends on."""
 
     max_fpr: Probability
     confidence: Probability
@@ -80,7 +80,7 @@ class Certificate(_Frozen):
         return self
 
     def summary(self) -> str:
-        """Return what it says, in a line."""
+        """Return what the certificate says, in one line."""
         return (
             f"flagged above {self.threshold.probability:.6g}; at most {self.basis.max_fpr:.4g} of "
             f"benign texts are, with confidence {self.basis.confidence:g} "
@@ -94,7 +94,7 @@ class _File(_Frozen):
 
 
 def certificates_path(policy: Path) -> Path:
-    """Return where the certificates of the policy file ``policy`` stand."""
+    """Return the file that holds the certificates of the policy file ``policy``."""
     return policy.with_name(f"{policy.stem}.certificates.json")
 
 
@@ -128,8 +128,10 @@ def write_certificates(policy: Path, certificates: Mapping[str, Certificate]) ->
 
 
 def basis_of(category: Category, folders: Mapping[str, Path]) -> Basis:
-    """Return what a certificate of ``category`` stands on as things are; ``folders`` has each
-    member's model. Raises ArtefactError where one is not there whole."""
+    """Return what a certificate of ``category`` depends on, as it is now.
+
+    ``folders`` {member: model folder}. Raises ArtefactError where a model is incomplete.
+    """
     flag_at = category.flag_at
     assert isinstance(flag_at, AtMaxFpr)
     tree = category.decide.model_dump(mode="json", exclude_defaults=True)
@@ -146,7 +148,7 @@ def basis_of(category: Category, folders: Mapping[str, Path]) -> Basis:
 
 
 def promises(policy: Policy) -> dict[str, AtMaxFpr]:
-    """Return {category: what it promises} of those that need a certificate."""
+    """Return {category: its ``flag_at``} of the categories that need a certificate."""
     return {
         name: category.flag_at
         for name, category in policy.categories.items()
@@ -168,17 +170,20 @@ def apply_certificates(
     policy: Policy, find_model: Callable[[str, str], Path]
 ) -> Sequence[tuple[Place, str]]:
     """Give every category with ``max_fpr`` the threshold of its certificate, and the policy a hash
-    that covers them. ``find_model``: f(plugin, model) -> folder. Returns what stands against it:
-    (place, message)."""
+    that covers the thresholds.
+
+    ``find_model``: f(plugin, model) -> folder. Returns (place, message) of each category whose
+    certificate is missing or does not fit; the hash then stays as it was.
+    """
     asking = {name: policy.categories[name] for name in promises(policy)}
     if not asking:
         return []
     certificates: Mapping[str, Certificate] = {}
-    against: dict[str, str] = {}
+    mistakes: dict[str, str] = {}
     try:
         certificates = read_certificates(policy.path)
     except UsageError as error:
-        against = dict.fromkeys(asking, str(error))
+        mistakes = dict.fromkeys(asking, str(error))
     for name, category in asking.items():
         members = {member: policy.members[member] for member in members_of(category)}
         try:
@@ -186,15 +191,15 @@ def apply_certificates(
             _check(certificates.get(name), basis_of(category, folders), policy.path.name)
             category._certified = _between_bounds(certificates[name].threshold, category)
         except GuardkitError as error:
-            against.setdefault(name, str(error))
-    if not against:
+            mistakes.setdefault(name, str(error))
+    if not mistakes:
         thresholds = [c.threshold.log_odds for c in asking.values()]
         policy._hash = hashlib.sha256(f"{policy.hash} {thresholds}".encode()).hexdigest()
-    return [(("categories", name, "flag_at"), why) for name, why in against.items()]
+    return [(("categories", name, "flag_at"), why) for name, why in mistakes.items()]
 
 
 def _check(certificate: Certificate | None, now: Basis, policy: str) -> None:
-    """Raise UsageError where ``certificate`` is not there, or is not of a category as it is now."""
+    """Raise UsageError where there is no certificate, or the category has changed since."""
     if certificate is None:
         raise UsageError(
             f"max_fpr {now.max_fpr:g} has no certificate yet; `{AGAIN} {policy}` finds the "

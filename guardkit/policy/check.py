@@ -19,7 +19,7 @@ from guardkit.data.examples import check_spec
 from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, Problem
 from guardkit.model import artefact
 from guardkit.model.artefact import ArtefactConfig
-from guardkit.model.novelty import bound_problem
+from guardkit.model.novelty import why_unreachable
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy.certificate import apply_certificates
 from guardkit.policy.messages import schema_problems, unknown
@@ -77,21 +77,23 @@ def read_policy(
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a node's checks need to know of where it stands."""
+    """What the checks of a node need to know about its place in the policy."""
 
     category: Place
     positive: Sequence[str]
     threshold: float | None
     members: set[str]  # grows as the tree is walked
-    sums_under: str | None = None  # the nearest combine that adds log-odds up
+    sums_under: str | None = None  # ``how`` of the nearest combine that adds log-odds
     is_stage: bool = False
     is_last: bool = False  # of its cascade
 
 
 class _Check:
-    """Everything a schema cannot say. Works on the raw data, so that one pass finds these
-    mistakes beside the schema's; what is malformed matches no case and is the schema's to
-    report."""
+    """Finds the mistakes that a schema cannot express.
+
+    It works on the raw data, so that they are reported together with the schema's. What is
+    malformed matches no case here: the schema reports it.
+    """
 
     def __init__(self, plugins: Plugins, find_model: FindModel, *, unfitted: bool) -> None:
         self.plugins = plugins
@@ -199,7 +201,7 @@ class _Check:
             self._add(place, str(error))
 
     def _node(self, node: Any, place: Place, scope: _Scope) -> bool:
-        """Check a node; return whether a classifier answers in it (a pattern may be silent)."""
+        """Check a node; return whether it always has a value (a pattern may have no opinion)."""
         if isinstance(node, dict) and "settle" in node:
             self._settle(node["settle"], (*place, "settle"), scope)
         inner = replace(scope, is_stage=False, is_last=False)
@@ -262,7 +264,7 @@ class _Check:
         """Check that member ``name`` has a novelty p-value that can reach the bound."""
         bound = _probability(_mapping({"": condition}, "").get("novelty_p_below"))
         # a member that is unknown or cannot be found is reported as that
-        if bound and name in self.folders and (wrong := bound_problem(self.folders[name], bound)):
+        if bound and name in self.folders and (wrong := why_unreachable(self.folders[name], bound)):
             self._add((*place, "novelty_p_below"), f"member {name!r}: {wrong}")
 
     def _cascade(self, stages: Sequence[Any], place: Place, scope: _Scope) -> bool:

@@ -1,7 +1,8 @@
-"""How several parts' log-odds become one: what the combiners of a policy compute.
+"""Combine the log-odds of several parts into one: the arithmetic of a policy's ``combine`` nodes.
 
-Every function maps x_PN to x_N. NaN is a part that dropped out; an interval is merged by its ends,
-which is exact as long as no part's rise lowers the result: hence weights above 0.
+Every function maps x_PN to x_N. NaN is a part that dropped out. An interval is combined by
+combining its lower ends and its upper ends. That is exact as long as a part that rises never lowers
+the result, which is why weights must be above 0.
 
 Shape letters: N texts, P parts of a combine, M those of them that answered.
 """
@@ -20,7 +21,7 @@ _Float64 = npt.NDArray[np.float64]
 
 
 def failed(lo: _Float64, hi: _Float64) -> BoolArray:
-    """Return where an interval says nothing at all: its part failed."""
+    """Return which intervals are (-inf, +inf): their parts failed."""
     return np.isneginf(lo) & np.isposinf(hi)
 
 
@@ -38,8 +39,9 @@ def evidence_sum(
 ) -> _Float64:
     """Return prior + bias + sum_p weight_p * (x_p - prior_p) over the parts that are not NaN.
 
-    Prior is the mean of theirs. x - prior is a log likelihood ratio, so another prevalence moves
-    the result by as much as it moves every part. Unit weights and no bias: independent experts.
+    ``prior`` is the mean of their priors. x_p - prior_p is a log likelihood ratio, which does not
+    depend on the prevalence: another prevalence moves the result just as it moves every part. With
+    unit weights and no bias the parts count as independent experts.
     """
     ratio_N, prior_N, count_N = (np.zeros(x_PN.shape[1]) for _ in range(3))
     for x_N, prior, weight in zip(x_PN, prior_P, weights, strict=True):
@@ -52,9 +54,10 @@ def evidence_sum(
 def by_plugin(
     combiner: Combiner, lo_PN: _Float64, hi_PN: _Float64, prior_P: _Float64
 ) -> tuple[_Float64, _Float64, Mapping[int, str]]:
-    """Call ``combiner`` on the texts that all parts answered; the others are (-inf, +inf).
+    """Return lo_N, hi_N and reasons: ``combiner`` on the texts that all parts answered; the others
+    are (-inf, +inf).
 
-    Parts a quorum dropped (NaN) are left out: texts that lack the same ones go together.
+    Parts that a quorum dropped (NaN) are left out; texts without the same parts share one call.
     """
     n = lo_PN.shape[1]
     lo_N, hi_N = np.full(n, -np.inf), np.full(n, np.inf)
@@ -74,7 +77,8 @@ def by_plugin(
 def _call(
     combiner: Combiner, x_MN: FloatArray, prior_M: FloatArray
 ) -> tuple[_Float64, dict[int, str]]:
-    """Return the combiner's log-odds, NaN where it failed, and why; a text fails alone."""
+    """Return the combiner's log-odds, NaN where it failed, and why; the batch is halved until the
+    text that makes it fail is alone."""
     n = x_MN.shape[1]
     try:
         result_N = np.asarray(combiner(x_MN.copy(), prior_M.copy()), np.float64)

@@ -1,4 +1,4 @@
-"""What is wrong with a policy file, in words: the schema's errors, names that nobody knows."""
+"""Messages about a policy file: the schema's errors in plain words, and unknown names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from guardkit.yamlfile import REFUSED, Document, Place, dotted
 
 
 def schema_problems(error: ValidationError, document: Document) -> list[Problem]:
-    """Return what the schema found, each on its line; what was refused is reported already."""
+    """Return the schema's errors, each with its line, but for values that ``read_yaml`` refused:
+    those are reported already."""
     problems = []
     for detail in error.errors(include_url=False):
         if detail["input"] is REFUSED:
@@ -64,7 +65,7 @@ def _allowed_keys(loc: Sequence[str | int]) -> list[str]:
 
 
 def unknown(name: Any, known: Sequence[str], what: str) -> str:
-    """Return that there is no such ``what``, the name that may be meant, and those there are."""
+    """Return that there is no such ``what``, which name may be meant, and which names there are."""
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {close[0]!r}? Known" if close else "; known"
     return f"unknown {what} {name!r}{hint}: {', '.join(sorted(known)) or 'none'}"

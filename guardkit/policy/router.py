@@ -1,4 +1,4 @@
-"""Policy x classifiers -> decisions, batch by batch.
+"""Decide texts by a policy, batch by batch.
 
 A router holds a checked policy and loads each model when a text first needs it;
 ``guardkit.policy.category`` decides each category of a batch.
@@ -39,8 +39,8 @@ def load_policy(
 ) -> PolicyRouter:
     """Return a router for the policy at ``path`` (None: the default that comes with guardkit).
 
-    ``shadow`` is a policy that decides beside it, into ``Decision.shadow``, and changes nothing.
-    Checks the whole files and loads no model: each loads when a text first needs it. Raises
+    ``shadow`` is a second policy: what it would decide is recorded in ``Decision.shadow`` and
+    changes nothing. Both files are checked whole. No model is loaded until a text needs it. Raises
     PolicyError with every mistake, UsageError where ``path`` itself has ``mode: shadow``.
     """
     plugins = plugins or installed_plugins()
@@ -81,11 +81,11 @@ class CaseResult:
     expected: Mapping[str, Action]
     got: Mapping[str, Action]
     error: str | None
-    passed: bool  # the right action for want of a judgement does not pass
+    passed: bool  # an action that ``on_error`` gave does not pass, even where it is the right one
 
 
 class PolicyRouter:
-    """Decides texts by a policy. Use it from one thread at a time, as its classifiers."""
+    """Decides texts by a policy. Like its classifiers, it may be used by one thread at a time."""
 
     def __init__(self, policy: Policy, *, device: str, backend: str, plugins: Plugins) -> None:
         self.policy = policy
@@ -93,7 +93,7 @@ class PolicyRouter:
         self._device, self._backend = device, backend
         self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
         find = _finder(policy.path, plugins)
-        #: Each member's model.
+        #: The folder of each member's model.
         self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
         self._models: dict[Path, Model] = {}
         self._shadow: PolicyRouter | None = None
@@ -137,7 +137,7 @@ class PolicyRouter:
 
     @property
     def heard(self) -> bool:
-        """Whether a plugin is told what is decided."""
+        """Whether a plugin's ``decided`` hook is called for this policy."""
         return self._plugins.heard(self.policy)
 
     def batch(
@@ -171,9 +171,9 @@ class PolicyRouter:
     def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
         """Return one decision per row, in order.
 
-        Of a row with several texts every category takes its worst; a row without a text gets
-        what each category's ``on_error`` says. ``rounded`` gives scores and thresholds to six
-        digits, as they are written; every row must have one text.
+        For a row with several texts, each category's decision is that of its worst text; a row
+        without a text gets what each category's ``on_error`` says. ``rounded`` gives scores and
+        thresholds with six digits, as they are written; every row must then have one text.
         """
         texts = [text for row in rows if row.error is None for text in row.texts]
         ids = [row.id for row in rows if row.error is None for _ in row.texts]
@@ -187,8 +187,8 @@ class PolicyRouter:
     def run_tests(self) -> list[CaseResult]:
         """Decide the texts of the policy's ``tests`` block and compare.
 
-        Under ``mode: shadow`` too, the actions compared are those that would have been taken. No
-        plugin is told: nothing here was decided in earnest.
+        Under ``mode: shadow``, the actions compared are those that would have been taken. The
+        ``decided`` hooks are not called: these texts are only tests.
         """
         cases = self.policy.tests
         texts = [case.text for case in cases]
@@ -203,8 +203,8 @@ class PolicyRouter:
     def _decide_and_notify(
         self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
     ) -> tuple[list[Decision], list[Decision]]:
-        """Return the decisions and, where a policy stands in the shadow, that policy's; the
-        plugins that the live policy names have been told."""
+        """Return the decisions of this policy and those of its shadow policy, if it has one; call
+        the ``decided`` hooks that this policy enables."""
         if not texts:
             return [], []
         batch = self.batch(texts, rounded=rounded)
@@ -220,7 +220,7 @@ class PolicyRouter:
         return live, shadows
 
     def _decide_in_shadow(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
-        """Decide in the shadow of another policy: what goes wrong here must not reach it."""
+        """Decide as the shadow of another policy, which no failure here may reach."""
         try:
             beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
             return self._decide(beside, ids)
@@ -270,7 +270,7 @@ class PolicyRouter:
         return result
 
     def _worst(self, decisions: Sequence[Decision]) -> Decision:
-        """Return one decision for several texts: each category's is that of its worst text."""
+        """Return one decision for several texts; each category takes that of its worst text."""
         if len(decisions) == 1:
             return decisions[0]
         worst = {
@@ -313,8 +313,8 @@ def _finder(policy: Path, plugins: Plugins) -> FindModel:
 
 
 def _with_shadow(live: Decision, shadow: Decision) -> Decision:
-    """Return ``live`` with what ``shadow`` would have done; under a shadow policy's own
-    ``mode: shadow`` too."""
+    """Return ``live`` with a record of what ``shadow`` would have done, even where the shadow
+    policy itself has ``mode: shadow``."""
     action = max((c.action for c in shadow.categories.values()), key=SEVERITY.index)
     record = {
         "action": action,

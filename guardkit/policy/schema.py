@@ -22,8 +22,8 @@ KIND_TAG = "\0"
 
 # {0,63} in the pattern would take 15 ms to compile: \w is all the letters there are
 Name = Annotated[str, Field(pattern=r"^\w[\w./-]*$", max_length=64)]
-Probability = Annotated[float, Field(gt=0, lt=1)]  # a probability with finite log-odds
-Bound = Annotated[float, Field(ge=0, le=1)]  # 0 and 1: nothing is settled on that side
+Probability = Annotated[float, Field(gt=0, lt=1)]  # 0 and 1 have no finite log-odds
+Bound = Annotated[float, Field(ge=0, le=1)]  # at 0 or 1 nothing is settled on that side
 
 
 class _Frozen(BaseModel):
@@ -138,7 +138,7 @@ KINDS: Mapping[str, type[_Node]] = {
 
 
 def kind_of(node: Any) -> str | None:
-    """Return the tag of the one kind ``node`` (raw, or a model) is of, else None."""
+    """Return the tag of ``node``'s kind (a mapping, or a model); None unless it has just one."""
     keys = node.model_fields_set if isinstance(node, _Node) else node
     kinds = [kind for kind in KINDS if isinstance(keys, dict | set) and kind in keys]
     return KIND_TAG + kinds[0] if len(kinds) == 1 else None
@@ -185,7 +185,7 @@ FLAG_FORMS: Mapping[str, type[AtProbability | AtMaxFpr]] = {
 
 
 def _flag_form_of(value: Any) -> str | None:
-    """Return the tag of the one form that ``value`` (raw, or a model) has keys of, else None."""
+    """Return the tag of the one form whose keys ``value`` has (a mapping, or a model), or None."""
     keys = value.model_fields_set if isinstance(value, _Frozen) else value
     if not isinstance(keys, dict | set):
         return KIND_TAG + "probability"  # whose check says that it must be a mapping
@@ -304,7 +304,7 @@ class Policy(_Frozen):
 
 
 def policies_dir() -> Path:
-    """Return the folder of the policies that come with guardkit, wheel or checkout."""
+    """Return the folder of the policies that come with guardkit, in a wheel or a checkout."""
     here = Path(__file__).parents[1]
     bundled = here / "policies"
     return bundled if bundled.is_dir() else here.parent / "policies"
@@ -325,7 +325,7 @@ def node_name(node: AnyNode) -> str:
 
 
 def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
-    """Yield ``node``, which stands at ``place``, and all below it, each with its place."""
+    """Yield ``node``, whose place in the file is ``place``, and all nodes below it with theirs."""
     yield place, node
     match node:
         case CascadeNode():

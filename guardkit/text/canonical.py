@@ -1,10 +1,10 @@
 """The canonical form of a text: what a person, or a language model, reads in it.
 
-Attacks on classifiers hide a text from them and not from its reader: invisible characters
-between the letters, letters of another alphabet that look the same, text smuggled in
-characters that are not shown at all (Hackett 2025: every guardrail tried could be passed so).
-The canonical form undoes that. It is for matching and scoring beside the raw text, never for
-showing: it takes the accents off Latin letters, for one.
+Some attacks hide a text from a classifier but not from its reader: with invisible characters
+between the letters, letters of another alphabet that look the same, or text encoded in characters
+that are not shown at all (Hackett 2025 passed every guardrail that was tried in such ways). The
+canonical form undoes that. It is matched and scored beside the raw text, and never shown: it has no
+accents on Latin letters, for example.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _SPACES_KEPT = "\t\n\r"
 _MARK = re.compile("[\u0300-\u036f]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"\w+")
-#: So many letters of another alphabet that all look Latin hardly make a text of that alphabet.
+#: A text with this many letters of another alphabet, all of which look Latin, is hardly in it.
 _LEAST_ALIKE = 6
 #: Cyrillic letters that look like a small Latin capital: used for the letter, and not in the list.
 _SMALL_CAPITALS = {
     ord(c): latin for c, latin in zip("\u043a\u0442\u043c\u0432\u043d", "ktmbh", strict=True)
 }
-#: Rounds until nothing changes; what one round uncovers is itself hidden rarely, thrice never.
+#: Rounds at most, until nothing changes; what is hidden three times over has not been seen.
 _ROUNDS = 4
 
 
@@ -89,12 +89,12 @@ def _carried(run: re.Match[str]) -> str:
 
 
 def is_control(char: str) -> bool:
-    """Return whether ``char`` stands in no text: controls, unassigned and private characters."""
+    """Return whether ``char`` belongs in no text: control, unassigned and private characters."""
     return unicodedata.category(char) in ("Cc", "Cn", "Co", "Cs") and char not in _SPACES_KEPT
 
 
 class _Shown(dict[int, "str | int | None"]):
-    """What becomes of a character: nothing if it is not shown. Filled as characters come."""
+    """Maps a character to itself, or to nothing if it is not shown; filled as characters come."""
 
     def __missing__(self, code: int) -> str | int | None:
         char = chr(code)
@@ -107,8 +107,8 @@ _SHOWN = _Shown({0x2800: " "})  # an empty braille cell
 
 
 def _without_marks(run: re.Match[str]) -> str:
-    """Drop combining marks except where they belong to a letter of another alphabet, as vowel
-    signs do, and as the marks that any letter may bear do where both are one character."""
+    """Drop combining marks, but for those that belong to a letter of another alphabet: vowel signs,
+    and marks that make one character with the letter."""
     kept, own = [], True
     for char in unicodedata.normalize("NFD", run.group()):
         if not unicodedata.combining(char):

@@ -1,4 +1,4 @@
-"""Other readings of a text: what it says once its disguise is off, and its lines by themselves.
+"""Other readings of a text: what it says without its disguise, and its lines one by one.
 
 A model asked to act on a text may read what a classifier does not: letters hidden among others
 (``guardkit.text.canonical``), an instruction in base64, hexadecimal, percent signs, rot13,
@@ -23,10 +23,10 @@ from guardkit.text.canonical import canonical, is_control
 
 Reading = Literal["canonical", "decoded", "lines"]
 ALL: tuple[Reading, ...] = ("canonical", "decoded", "lines")
-#: Characters of the shortest line that is read by itself: less orders nothing.
+#: Characters of the shortest line that is read by itself; a shorter one can order nothing.
 _LEAST_LINE = 20
 
-#: Shorter spans decode to something readable by chance, or hide nothing worth it.
+#: A shorter span may be readable by chance once decoded, or is too short to hide an instruction.
 _LEAST_BYTES = 8
 _BASE64 = re.compile(r"(?<![\w+/=-])(?:[\w+/-]{40,}\r?\n)*[\w+/-]{11,}={0,2}(?![\w+/-])", re.ASCII)
 _HEX = re.compile(r"(?<!\w)(?:(?:\\x|0x)?[0-9A-Fa-f]{2}[\s:,-]?){8,}(?!\w)")

@@ -1,12 +1,12 @@
 """Guaranteed false-positive rates: find the threshold of ``max_fpr`` on benign texts.
 
-The tree is frozen and run end to end, and the threshold stands at a fixed rank of the scores it
-gives. ``guardkit.guarantee.choose_threshold`` says why that rank and proves what is promised:
+The whole tree scores the texts as it is, and the threshold is the score of a fixed rank among
+them. ``guardkit.guarantee.choose_threshold`` says which rank and proves the promise:
 
     P(share of all benign texts that is flagged > max_fpr) <= 1 - confidence
 
-over draws of independent texts like those the policy will meet, none of which had a say in its
-members or its tree. The promise is about texts one by one and each category by itself.
+over draws of independent texts like those the policy will meet, none of which was used to make its
+members or its tree. The promise holds for single texts, and for each category by itself.
 
 Shape letters: N texts of a data set, n the benign ones among them.
 """
@@ -51,12 +51,12 @@ _Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Certified:
-    """A category's new certificate and what was seen on the way.
+    """A category's new certificate and what was counted to make it.
 
-    ``labels`` counts the benign texts by label, if they have any, ``duplicates`` those left out
-    for one of their group; ``flagged_positives`` of ``positives`` are above t.
-    ``raised_from`` is the log-odds that the texts alone ask for, where a stage's ``below`` is
-    higher.
+    ``labels`` counts the benign texts by label, if they have any; ``duplicates`` those left out
+    because another text of their group counts; ``flagged_positives`` of ``positives`` are above the
+    threshold. ``raised_from`` is the threshold that the texts alone give, in log-odds, where a
+    stage's ``below`` is higher.
     """
 
     category: str
@@ -70,8 +70,8 @@ class Certified:
 
 
 @dataclass(frozen=True)
-class _Texts:
-    """What a category makes of a data set: where its texts stand, benign ones once a group."""
+class _CategoryTexts:
+    """A data set as one category sees it: the positions of its texts, one benign text a group."""
 
     benign_N: IntArray
     positive_N: IntArray
@@ -108,14 +108,14 @@ def certify(
         for name in [name for name in specs if specs[name] == spec]:
             _refuse_own_texts(name, router, examples, spec)
             texts[name] = _texts_of(name, router, examples, spec)
-            # too few are too few before a model has read them
+            # raises where there are too few texts, before a model reads them
             choose_threshold(np.zeros(len(texts[name].benign_N)), *_promise(policy, name))
         for name, (lo_N, hi_N) in _evaluate(router, texts, examples, progress).items():
             found[name] = _certified(name, router, examples, texts[name], lo_N, hi_N)
     return [found[name] for name in specs]
 
 
-def write(path: Path, certified: Sequence[Certified]) -> Path:
+def add_certificates(path: Path, certified: Sequence[Certified]) -> Path:
     """Write new certificates beside the policy at ``path`` and return the file they are in; it
     keeps those of other categories that ask for one."""
     try:
@@ -166,12 +166,12 @@ def _refuse_own_texts(category: str, router: PolicyRouter, examples: Examples, s
             )
 
 
-def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str) -> _Texts:
+def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str) -> _CategoryTexts:
     own = router.policy.categories[category]
     names, labels_N = examples.label_names, examples.labels_N
     folders = [router.folders[member] for member in members_of(own)]
     known = {*own.positive}.union(*(artefact.read_config(f).labels for f in folders))
-    # an attack under a name of its own would pass for benign, and push the threshold up
+    # an attack under a label of its own would count as benign, and raise the threshold
     if len(names) > 1:
         whose = f"category {category!r} and its members"
         refuse_unknown_labels(names, known, to=whose, where=f"{spec}: has")
@@ -184,7 +184,7 @@ def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str
             groups.setdefault(group, i)
     first_N = np.array(list(groups.values()), np.int64)
     counts = {name: int((labels_N[first_N] == c).sum()) for c, name in enumerate(names)}
-    return _Texts(
+    return _CategoryTexts(
         benign_N=first_N,
         positive_N=np.flatnonzero(positive_N),
         labels={name: count for name, count in counts.items() if count},
@@ -195,7 +195,7 @@ def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str
 
 def _evaluate(
     router: PolicyRouter,
-    texts: Mapping[str, _Texts],
+    texts: Mapping[str, _CategoryTexts],
     examples: Examples,
     progress: Progress | None,
 ) -> dict[str, tuple[_Float64, _Float64]]:
@@ -217,7 +217,7 @@ def _certified(
     name: str,
     router: PolicyRouter,
     examples: Examples,
-    texts: _Texts,
+    texts: _CategoryTexts,
     lo_N: _Float64,
     hi_N: _Float64,
 ) -> Certified:
@@ -277,7 +277,8 @@ def _between_the_stages(t: float, name: str, policy: Policy) -> float:
 
 
 def _at_least(log_odds: float) -> str:
-    """Return the probability, rounded up to two digits of what it lacks to 1: 0.9952."""
+    """Return the probability, such as 0.9952, rounded up so that its difference from 1 has two
+    digits."""
     rest = 1 / (1 + math.exp(min(log_odds, 700.0)))
     digits = 1 - math.floor(math.log10(rest))
     return f"{1 - math.floor(rest * 10**digits) / 10**digits:.{digits}f}"

@@ -29,7 +29,7 @@ Change = tuple[Action, Action]
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A text that the two policies do not treat alike.
+    """A row that the two policies decide differently.
 
     ``verdicts`` {category: better | worse} where the label says which; ``category`` is in it only
     where both policies have it and disagree.
@@ -83,8 +83,8 @@ def compare_policies(
     """Decide every row of ``data`` by both policies; models they share read each text once.
 
     ``data`` is what ``guardkit classify`` reads; a ``label`` column, if there is one, says which
-    flips are for the better. Plugins' ``decided`` hooks are not told: nothing is decided in
-    earnest. Raises PolicyError or InputFileError.
+    flips are for the better. Plugins' ``decided`` hooks are not called. Raises PolicyError or
+    InputFileError.
     """
     plugins = plugins or installed_plugins()
     shared: dict[Path, Model] = {}
@@ -139,7 +139,7 @@ def would_be(decision: Decision) -> Action:
 
 
 class _ModelSharingRouter(PolicyRouter):
-    """A router that shares its models with another and tells no plugin."""
+    """A router that shares its models with another one and calls no plugin's hook."""
 
     def __init__(self, policy: Any, shared: dict[Path, Model], **options: Any) -> None:
         super().__init__(policy, backend="torch", **options)
@@ -164,7 +164,7 @@ class _ModelSharingRouter(PolicyRouter):
 def _open(data: str) -> Rows:
     try:
         return read_rows(data, keep=[LABEL])
-    except InputFileError:  # no such column, or a real trouble, which comes again
+    except InputFileError:  # no such column; any other mistake is raised again here
         return read_rows(data)
 
 

@@ -55,9 +55,9 @@ _Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one member takes per text: milliseconds on this machine, warm, in batches of
-    one chunk; tokens read; operations, where its family tells how many a token takes.
-    ``scored`` texts were read in this run, the others' scores and times were kept."""
+    """What one member takes per text: milliseconds on this machine after a warm-up, chunk by chunk;
+    tokens read; operations, if its family says how many a token takes. ``scored`` texts were read
+    in this run; the scores and times of the others were in the cache."""
 
     ms: float
     tokens: float
@@ -222,14 +222,14 @@ def write_policy(frontier: Frontier, out: Path) -> list[str]:
 
 
 class _CategoryScores:
-    """The models at work on one category, each text read once."""
+    """What the models and nodes of one category say of all texts, each text read once."""
 
     def __init__(
         self, name: str, category: Category, models: Mapping[str, Model], plugins: Plugins
     ) -> None:
         self.name, self.category, self.models, self.plugins = name, category, models, plugins
         members = [node for _, node in walk(category.decide) if isinstance(node, MemberNode)]
-        #: The models that give their novelty with their scores, as they do for the router.
+        #: The models that compute novelty together with their scores, as they do for the router.
         self.novelty_of = {models[n.member].path for n in members if n.escalate_if is not None}
 
     def values(
@@ -240,7 +240,7 @@ class _CategoryScores:
         los, his, stranges = [], [], []
         try:
             for member in self.models:
-                self._classifier(member).warm(texts, novelty=self._gives_novelty(member))
+                self._classifier(member).warm_up(texts, novelty=self._gives_novelty(member))
             for chunk in chunks(texts, "score", progress):
                 model = self.models.__getitem__
                 batch = PolicyBatch(chunk, model, self.plugins.combiners, self.novelty_of)

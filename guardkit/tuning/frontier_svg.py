@@ -1,4 +1,4 @@
-"""A sweep as a picture: recall against cost, as SVG that any browser shows."""
+"""A picture of a sweep: recall against cost, as SVG."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A cascade replayed over log-odds that are already known: no model runs.
+"""Replay a cascade over log-odds that are already known: no model runs.
 
-What each stage says of each text is asked once, of the router's own tree. Every other choice of
-``settle`` bounds is then a few array operations, and decides exactly as the router would.
+The router's own tree gives each stage's value for each text once. Any other choice of ``settle``
+bounds is then a few array operations, and decides exactly as the router would.
 
 Shape letters: N texts, S stages, M models.
 """

@@ -2,9 +2,9 @@
 
     log-odds = prior + bias + sum_p weight_p * (log-odds_p - prior_p)              (Wolpert 1992)
 
-fitted at the data's own share of positives, which is then taken off again: the policy adds the
-prior it stands at, so the weights hold at any prevalence. Weights are not negative (Breiman 1996):
-a text that looks worse to one part never looks better to the whole.
+fitted at the data's own share of positives, which is not part of the result: the policy adds the
+prior of its own prevalence, so the weights hold at any prevalence. Weights are not negative
+(Breiman 1996): a text that looks worse to one part never looks better to the whole.
 
 Shape letters: N texts, P parts of a node, F folds.
 """
@@ -42,11 +42,12 @@ _Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class StackedFit:
-    """A fitted node and what it was measured to be worth.
+    """A fitted node, and what the fit is worth.
 
-    ``parameters`` and ``log_loss`` are {name: {value, low, high}}; the losses are cross-validated,
-    each part's as it is and refitted alone, and ``gain`` is that of the best of the others less
-    that of ``stacked``. ``left_out`` counts texts that a part could not judge.
+    ``parameters`` and ``log_loss`` are {name: {value, low, high}}. The losses are cross-fitted:
+    that of the stacked node, of each part as it is and refitted alone, and of their mean. ``gain``
+    is the loss of ``best_other`` less that of the stacked node. ``left_out`` counts texts that a
+    part could not judge.
     """
 
     category: str
@@ -64,7 +65,7 @@ class StackedFit:
 
     @property
     def written(self) -> Mapping[str, str]:
-        """Return what the policy file says, to four digits."""
+        """Return what to write into the policy file, with four digits."""
         weights = ", ".join(f"{w:.4g}" for w in self.weights)
         return {"weights": f"[{weights}]", "bias": f"{self.bias:.4g}"}
 
@@ -138,7 +139,8 @@ def write_policy(path: Path, stacks: Sequence[StackedFit], out: Path) -> None:
 
 
 def refuse_moved_models(option: str, path: Path, out: Path) -> None:
-    """Raise UsageError where the policy at ``path``, written to ``out``, would miss its models."""
+    """Raise UsageError where the policy at ``path`` names models by relative paths, which it would
+    not find from the folder of ``out``."""
     if out.resolve().parent != path.resolve().parent:
         members = check_policy(path, unfitted=True, uncertified=True).members
         if relative := [m.model for m in members.values() if _is_relative(m.model)]:
@@ -156,7 +158,8 @@ def fit_weights(
         sum_n count_n log(1 + exp(-s_n z_n)) + 1/2 sum_p (weight_p sd_p)^2
         z_n = logit(share of positives) + bias + sum_p weight_p ratio_np,    s_n = +-1
 
-    which keeps separable data finite and is forgotten beyond some tens of texts.
+    The penalty keeps the weights finite on separable data; beyond some tens of texts it hardly
+    matters.
     """
     from scipy.optimize import minimize
 

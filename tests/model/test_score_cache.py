@@ -212,14 +212,14 @@ def test_time_is_shared_out_by_tokens_and_warming_up_is_not_counted(tmp_path: Pa
 
     inner = Slow()
     model = CachedClassifier(inner)
-    model.warm(["a", "bbb"])
+    model.warm_up(["a", "bbb"])
     assert inner.calls == 1
     assert np.isnan(model.ms(["a", "bbb"])).all()
     model.score(["a", "bbb"])
     a, b = model.ms(["a", "bbb"])
     assert b == pytest.approx(3 * a)
     assert a > 0
-    model.warm(["a", "bbb"])  # nothing is new
+    model.warm_up(["a", "bbb"])  # nothing is new
     assert inner.calls == 2
 
 

@@ -13,7 +13,7 @@ from guardkit.errors import PolicyError, UsageError
 from guardkit.model.artefact import seal
 from guardkit.policy.certificate import certificates_path
 from guardkit.policy.router import check_policy, load_policy
-from guardkit.tuning.certify import write
+from guardkit.tuning.certify import add_certificates
 from tests.support.certified_policies import (
     POLICY_FILE,
     certify_one,
@@ -72,7 +72,7 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
 def test_a_certificate_of_anything_else_is_refused_and_says_what_changed(
     family: FakeFamily, what: str
 ) -> None:
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     change, said = CHANGES[what]
     change()
     if what == "members":
@@ -83,12 +83,12 @@ def test_a_certificate_of_anything_else_is_refused_and_says_what_changed(
     assert problem.field == "categories.injection.flag_at"
     assert "`guardkit policy certify policy.yaml` makes a new one" in problem.message
     if what != "data spec":
-        write(POLICY_FILE, [certify_one()])
+        add_certificates(POLICY_FILE, [certify_one()])
         check_policy(POLICY_FILE)
 
 
 def test_what_does_not_move_a_score_keeps_the_certificate(family: FakeFamily) -> None:
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     family.loads.clear()
     before = check_policy(POLICY_FILE)
     edit_policy("action: block", "action: flag # changed")
@@ -100,11 +100,11 @@ def test_what_does_not_move_a_score_keeps_the_certificate(family: FakeFamily) ->
 
 
 def test_the_policys_hash_covers_the_thresholds(family: FakeFamily) -> None:
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     before = check_policy(POLICY_FILE).hash
     assert check_policy(POLICY_FILE).hash == before
     write_texts(random_texts(seed=1))
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     assert check_policy(POLICY_FILE).hash != before
 
 
@@ -112,11 +112,11 @@ def test_the_policys_hash_covers_the_thresholds(family: FakeFamily) -> None:
 def test_a_damaged_certificates_file_is_refused_and_can_be_written_anew(
     family: FakeFamily, content: str
 ) -> None:
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     certificates_path(POLICY_FILE).write_text(content)
     with pytest.raises(PolicyError, match=r"policy.certificates.json: cannot be read as cert"):
         check_policy(POLICY_FILE)
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     check_policy(POLICY_FILE)
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_certificates_file_is_refused_and_can_be_written_anew(
 def test_an_edited_threshold_is_refused(
     family: FakeFamily, changed: dict[str, float], said: str
 ) -> None:
-    path = write(POLICY_FILE, [certify_one()])
+    path = add_certificates(POLICY_FILE, [certify_one()])
     content = json.loads(path.read_text())
     content["certificates"]["injection"]["threshold"] = changed
     path.write_text(json.dumps(content))
@@ -139,7 +139,7 @@ def test_an_edited_threshold_is_refused(
 
 
 def test_a_model_without_its_sums_is_refused(family: FakeFamily) -> None:
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     Path("second/SHA256SUMS").unlink()
     with pytest.raises(PolicyError, match=r"second/SHA256SUMS: No such file"):
         check_policy(POLICY_FILE)

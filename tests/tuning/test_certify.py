@@ -16,7 +16,7 @@ from guardkit.model.artefact import METRICS, seal, write_json
 from guardkit.policy.certificate import read_certificates
 from guardkit.policy.router import check_policy, load_policy
 from guardkit.text.hashes import texts_hash
-from guardkit.tuning.certify import certify, write
+from guardkit.tuning.certify import add_certificates, certify
 from tests.support.certified_policies import (
     POLICY,
     POLICY_FILE,
@@ -46,7 +46,7 @@ def test_the_certified_threshold_is_the_one_texts_are_decided_by(family: FakeFam
     assert (found.n, found.allowed, found.false_positives) == (N, allowed, allowed)
     assert found.bound == pytest.approx(beta(allowed + 1, N - allowed).ppf(0.9))
     assert found.data == texts_hash(random_texts())
-    write(POLICY_FILE, [result])
+    add_certificates(POLICY_FILE, [result])
 
     router = load_policy(POLICY_FILE)
     decisions = router.decide(random_texts())
@@ -62,8 +62,8 @@ def test_the_certified_threshold_is_the_one_texts_are_decided_by(family: FakeFam
 def test_the_same_texts_and_models_give_the_same_certificate_byte_for_byte(
     family: FakeFamily,
 ) -> None:
-    first = write(POLICY_FILE, [certify_one()]).read_bytes()
-    assert write(POLICY_FILE, [certify_one()]).read_bytes() == first
+    first = add_certificates(POLICY_FILE, [certify_one()]).read_bytes()
+    assert add_certificates(POLICY_FILE, [certify_one()]).read_bytes() == first
     assert sorted(p.name for p in Path().iterdir() if p.is_file()) == [
         "policy.certificates.json",
         "policy.yaml",
@@ -81,14 +81,14 @@ def test_every_model_reads_every_text_at_most_once(family: FakeFamily) -> None:
 def test_one_category_is_certified_and_the_others_keep_theirs(family: FakeFamily) -> None:
     second = POLICY[POLICY.index("  injection:\n") :].replace("injection:\n", "again:\n", 1)
     POLICY_FILE.write_text(POLICY + second)
-    write(POLICY_FILE, certify(POLICY_FILE, category="injection"))
+    add_certificates(POLICY_FILE, certify(POLICY_FILE, category="injection"))
     with pytest.raises(PolicyError, match=r"again.flag_at: max_fpr 0.05 has no") as caught:
         check_policy(POLICY_FILE)
     assert len(caught.value.problems) == 1
-    write(POLICY_FILE, certify(POLICY_FILE, category="again"))
+    add_certificates(POLICY_FILE, certify(POLICY_FILE, category="again"))
     assert list(read_certificates(POLICY_FILE)) == ["injection", "again"]
     POLICY_FILE.write_text(POLICY)
-    write(POLICY_FILE, [certify_one()])
+    add_certificates(POLICY_FILE, [certify_one()])
     assert list(read_certificates(POLICY_FILE)) == ["injection"]
     for wrong in ("none",):
         with pytest.raises(UsageError, match="no category 'none'; there are injection"):
@@ -164,7 +164,7 @@ def test_what_is_flagged_at_the_threshold_is_what_was_counted_failures_and_all(
             texts[i] += f" BROKEN {('first', 'second')[i % 2]}"
         write_texts(texts)
         result = certify_one()
-        write(POLICY_FILE, [result])
+        add_certificates(POLICY_FILE, [result])
         decisions = load_policy(POLICY_FILE).decide(texts)
         assert sum(d.action == "block" for d in decisions) == result.certificate.false_positives
         assert sum(d.error is not None for d in decisions) == result.certificate.unjudged > 0
@@ -202,7 +202,7 @@ def test_a_threshold_below_a_stages_lower_bound_is_raised_to_it(family: FakeFami
     assert result.raised_from is not None
     assert result.raised_from < t.log_odds == math.log(0.97) - math.log1p(-0.97)
     assert result.certificate.false_positives <= result.certificate.allowed
-    write(POLICY_FILE, [result])
+    add_certificates(POLICY_FILE, [result])
     check_policy(POLICY_FILE)
 
 
@@ -290,7 +290,9 @@ def test_texts_are_found_from_the_policys_folder(
     monkeypatch.chdir("elsewhere")
     (result,) = certify(tmp_path / POLICY_FILE)
     assert result.certificate == found
-    assert write(tmp_path / POLICY_FILE, [result]) == tmp_path / "policy.certificates.json"
+    assert (
+        add_certificates(tmp_path / POLICY_FILE, [result]) == tmp_path / "policy.certificates.json"
+    )
 
 
 def test_the_command_certifies_shows_and_writes(
