@@ -21,7 +21,7 @@ from guardkit_mdlm.tokenizer import encode
 
 from benchmarks.gpu.pack import TOKENS, Packed, TokenSet, write
 from guardkit import train_bpe
-from guardkit.text.hashes import texts_hash
+from guardkit.data.hashes import texts_hash
 from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples
 

@@ -36,10 +36,10 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit import Examples, load_model, pool_windows
 from guardkit.data.examples import group_names, load_split
+from guardkit.data.hashes import texts_hash
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import bootstrap
 from guardkit.model.loaded import Model
-from guardkit.text.hashes import texts_hash
 
 RESULTS = ROOT / "benchmarks" / "results" / "estimators_imdb.json"
 #: Evaluations per class that the curves show. A plan's first masks are a plan of fewer.

@@ -49,10 +49,10 @@ from benchmarks.imdb.scorers import (
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import group_names
+from guardkit.data.hashes import texts_hash
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap
 from guardkit.model.loaded import load_model
-from guardkit.text.hashes import texts_hash
 from guardkit.training.train import Parts, load_parts
 from guardkit.types import BoolArray, Examples, FloatArray
 

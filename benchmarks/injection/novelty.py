@@ -284,7 +284,7 @@ def _strangest(values_W: np.ndarray, text_W: npt.NDArray[np.integer]) -> Float64
 
 def _capped(examples: Examples, cap: int = CAP) -> Examples:
     """Keep ``cap`` texts, chosen by a hash: the same whatever the order."""
-    from guardkit.text.hashes import texts_hash
+    from guardkit.data.hashes import texts_hash
 
     order = sorted(range(len(examples)), key=lambda i: texts_hash([str(SEED), examples.texts[i]]))
     return examples.select(sorted(order[:cap]))

@@ -38,6 +38,7 @@ def evaluate(
     """Measure a model or a policy on labelled text, with 95% intervals."""
     from guardkit.cli import output, running
     from guardkit.data.examples import load_split
+    from guardkit.data.hashes import examples_hash
     from guardkit.evaluation import report as page
     from guardkit.evaluation.breakdown import with_breakdown
     from guardkit.evaluation.measure import measure
@@ -46,7 +47,6 @@ def evaluate(
     from guardkit.model import artefact
     from guardkit.model.loaded import load_model
     from guardkit.policy.router import load_policy
-    from guardkit.text.hashes import texts_hash
 
     if (model is None) == (policy is None):
         raise UsageError("give one of --model and --policy")
@@ -68,7 +68,7 @@ def evaluate(
     numbers = {
         "data": data,
         "split": name,
-        "data_hash": texts_hash(examples.texts, [str(y) for y in examples.labels_N]),
+        "data_hash": examples_hash(examples),
         **predictions.about,
         **provenance(),
         **measure(predictions),

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.data.examples import group_names
+from guardkit.data.hashes import text_hash
 from guardkit.errors import ArtefactError, DataError
 from guardkit.model.artefact import NOVELTY
-from guardkit.text.hashes import text_hash
 from guardkit.types import Examples, FloatArray, IntArray
 
 #: Texts that a bin holds at least, if there are as many: then bounds down to 1/101 can be used.

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
+from guardkit.data.hashes import text_hash
 from guardkit.errors import OutputError
 from guardkit.model.loaded import Model
-from guardkit.text.hashes import text_hash
 from guardkit.types import Classifier, FloatArray, RawScores
 
 #: Texts scored before the clock runs: the first calls allocate, compile and load.
@@ -62,7 +62,7 @@ class CachedClassifier:
     def __init__(self, inner: Classifier, file: Path | None = None) -> None:
         self.inner = inner
         self._file = file
-        self._rows: dict[_Key, _TextScores] = {} if file is None else _read(file, len(inner.labels))
+        self._scores: dict[_Key, _TextScores] = {} if file is None else _read(file, len(inner.labels))
         self._failed: dict[_Key, Exception] = {}
         self.scored = 0  # texts that the classifier read; the others were known
 
@@ -84,7 +84,7 @@ class CachedClassifier:
         for key in keys:
             if key in self._failed:
                 raise self._failed[key]
-        new = {k: t for k, t in zip(keys, texts, strict=True) if k not in self._rows}
+        new = {k: t for k, t in zip(keys, texts, strict=True) if k not in self._scores}
         if new:
             try:
                 self._ask(new, novelty)
@@ -92,7 +92,7 @@ class CachedClassifier:
                 if len(new) == 1:
                     self._failed[next(iter(new))] = error
                 raise
-        rows = [self._rows[key] for key in keys]
+        rows = [self._scores[key] for key in keys]
         return RawScores(
             np.stack([row.logits_C for row in rows]),
             np.array([row.tokens for row in rows], np.int64),
@@ -103,7 +103,7 @@ class CachedClassifier:
 
     def warm_up(self, texts: Sequence[str], *, novelty: bool = False) -> None:
         """Score a few of ``texts`` that are not known yet, and forget the scores."""
-        new = [text for text in texts if (text_hash(text), novelty) not in self._rows]
+        new = [text for text in texts if (text_hash(text), novelty) not in self._scores]
         if new:
             try:
                 self.inner.score(new[:WARM_TEXTS], novelty=novelty)
@@ -123,14 +123,14 @@ class CachedClassifier:
 
     def _known(self, texts: Sequence[str], novelty: bool) -> list[_TextScores | None]:
         keys = map(text_hash, texts)
-        return [self._rows.get((k, novelty)) or self._rows.get((k, False)) for k in keys]
+        return [self._scores.get((k, novelty)) or self._scores.get((k, False)) for k in keys]
 
     def save(self) -> None:
         """Write the scores to the file, keeping what other runs have put there meanwhile."""
         if self._file is None or not self.scored:
             return
         rows = _read(self._file, len(self.labels))
-        _write(self._file, rows | self._rows)
+        _write(self._file, rows | self._scores)
 
     def _ask(self, new: dict[_Key, str], novelty: bool) -> None:
         started = time.perf_counter()
@@ -143,7 +143,7 @@ class CachedClassifier:
         tokens_N = np.maximum(raw.tokens_N, 1)
         ms_N = ms * tokens_N / tokens_N.sum()
         for i, key in enumerate(new):
-            self._rows[key] = _TextScores(
+            self._scores[key] = _TextScores(
                 np.array(raw.logits_NC[i], np.float32),
                 int(raw.tokens_N[i]),
                 int(raw.windows_N[i]),

@@ -18,12 +18,12 @@ import numpy as np
 
 from guardkit.calibration.maps import Calibration
 from guardkit.data.examples import load_examples
+from guardkit.data.hashes import texts_hash
 from guardkit.errors import ArtefactError, DataError, UsageError
 from guardkit.model import artefact
 from guardkit.model.card import adapted_card
 from guardkit.model.find import BUILTIN
 from guardkit.model.loaded import Model, load_model
-from guardkit.text.hashes import texts_hash
 from guardkit.training.over_defence import bundled
 from guardkit.types import (
     UNLABELLED,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from guardkit.data.examples import split_by_group
+from guardkit.data.hashes import texts_hash
 from guardkit.errors import DataError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
-from guardkit.text.hashes import texts_hash
 from guardkit.training.train import HELD_OUT_SHARE
 from guardkit.types import UNLABELLED, Examples
 

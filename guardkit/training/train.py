@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from guardkit.calibration.fit import choose_calibration, refuse_one_group
 from guardkit.data.examples import group_names, load_examples, normalised, split_by_group
+from guardkit.data.hashes import texts_hash
 from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError, UsageError
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
@@ -27,7 +28,6 @@ from guardkit.model.card import model_card
 from guardkit.model.loaded import Model, Scored, joined, load_model, novelty_of
 from guardkit.plugins import installed_plugins
 from guardkit.text import readings
-from guardkit.text.hashes import texts_hash
 from guardkit.training.adapt import (
     OverDefence,
     adapt_model,

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import group_names, load_examples
+from guardkit.data.hashes import texts_hash
 from guardkit.data.labels import refuse_unknown_labels
 from guardkit.errors import DataError, PolicyError, Problem, UsageError
 from guardkit.guarantee import choose_threshold
@@ -41,7 +42,6 @@ from guardkit.policy.certificate import (
 from guardkit.policy.nodes import CategoryTree
 from guardkit.policy.router import PolicyRouter, check_policy
 from guardkit.policy.schema import Policy, Threshold
-from guardkit.text.hashes import texts_hash
 from guardkit.training.overlap import use_of
 from guardkit.types import UNLABELLED, Examples, IntArray, Progress
 from guardkit.yamlfile import dotted, read_yaml

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import group_names
+from guardkit.data.hashes import texts_hash
 from guardkit.data.labels import labelled
 from guardkit.errors import ClassifierError, DataError, UsageError
 from guardkit.metrics import count_groups
@@ -35,7 +36,6 @@ from guardkit.policy.schema import (
     node_name,
     walk,
 )
-from guardkit.text.hashes import texts_hash
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.tuning.replay import NEVER, Bounds, Stages
 from guardkit.tuning.stacking import refuse_labels_unknown_to, refuse_moved_models

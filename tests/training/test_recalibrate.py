@@ -12,13 +12,13 @@ import pytest
 from guardkit.calibration.maps import read_calibration
 from guardkit.classify.records import model_judge
 from guardkit.cli.main import main
+from guardkit.data.hashes import texts_hash
 from guardkit.errors import ArtefactError
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.artefact import CALIBRATION, CARD, METRICS, seal, write_json
 from guardkit.model.loaded import load_model
 from guardkit.policy.router import load_policy
-from guardkit.text.hashes import texts_hash
 from guardkit.types import Examples, RawScores, Row
 from tests.support.fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
 

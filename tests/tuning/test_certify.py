@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import beta
 
 from guardkit.cli.main import main
+from guardkit.data.hashes import texts_hash
 from guardkit.errors import DataError, PolicyError, UsageError
 from guardkit.guarantee import REPEATABLE, allowed_false_positives
 from guardkit.model.artefact import METRICS, seal, write_json
 from guardkit.policy.certificate import read_certificates
 from guardkit.policy.router import check_policy, load_policy
-from guardkit.text.hashes import texts_hash
 from guardkit.tuning.certify import add_certificates, certify
 from tests.support.certified_policies import (
     POLICY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guardkit.text.hashes import text_hash, texts_hash
+from guardkit.data.hashes import text_hash, texts_hash
 
 
 def test_the_hash_of_texts_tells_apart_where_one_ends_and_the_next_begins() -> None:
