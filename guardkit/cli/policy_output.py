@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from guardkit.cli.output import _left_out, _out, _visible, show_metrics
+from guardkit.cli.output import _left_out, _out, _visible, _with_interval, show_metrics
 from guardkit.metrics import Interval
 from guardkit.policy.router import CaseResult
 from guardkit.tuning.certify import Certified
@@ -240,12 +240,6 @@ def _route(decision: Decision, category: str) -> str:
 def _short(text: str) -> str:
     shown = " ".join(_visible(text).split())
     return shown if len(shown) <= TEXT_WIDTH else f"{shown[: TEXT_WIDTH - 1]}…"
-
-
-def _with_interval(metric: Mapping[str, float | None]) -> tuple[str, str]:
-    if metric["value"] is None:
-        return "-", ""
-    return f"{metric['value']:.4f}", f"{metric['low']:.4f} to {metric['high']:.4f}"
 
 
 def _percent(share: float) -> str:

@@ -62,7 +62,9 @@ class CachedClassifier:
     def __init__(self, inner: Classifier, file: Path | None = None) -> None:
         self.inner = inner
         self._file = file
-        self._scores: dict[_Key, _TextScores] = {} if file is None else _read(file, len(inner.labels))
+        self._scores: dict[_Key, _TextScores] = (
+            {} if file is None else _read(file, len(inner.labels))
+        )
         self._failed: dict[_Key, Exception] = {}
         self.scored = 0  # texts that the classifier read; the others were known
 
