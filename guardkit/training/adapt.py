@@ -20,8 +20,10 @@ from guardkit.calibration.maps import Calibration
 from guardkit.data.examples import load_examples
 from guardkit.data.hashes import texts_hash
 from guardkit.errors import ArtefactError, DataError, UsageError
+from guardkit.metrics import wilson_interval
 from guardkit.model import artefact
 from guardkit.model.card import adapted_card
+from guardkit.model.chunks import chunks
 from guardkit.model.find import BUILTIN
 from guardkit.model.loaded import Model, load_model
 from guardkit.training.over_defence import bundled
@@ -40,7 +42,6 @@ MAX_OVER_DEFENCE = 0.1
 #: Where a text counts as flagged: the probability, and the share of held-out texts of other labels
 #: that may be flagged by the model as it was.
 FLAG_AT, FALSE_POSITIVES = 0.5, 0.01
-CHUNK_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,8 @@ def _over_defence(
         raise DataError(f"--over-defence {texts.spec}: no texts")
     for when, model in (("before", before), ("after", after)):
         p_N: list[float] = []
-        for start in range(0, len(benign), CHUNK_TEXTS):
-            progress(f"over-defence {when}", start, len(benign))
-            p_NC = model.probabilities(benign[start : start + CHUNK_TEXTS])
-            p_N += p_NC[:, model.labels.index(label)].tolist()
-        progress(f"over-defence {when}", len(benign), len(benign))
+        for chunk in chunks(benign, f"over-defence {when}", progress):
+            p_N += model.probabilities(chunk)[:, model.labels.index(label)].tolist()
         found[when] = _share(np.array(p_N) >= FLAG_AT)
     return {"texts": texts.name, "n": len(benign), "at_most": texts.at_most, **found}
 
@@ -196,12 +194,10 @@ def _refusal(found: Mapping[str, Any], limit: OverDefence, label: str) -> str:
 
 
 def _share(flagged_N: np.ndarray) -> dict[str, float]:
-    """Return a share with its 95% interval (Wilson 1927)."""
-    from scipy.stats import binomtest
-
-    n, k = len(flagged_N), int(flagged_N.sum())
-    interval = binomtest(k, n).proportion_ci(method="wilson")
-    return {"value": k / n, "low": float(interval.low), "high": float(interval.high)}
+    """Return a share with its 95% interval."""
+    share = int(flagged_N.sum()) / len(flagged_N)
+    low, high = wilson_interval(share, len(flagged_N))
+    return {"value": share, "low": low, "high": high}
 
 
 def _finish(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,9 @@ import numpy as np
 from guardkit.calibration.fit import calibration_metrics, choose_calibration, log_losses
 from guardkit.calibration.maps import Calibration, Method
 from guardkit.data.examples import group_names
+from guardkit.data.labels import refuse_other_labels
 from guardkit.errors import ArtefactError, DataError
-from guardkit.metrics import bootstrap
+from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
 from guardkit.model import artefact
 from guardkit.model.card import recalibrated_card
 from guardkit.model.loaded import Model, load_model, novelty_of
@@ -32,8 +33,6 @@ from guardkit.types import UNLABELLED, Examples, FloatArray, Progress
 LEAST_GROUPS = 10
 RESAMPLES = 1000
 
-Intervals = Mapping[str, Mapping[str, float | None]]
-
 
 @dataclass(frozen=True)
 class Recalibrated:
@@ -44,7 +43,7 @@ class Recalibrated:
     calibration: Calibration
     before: Intervals
     after: Intervals
-    gain: Mapping[str, float | None]
+    gain: Interval
 
 
 def recalibrate(
@@ -104,11 +103,7 @@ def _in_columns(examples: Examples, model: Model) -> Examples:
         raise DataError(f"{model.path}: only a multiclass model can be held against one label each")
     examples = examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
     used = [examples.label_names[c] for c in np.unique(examples.labels_N)]
-    if unknown := [name for name in used if name not in model.labels]:
-        raise DataError(
-            f"the examples have label {unknown[0]!r}, the model {', '.join(model.labels)}; keep "
-            "some rows with ?where=label:A|B, or name another column with ?label="
-        )
+    refuse_other_labels(used, model.labels)
     column = [model.labels.index(x) if x in used else UNLABELLED for x in examples.label_names]
     labels_N = np.array(column, np.int64)[examples.labels_N]
     return Examples(examples.texts, labels_N, model.labels, examples.groups, examples.sources)
@@ -116,7 +111,7 @@ def _in_columns(examples: Examples, model: Model) -> Examples:
 
 def _refuse_too_few(examples: Examples, groups: Sequence[str]) -> None:
     for c, name in enumerate(examples.label_names):
-        there = len({g for g, y in zip(groups, examples.labels_N, strict=True) if y == c})
+        there = count_groups(groups, examples.labels_N == c)
         if there < LEAST_GROUPS:
             raise DataError(
                 f"{there} examples labelled {name!r} (groups counted once); calibrating needs "

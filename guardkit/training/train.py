@@ -25,6 +25,7 @@ from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataErr
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.card import model_card
+from guardkit.model.chunks import CHUNK_TEXTS, chunks
 from guardkit.model.loaded import Model, Scored, joined, load_model, novelty_of
 from guardkit.plugins import installed_plugins
 from guardkit.text import readings
@@ -46,7 +47,6 @@ from guardkit.yamlfile import read_yaml
 
 RUN = "run.json"
 HELD_OUT_SHARE = 0.1
-CHUNK_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -373,14 +373,12 @@ def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
 
 def score_examples(model: Model, examples: Examples, progress: Progress) -> Scored:
     """Score examples, novelty with them. Raises ClassifierError where one cannot be scored."""
-    chunks = []
-    for start in range(0, len(examples), CHUNK_TEXTS):
-        progress("calibrate", start, len(examples))
-        chunks.append(model.score(examples.texts[start : start + CHUNK_TEXTS], novelty=True))
-        for index, reason in chunks[-1].errors.items():
-            raise ClassifierError(f"calibration text {start + index}: {reason}")
-    progress("calibrate", len(examples), len(examples))
-    return joined(chunks)
+    scored: list[Scored] = []
+    for i, texts in enumerate(chunks(examples.texts, "calibrate", progress)):
+        scored.append(model.score(texts, novelty=True))
+        for index, reason in scored[-1].errors.items():
+            raise ClassifierError(f"calibration text {i * CHUNK_TEXTS + index}: {reason}")
+    return joined(scored)
 
 
 def fingerprint(examples: Examples) -> str:
