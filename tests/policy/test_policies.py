@@ -63,7 +63,7 @@ def test_the_documented_stack_is_what_its_command_gives(
     assert stack.weights == pytest.approx(node.combine.weights, abs=0.002)
     assert stack.bias == pytest.approx(node.combine.bias, abs=0.002)
     losses = {name: f"{m['value']:.3f}" for name, m in stack.log_loss.items()}
-    assert f"log-loss of {losses['stacked']}; the plain mean has {losses['mean']}" in docs
+    assert f"log-loss of {losses['stacked']}. The plain mean has {losses['mean']}" in docs
     value, low, high = (f"{stack.gain[x]:.3f}" for x in ("value", "low", "high"))
     assert f"{value} ({low} to {high}), is none" in docs
     assert stack.gain["low"] < 0 < stack.gain["high"]
@@ -93,4 +93,4 @@ def test_the_documented_certificate_is_what_its_command_gives(
     assert found.threshold.probability == pytest.approx(float(probability), abs=1e-3)
     assert found.threshold.log_odds == pytest.approx(float(log_odds), abs=5e-3)
     assert [least_sample_size(rate, 0.95) for rate in (0.05, 0.01, 0.001)] == [59, 299, 2995]
-    assert "59 for 5% at 0.95, 299 for 1%, 2,995 for 0.1%" in docs
+    assert "at least 59 texts for 5%, 299 for 1%, and 2,995 for 0.1%" in docs
