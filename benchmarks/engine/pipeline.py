@@ -37,7 +37,8 @@ from benchmarks.engine.sampled_texts import LONGEST, MEDIAN, SHORTEST, SIGMA, sa
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
-from guardkit.classify.engine import Job, classify_into
+from guardkit.classify.engine import classify_into
+from guardkit.classify.job import Job
 from guardkit.classify.shards import SHARD_ROWS
 from guardkit.model.loaded import Model
 from guardkit.text.readings import readings

@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from guardkit.classify.engine import WRITES, Attempts, Do, Facts, Worker, run_here
 from guardkit.classify.shards import Shard
+from guardkit.classify.worker import WRITES, Attempts, Do, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 
 #: Shards a worker has at once: those it writes, one it judges, one it reads.

@@ -21,10 +21,10 @@ from queue import SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
-from guardkit.classify.engine import Facts, Worker, run_here
 from guardkit.classify.process_pool import DEPTH, THREADS, Answer, Pool, Remote, WorkerGone
 from guardkit.classify.run_folder import probe
 from guardkit.classify.shards import Shard
+from guardkit.classify.worker import Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError, UsageError
 
 #: Where the cluster is, as Ray's own tools have it. Unset: one is made on this machine.

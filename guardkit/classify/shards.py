@@ -15,6 +15,7 @@ from glob import has_magic, iglob
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
@@ -56,6 +57,18 @@ class Shard:
                 f"{self.count:,}; it was changed while it was read"
             )
         return [named(row, self.path) for row in rows] if with_names else rows
+
+    def fingerprint(self) -> str:
+        """Return a hash of its rows, as they were read: of all that their output depends on."""
+        digest = hashlib.sha256()
+        for row in self.rows or ():
+            # an id or a kept field may be JSON as it was written
+            rest = [row.id, row.kept, row.error, len(row.texts)]
+            digest.update(msgspec.json.encode(rest) + b"\0")
+            for text in row.texts:
+                data = text.encode("utf-8", "surrogatepass")
+                digest.update(f"{len(data)}\0".encode() + data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

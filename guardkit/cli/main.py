@@ -238,7 +238,8 @@ def classify(
     killed goes on with --resume, and ends in the same bytes.
     """
     from guardkit.classify import records
-    from guardkit.classify.engine import Job, classify_into
+    from guardkit.classify.engine import classify_into
+    from guardkit.classify.job import Job
     from guardkit.classify.shards import Input
     from guardkit.cli import output, running
 

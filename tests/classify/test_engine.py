@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardkit.classify import engine, shards
-from guardkit.classify.engine import Job, classify_into
+from guardkit.classify import shards, worker
+from guardkit.classify.engine import classify_into
+from guardkit.classify.job import Job
 from guardkit.classify.rows import read_rows
 from guardkit.classify.run_folder import MANIFEST, Parts
 from guardkit.classify.shards import Input
@@ -51,7 +52,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFamily:
     family = FakeFamily(answer)
     write_model(tmp_path / "model")
     (tmp_path / "policy.yaml").write_text(POLICY, "utf-8")
-    for module in ("model.loaded", "policy.router", "classify.engine"):
+    for module in ("model.loaded", "policy.router", "classify.job"):
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: plugins_of(family))
     monkeypatch.setattr(shards, "SHARD_ROWS", 7)
     monkeypatch.chdir(tmp_path)
@@ -90,21 +91,21 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bytes(
 ) -> None:
     source = write_input(50)
     whole = undisturbed(source)
-    written = engine.Worker.write
+    written = worker.Worker.write
     calls = 0
 
-    def dying(self: engine.Worker, *args: Any, **kwargs: Any) -> Any:
+    def dying(self: worker.Worker, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         if calls == after:
             raise Crash
         calls += 1
         return written(self, *args, **kwargs)
 
-    monkeypatch.setattr(engine.Worker, "write", dying)
+    monkeypatch.setattr(worker.Worker, "write", dying)
     with pytest.raises(Crash):
         classify_into(Path("out.jsonl"), source, JOB)
     assert not Path("out.jsonl").exists()
-    monkeypatch.setattr(engine.Worker, "write", written)
+    monkeypatch.setattr(worker.Worker, "write", written)
     with pytest.raises(UsageError, match="--resume"):
         classify_into(Path("out.jsonl"), source, JOB)
     outcome = classify_into(Path("out.jsonl"), source, JOB, resume=True)
@@ -116,15 +117,15 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bytes(
 def interrupted(source: str, monkeypatch: pytest.MonkeyPatch, shards_done: int = 2) -> None:
     """Leave the state of a run that died after some shards."""
     with monkeypatch.context() as patched:
-        write, calls = engine.Worker.write, []
+        write, calls = worker.Worker.write, []
 
-        def dying(self: engine.Worker, *args: Any, **kwargs: Any) -> Any:
+        def dying(self: worker.Worker, *args: Any, **kwargs: Any) -> Any:
             calls.append(1)
             if len(calls) > shards_done:
                 raise Crash
             return write(self, *args, **kwargs)
 
-        patched.setattr(engine.Worker, "write", dying)
+        patched.setattr(worker.Worker, "write", dying)
         with pytest.raises(Crash):
             classify_into(Path("out.jsonl"), source, JOB)
 
@@ -180,15 +181,15 @@ def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_re
 ) -> None:
     source = write_input(21)
     whole = undisturbed(source)
-    judge = engine.Worker.judge
+    judge = worker.Worker.judge
 
-    def failing(self: engine.Worker, rows: list[Any]) -> Any:
+    def failing(self: worker.Worker, rows: list[Any]) -> Any:
         if rows[0].line == 8:
             raise MemoryError("no room")
         return judge(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine.Worker, "judge", failing)
+        patched.setattr(worker.Worker, "judge", failing)
         outcome = classify_into(Path("out.jsonl"), source, JOB)
     assert list(outcome.set_aside) == ["in.jsonl, rows 8 to 14"]
     out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from guardkit.classify import process_pool
-from guardkit.classify.engine import ATTEMPTS, Facts, Job, Worker
+from guardkit.classify.job import Job
 from guardkit.classify.process_pool import AHEAD_S, DEPTH, Answer, Pool, Remote, WorkerGone
 from guardkit.classify.shards import Shard
+from guardkit.classify.worker import ATTEMPTS, Facts, Worker
 from guardkit.errors import RunError
 
 DEADLY = 3

@@ -162,7 +162,7 @@ def test_the_output_holds_the_shadow_and_the_summary_counts_what_would_differ(
 @pytest.fixture
 def installed(models: TwoModels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in the models's folder, its family installed, both policies written."""
-    for module in ("model.loaded", "policy.router", "classify.engine"):
+    for module in ("model.loaded", "policy.router", "classify.job"):
         monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: models.plugins)
     monkeypatch.chdir(models.folder)
     models.router()

@@ -154,9 +154,10 @@ def test_a_worker_that_sees_another_folder_is_a_clear_error(folder: Path) -> Non
     """Stands for a machine without the shared file system: it looks where there is nothing."""
     code = (
         "import sys\n"
-        "from guardkit import cli, ray_workers\n"
-        "ray_workers.Path = type('P', (), {'cwd': staticmethod(lambda: '/not/there')})\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+        "from guardkit.classify import ray_pool\n"
+        "from guardkit.cli.main import main\n"
+        "ray_pool.Path = type('P', (), {'cwd': staticmethod(lambda: '/not/there')})\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
     process = start(folder, "in.jsonl", "unseen.jsonl", "--engine", "ray", run=["-c", code])
     err = finish(process, 2)

@@ -74,7 +74,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
         "model.export",
         "model.loaded",
         "policy.router",
-        "classify.engine",
+        "classify.job",
         "training.train",
         "plugins",
     ):  # its source last: read at import

@@ -1,0 +1,182 @@
+"""What turns shards into parts, in whatever process it is, and how often a shard is tried."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from guardkit.classify.job import Job
+from guardkit.classify.records import Judge, Summary, judged, unjudged
+from guardkit.classify.run_folder import reporting, write_part
+from guardkit.classify.shards import STDIN, Shard
+from guardkit.errors import GuardkitError
+
+#: Times a shard is tried before it is set aside.
+ATTEMPTS = 3
+#: Parts being written at once: disks flush several in little more time than one.
+WRITES = 2
+#: New objects between two searches for garbage: several shards' worth.
+_OBJECTS = 100_000
+
+#: What is told of a shard that is done: its summary, and why it was set aside if it was.
+Facts = dict[str, Any]
+#: do(shards, finished): every shard becomes a part, and its facts are told.
+Do = Callable[[Iterator[Shard], Callable[[Shard, Facts], None]], None]
+
+
+class Worker:
+    """Turns shards into parts, in this process or in others that it is sent to."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job, self.folder = job, folder
+        self._judge: Judge | None = None
+
+    def __reduce__(self) -> tuple[type[Worker], tuple[Job, Path]]:
+        """Travel without what was loaded, also once it is."""
+        return Worker, (self.job, self.folder)
+
+    def read(self, shard: Shard) -> tuple[list[Any], float]:
+        """Return a shard's rows, and the seconds that took."""
+        started = time.perf_counter()
+        rows = shard.read(self.job.keep, with_names=self.job.named)
+        return rows, time.perf_counter() - started
+
+    def judge(self, rows: list[Any]) -> tuple[bytes, Summary, float]:
+        """Return the rows' output lines, what they came to, and the seconds that took."""
+        if self._judge is None:
+            self._judge = self.job.judge()
+        started = time.perf_counter()
+        body, summary = judged(rows, self._judge)
+        return body, summary, time.perf_counter() - started
+
+    def set_aside(self, shard: Shard, reason: str) -> Facts:
+        """Write a part in which every row of ``shard`` is an error, and return its facts."""
+        if self._judge is None:
+            self._judge = self.job.judge()
+        rows, seconds = self.read(shard)
+        why = f"not judged: its shard failed {ATTEMPTS} times, last: {reason}"
+        body, summary = judged(unjudged(rows, why), self._judge)
+        return self.write(shard, body, summary, {"read": seconds}, set_aside=reason)
+
+    def write(
+        self,
+        shard: Shard,
+        body: bytes,
+        summary: Summary,
+        seconds: dict[str, float],
+        **more: str,
+    ) -> Facts:
+        """Write a part and return its facts."""
+        summary.times = seconds
+        facts: Facts = {"summary": summary.facts(), **more}
+        if shard.path == STDIN:
+            facts["input"] = shard.fingerprint()
+        started = time.perf_counter()
+        with reporting(self.folder):
+            write_part(self.folder, shard.index, body, facts)
+        facts["summary"]["times"]["write"] = time.perf_counter() - started
+        return facts
+
+
+def run_here(
+    shards: Iterable[Shard],
+    worker: Worker,
+    finished: Callable[[Shard, Facts], None],
+    failed: Callable[[Shard, str], None] | None = None,
+) -> None:
+    """Do the shards in this process: the next is read and the last ones are written meanwhile.
+
+    A shard that raises is tried again at once and set aside in the end; with ``failed`` it is
+    only reported. What is wrong with the whole run (GuardkitError) ends it.
+    """
+    coming, attempts = iter(shards), Attempts()
+    writing: deque[tuple[Shard, Future[Facts]]] = deque()
+
+    def fetch() -> tuple[Shard, list[Any], float] | None:
+        shard = next(coming, None)
+        return None if shard is None else (shard, *worker.read(shard))
+
+    def settle(left: int) -> None:
+        """Report what was written, in order, until ``left`` are under way at most."""
+        while writing and (len(writing) > left or writing[0][1].done()):
+            shard, part = writing[0]
+            facts = part.result()
+            writing.popleft()
+            finished(shard, facts)
+
+    def fetched() -> tuple[Shard, list[Any], float] | None:
+        """Return what was read. What was written meanwhile is reported first, for shards may come
+        only after that."""
+        while writing and not reading.done():
+            under_way: list[Future[Any]] = [reading, writing[0][1]]
+            wait(under_way, return_when=FIRST_COMPLETED)
+            settle(WRITES)
+        return reading.result()
+
+    with _rare_collections(), _threads() as (reader, writer):
+        reading = reader.submit(fetch)
+        while (next_one := fetched()) is not None:
+            reading = reader.submit(fetch)
+            shard, rows, seconds = next_one
+            while True:
+                try:
+                    body, summary, judging = worker.judge(rows)
+                except GuardkitError:
+                    settle(0)
+                    raise
+                except Exception as error:  # retried, then recorded; never swallowed
+                    reason = f"{type(error).__name__}: {error}"
+                    if failed is not None:
+                        failed(shard, reason)
+                        break
+                    if attempts.failed(shard, reason):
+                        continue
+                    settle(0)
+                    finished(shard, worker.set_aside(shard, reason))
+                    break
+                settle(WRITES - 1)
+                times = {"read": seconds, "judge": judging}
+                writing.append((shard, writer.submit(worker.write, shard, body, summary, times)))
+                break
+        settle(0)
+
+
+class Attempts:
+    """Which shards have failed, how often, and what to do next with one that fails."""
+
+    def __init__(self) -> None:
+        self._failed: Counter[int] = Counter()
+        self.reasons: dict[int, str] = {}
+
+    def failed(self, shard: Shard, reason: str) -> bool:
+        """Count a failure; return whether to try again."""
+        self._failed[shard.index] += 1
+        self.reasons[shard.index] = reason
+        return self._failed[shard.index] < ATTEMPTS
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles rarely: rows and decisions make none, and are many."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@contextmanager
+def _threads() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(WRITES, "write")
+    try:
+        yield reader, writer
+    finally:  # an interrupted run does not wait for what it will do again
+        reader.shutdown(wait=False, cancel_futures=True)
+        writer.shutdown(wait=True)
