@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -85,7 +85,7 @@ class Parts:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; UsageError where another run does."""
+        """Hold the folder; UsageError where another run does. It goes where it holds no part."""
         with reporting(self.folder):
             self.folder.mkdir(exist_ok=True)
             lock = (self.folder / _LOCK).open("wb")
@@ -97,12 +97,24 @@ class Parts:
                     f"{self.folder}: another run is writing {self.out.name}; let it end, or choose "
                     "another --out"
                 ) from error
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_nothing_was_done()
         finally:
             lock.close()
 
+    def _remove_if_nothing_was_done(self) -> None:
+        """Let the next run begin with whatever it is told, where this one did no shard."""
+        with suppress(OutputError):  # the run's own error is the one to tell
+            if not self.done():
+                self.clear()
+
     def manifest(self) -> Manifest | None:
-        """Return the manifest that an interrupted run left, None where there is none."""
+        """Return the manifest of an interrupted run; None where there is none, or no shard is
+        done: nothing is lost then if another run takes the folder."""
+        if not self.done():
+            return None
         path = self.folder / MANIFEST
         try:
             with reporting(path, "read"):

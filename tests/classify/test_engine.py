@@ -20,7 +20,7 @@ from guardkit.classify.rows import read_rows
 from guardkit.classify.run_folder import MANIFEST, Parts
 from guardkit.classify.shards import Input
 from guardkit.cli.main import main
-from guardkit.errors import OutputError, UsageError
+from guardkit.errors import OutputError, RunError, UsageError
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
 POLICY = """
@@ -85,7 +85,7 @@ def test_every_row_is_there_once_and_in_order_and_the_state_is_gone() -> None:
     assert not Path("out.jsonl.parts").exists()
 
 
-@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("after", range(1, 8))
 def test_a_run_that_died_anywhere_goes_on_to_the_same_bytes(
     after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +128,53 @@ def interrupted(source: str, monkeypatch: pytest.MonkeyPatch, shards_done: int =
         patched.setattr(worker.Worker, "write", dying)
         with pytest.raises(Crash):
             classify_into(Path("out.jsonl"), source, JOB)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--model", "absent"],
+        ["--model", "uncalibrated"],
+        ["--model", "unloadable"],
+        ["--policy", "absent.yaml"],
+        ["--policy", "unloadable.yaml"],
+    ],
+)
+def test_a_run_that_could_not_begin_leaves_nothing_in_the_way_of_the_corrected_one(
+    wrong: list[str], workers: int, desk: FakeFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(Path("uncalibrated"), calibrated=False)
+    write_model(Path("unloadable"))
+    Path("unloadable.yaml").write_text(POLICY.replace("model: model", "model: unloadable"))
+    load = desk.load
+
+    def failing(path: Path, **how: Any) -> Any:
+        if path.name == "unloadable":
+            raise RunError("cannot be loaded")
+        return load(path, **how)
+
+    monkeypatch.setattr(desk, "load", failing)
+    source = write_input(50)
+    common = ["classify", source, "--out", "out.jsonl", "--workers", str(workers)]
+    assert main([*common, *wrong]) in (2, 3)
+    assert not Path("out.jsonl.parts").exists()
+    assert not Path("out.jsonl").exists()
+    for more in ([], ["--resume"]):
+        assert main(["classify", source, "--out", "out.jsonl", "--model", "model", *more]) == 3
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_its_first_part_leaves_nothing_in_the_way(resume: bool) -> None:
+    source = write_input(50)
+    whole = undisturbed(source)
+    parts = Parts(Path("out.jsonl").resolve())
+    parts.folder.mkdir()
+    Path(parts.folder, MANIFEST).write_text("of another version")
+    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=resume)
+    assert outcome.resumed == 0
+    assert Path("out.jsonl").read_bytes() == whole
+    assert not parts.folder.exists()
 
 
 @pytest.mark.parametrize(
