@@ -226,7 +226,8 @@ class ClassifierFamily(Protocol):
     ``presets`` maps a name to values for ``config``; ``builtin`` is the folder of bundled
     artefacts (``builtin:NAME`` is ``builtin / NAME``) or None. A family whose ``train`` may be
     called by all processes of a ``torchrun`` at once says so by ``data_parallel = True``; the
-    first of them writes.
+    first of them writes. One that gives the file name of its checkpoints as ``checkpoint`` lets
+    a run that failed before the first one be started anew; without it any file may be one.
     """
 
     @property

@@ -10,12 +10,11 @@ shards, not with the rows. Once all parts are there they become the output, agai
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -24,12 +23,11 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from guardkit.errors import OutputError, UsageError
-from guardkit.model import artefact
+from guardkit.files import UNFINISHED, flush_to_disk, locked, write_atomically
 
 MANIFEST = "manifest.json"
 _LOCK = "lock"
 _PART = "part-{:08d}"
-_TEMPORARY = ".writing-"
 #: The footer is the part's last line, no longer than this.
 _FOOTER_BYTES = 8192
 _COPY_BYTES = 2**20
@@ -86,23 +84,19 @@ class Parts:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; UsageError where another run does. It goes where it holds no part."""
-        with reporting(self.folder):
-            self.folder.mkdir(exist_ok=True)
-            lock = (self.folder / _LOCK).open("wb")
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with ExitStack() as stack:
+            with reporting(self.folder):
+                self.folder.mkdir(exist_ok=True)
+                alone = stack.enter_context(locked(self.folder / _LOCK))
+            if not alone:
                 raise UsageError(
                     f"{self.folder}: another run is writing {self.out.name}; let it end, or choose "
                     "another --out"
-                ) from error
+                )
             try:
                 yield
             finally:
                 self._remove_if_nothing_was_done()
-        finally:
-            lock.close()
 
     def _remove_if_nothing_was_done(self) -> None:
         """Let the next run begin with whatever it is told, where this one did no shard."""
@@ -134,15 +128,15 @@ class Parts:
             for path in self.folder.iterdir():
                 if path.name.startswith("part-"):
                     path.unlink(missing_ok=True)
-            artefact.fsync(self.folder)
-            write_durably(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            flush_to_disk(self.folder)
+            write_atomically(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     def done(self) -> set[int]:
         """Return which shards have their part; what a crash left half-written is removed."""
         found = set()
         with reporting(self.folder):
             for entry in os.scandir(self.folder):
-                if entry.name.startswith(_TEMPORARY):
+                if entry.name.startswith(UNFINISHED):
                     Path(entry.path).unlink(missing_ok=True)
                 elif entry.name.startswith("part-"):
                     found.add(int(entry.name.removeprefix("part-")))
@@ -163,7 +157,7 @@ class Parts:
     @contextmanager
     def merging(self, done: set[int]) -> Iterator[Merging]:
         """Yield what makes the output of the parts, of which those of ``done`` are there."""
-        temporary = self.folder / f"{_TEMPORARY}merged"
+        temporary = self.folder / f"{UNFINISHED}merged"
         with reporting(self.out):
             output = temporary.open("wb")
         try:
@@ -208,7 +202,7 @@ class Merging:
             os.fsync(self._output.fileno())
             _umask_mode(Path(self._output.name))
             os.replace(self._output.name, self._parts.out)
-            artefact.fsync(self._parts.out.parent)
+            flush_to_disk(self._parts.out.parent)
 
     def _copy(self, index: int) -> None:
         path = self._parts.folder / _PART.format(index)
@@ -248,31 +242,15 @@ def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) 
     }
     encoded = msgspec.json.encode(footer) + b"\n"
     assert len(encoded) <= _FOOTER_BYTES, "facts are small"
-    write_durably(folder / _PART.format(index), body, encoded)
+    write_atomically(folder / _PART.format(index), body, encoded)
 
 
 def probe(folder: Path) -> str:
     """Leave an empty file, and return its name: who finds it means the same folder. ``done``
     removes it where nobody does."""
-    name = f"{_TEMPORARY}probe-{uuid4().hex}"
+    name = f"{UNFINISHED}probe-{uuid4().hex}"
     (folder / name).touch()
     return name
-
-
-def write_durably(path: Path, *blocks: bytes) -> None:
-    """Write a file under another name, flush it to disk, rename it, and flush its folder."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        artefact.fsync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -7,10 +7,9 @@ Work goes to ``OUT.partial`` and moves to ``OUT`` in one rename once all of it i
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,13 @@ from pydantic import BaseModel, ValidationError
 from guardkit.calibration.fit import choose_calibration, refuse_one_group
 from guardkit.data.examples import group_names, load_examples, normalised, split_by_group
 from guardkit.data.hashes import texts_hash
-from guardkit.errors import ArtefactError, ClassifierError, ConfigError, DataError, UsageError
+from guardkit.errors import (
+    ClassifierError,
+    ConfigError,
+    DataError,
+    TrainingInterrupted,
+    UsageError,
+)
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.card import model_card
@@ -35,6 +40,7 @@ from guardkit.training.adapt import (
     few_examples,
     refuse_training_options,
 )
+from guardkit.training.run_folder import RunFolder, remove_run_files
 from guardkit.types import (
     UNLABELLED,
     ClassifierFamily,
@@ -45,7 +51,6 @@ from guardkit.types import (
 )
 from guardkit.yamlfile import read_yaml
 
-RUN = "run.json"
 HELD_OUT_SHARE = 0.1
 
 
@@ -133,30 +138,33 @@ def train_model(
         "pretrain": fingerprint(parts.pretrain) if parts.pretrain else None,
     }
     opening = read_card(card) if card else None
-    partial = _open_partial(out, run, resume) if leads else _partial(out)
-    try:
-        folder = family.train(
-            TrainingData(parts.train, parts.validation), config, partial,
-            pretrain=parts.pretrain, init=init, resume=resume, device=device, progress=progress,
+    folder = RunFolder(out, family)
+    with folder.begun(run, resume=resume) if leads else nullcontext(resume) as goes_on:
+        try:
+            trained = family.train(
+                TrainingData(parts.train, parts.validation), config, folder.path,
+                pretrain=parts.pretrain, init=init, resume=goes_on, device=device,
+                progress=progress,
+            )  # fmt: skip
+        except TrainingInterrupted:
+            raise
+        except Exception:
+            if leads:
+                folder.remove_unless_saved()
+            raise
+        if not leads:
+            return None
+        result = finish_model(
+            trained, out,
+            calibration=parts.calibration,
+            measured={
+                "validation": parts.validation, "calibration": parts.calibration,
+                "test": parts.test,
+            },
+            data={k: run[k] for k in ("train", "validation", "pretrain")},
+            opening=opening, device=device, progress=progress,
         )  # fmt: skip
-    except UsageError:
-        if leads and [path.name for path in partial.iterdir()] == [
-            RUN
-        ]:  # nothing that could be resumed
-            shutil.rmtree(partial)
-        raise
-    if not leads:
-        return None
-    result = finish_model(
-        folder, out,
-        calibration=parts.calibration,
-        measured={
-            "validation": parts.validation, "calibration": parts.calibration, "test": parts.test,
-        },
-        data={k: run[k] for k in ("train", "validation", "pretrain")},
-        opening=opening, device=device, progress=progress,
-    )  # fmt: skip
-    shutil.rmtree(partial, ignore_errors=True)  # then it is gone already
+        folder.remove()
     return result
 
 
@@ -201,7 +209,7 @@ def finish_model(
     artefact.write_json(folder / artefact.METRICS, metrics)
     card = model_card(out.name, model.config, model.calibration, metrics, opening=opening)
     (folder / artefact.CARD).write_text(card, "utf-8")
-    (folder / RUN).unlink(missing_ok=True)  # there, where the family returned ``out`` itself
+    remove_run_files(folder)
     artefact.publish(folder, out)
     return TrainResult(out, metrics)
 
@@ -340,35 +348,6 @@ def _unseen_labels(examples: Examples) -> list[str]:
 
 def _labelled(examples: Examples) -> Examples:
     return examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
-
-
-def _partial(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
-
-
-def _open_partial(out: Path, run: Mapping[str, Any], resume: bool) -> Path:
-    """Return the folder work happens in; refuse to overwrite or to mix two runs."""
-    partial = _partial(out)
-    if out.exists():
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
-    record = partial / RUN
-    if resume:
-        if not record.is_file():
-            raise ArtefactError(f"{partial}: no interrupted run to resume; leave out --resume")
-        before = json.loads(record.read_text("utf-8"))
-        if different := [key for key in run if run[key] != before.get(key)]:
-            raise ArtefactError(
-                f"{partial}: was started with other {', '.join(different)}; resume with the same, "
-                "or remove that folder to start anew"
-            )
-        return partial
-    if partial.exists():
-        raise ArtefactError(
-            f"{partial}: holds an interrupted run; --resume continues it, removing it starts anew"
-        )
-    partial.mkdir(parents=True)
-    artefact.write_json(record, run)
-    return partial
 
 
 def score_examples(model: Model, examples: Examples, progress: Progress) -> Scored:

@@ -117,3 +117,23 @@ def test_of_two_runs_into_one_output_the_second_is_refused(tmp_path: Path) -> No
         assert "another run is writing out.jsonl" in second.said()
     first.kill(signal.SIGTERM)
     assert first.end() == 130
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_run_killed_before_its_first_part_is_not_in_the_way_of_another(
+    tmp_path: Path, resume: list[str]
+) -> None:
+    install(tmp_path)
+    write_deeds(tmp_path / "in.jsonl", 40, {3: "sleep"})
+    run = Running(tmp_path, "out.jsonl", shard_rows=20, within=installed)
+    manifest = tmp_path / "out.jsonl.parts" / "manifest.json"
+    while not manifest.is_file():
+        assert run.process.is_alive(), run.said()
+        time.sleep(0.01)
+    run.kill()
+    run.end()
+    assert run.parts() == 0
+    write_deeds(tmp_path / "in.jsonl", 40, {})
+    Running(tmp_path, "out.jsonl", *resume, shard_rows=20, within=installed).finish()
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 40
+    assert not manifest.parent.exists()

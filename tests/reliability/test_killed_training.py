@@ -104,3 +104,30 @@ def test_a_second_run_into_an_interrupted_one_is_refused(tmp_path: Path) -> None
     _, err = other.communicate(timeout=120)
     assert other.returncode == 2
     assert "was started with other options" in err
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_not_in_the_way(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    partial = out.with_name("model.partial")
+    process = start("mdlm", out, "--set", "checkpoint_steps=100000", "--set", "epochs=1000")
+    while not (partial / "tokenizer.json").is_file():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    other = start("mdlm", out)
+    _, err = other.communicate(timeout=120)
+    assert other.returncode == 2
+    assert "another run is writing model" in err
+    process.kill()
+    process.communicate()
+    assert newest_checkpoint(partial) == 0.0
+    finish(start("mdlm", out))
+    assert not partial.exists()
+
+
+def test_a_run_that_fails_leaves_nothing_in_the_way_of_the_corrected_one(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    process = start("mdlm", out, "--init", str(tmp_path / "absent"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
+    assert list(tmp_path.iterdir()) == []
+    finish(start("mdlm", out))

@@ -51,6 +51,7 @@ class CountingFamily:
         self.resumed.append(how["resume"])
         how["progress"]("train", 1, 1)
         if self.interrupt:
+            (out / "checkpoint.json").write_text("{}")
             raise TrainingInterrupted("stopped")
         folder = out / "artefact"
         folder.mkdir(exist_ok=True)
@@ -260,6 +261,78 @@ def test_a_run_that_the_family_refuses_leaves_nothing_behind(
     with pytest.raises(ConfigError, match="cannot be started from"):
         run(folder, tmp_path / "model", init="x")
     assert not tmp_path.joinpath("model.partial").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ConfigError("no such size")])
+@pytest.mark.parametrize("named", [True, False], ids=["checkpoints have a name", "they have none"])
+def test_a_run_that_fails_before_a_checkpoint_is_not_in_the_way_of_the_corrected_one(
+    error: Exception, named: bool, family: CountingFamily, folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        if named:
+            (out / "tokenizer.json").write_text("{}")
+        raise error
+
+    if named:
+        monkeypatch.setattr(family, "checkpoint", "checkpoint.json", raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(family, "train", fail)
+        with pytest.raises(type(error)):
+            run(folder, tmp_path / "model", overrides={"size": "4"})
+    assert not tmp_path.joinpath("model.partial").exists()
+    run(folder, tmp_path / "model")
+    assert family.resumed == [False]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_a_checkpoint_is_begun_anew(
+    resume: bool, family: CountingFamily, folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(family, "checkpoint", "checkpoint.json", raising=False)
+    partial = tmp_path / "model.partial"
+    (partial / "inside").mkdir(parents=True)
+    (partial / "run.json").write_text('{"options": "others"}')
+    (partial / "tokenizer.json").write_text("of other texts")
+    run(folder, tmp_path / "model", resume=resume)
+    assert family.resumed == [False]
+    assert not partial.exists()
+
+
+def test_a_failed_run_keeps_its_checkpoint(
+    family: CountingFamily, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        (out / "label").mkdir()
+        (out / "label" / "checkpoint.json").write_text("{}")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(family, "checkpoint", "checkpoint.json", raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(family, "train", fail)
+        with pytest.raises(RuntimeError):
+            run(folder, tmp_path / "model")
+    with pytest.raises(ArtefactError, match="--resume continues it"):
+        run(folder, tmp_path / "model")
+    run(folder, tmp_path / "model", resume=True)
+    assert family.resumed == [True]
+
+
+def test_two_runs_never_make_one_model(
+    family: CountingFamily, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = family.train
+
+    def train_twice(data: TrainingData, config: Options, out: Path, **how: Any) -> Path:
+        monkeypatch.setattr(family, "train", first)
+        with pytest.raises(ArtefactError, match="another run is writing model"):
+            run(folder, tmp_path / "model")
+        return first(data, config, out, **how)
+
+    monkeypatch.setattr(family, "train", train_twice)
+    run(folder, tmp_path / "model")
+    assert (tmp_path / "model" / artefact.SUMS).is_file()
 
 
 def test_options_come_from_preset_then_file_then_command_line(

@@ -23,6 +23,7 @@ class Gpt2Family:
     config: type[Gpt2Options] = Gpt2Options
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     builtin: Path | None = Path(__file__).parent / "models"
+    checkpoint: str = "checkpoint.safetensors"
 
     def train(self, data: TrainingData, config: Gpt2Options, out: Path, **how: Any) -> Path:
         from guardkit_gpt2.training import train

@@ -33,6 +33,7 @@ class MdlmFamily:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     builtin: Path | None = Path(__file__).parent / "models"
     data_parallel: bool = True
+    checkpoint: str = "checkpoint.safetensors"
 
     def train(self, data: TrainingData, config: MdlmConfig, out: Path, **how: Any) -> Path:
         from guardkit_mdlm.training.train import train
