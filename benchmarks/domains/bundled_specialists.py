@@ -31,7 +31,8 @@ from benchmarks.lib.baselines import fit_tfidf
 from benchmarks.lib.paths import ROOT, SAMPLE
 from benchmarks.lib.provenance import commit, machine
 from benchmarks.lib.train_command import guardkit_train
-from guardkit.data.examples import load_examples, normalised
+from guardkit.data.examples import load_examples
+from guardkit.data.splits import normalised
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.metrics import Ranking, bootstrap
 from guardkit.model.loaded import load_model

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from guardkit.data.examples import load_examples, normalised
+from guardkit.data.examples import load_examples
+from guardkit.data.splits import normalised
 
 TEST_SHARE = 0.2
 SQL_TOKEN = re.compile(r"0x[0-9a-f]+|\d+|[a-z_]+")

@@ -30,11 +30,10 @@ from benchmarks.domains.data import DOMAINS, Domain, read, split
 from benchmarks.lib.baselines import fit_nbsvm, fit_tfidf
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
-from guardkit.data.examples import group_names, normalised
+from guardkit.data.splits import DataSplits, group_names, load_data_splits, normalised
 from guardkit.evaluation.predictions import predict_with_model
 from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap, mean_of
 from guardkit.model.loaded import load_model
-from guardkit.training.train import Parts, load_parts
 from guardkit.types import Examples, FloatArray
 
 BUILD = ROOT / "build" / "domains"
@@ -123,7 +122,7 @@ class Scored:
 
 def measured(name: str) -> dict[str, Any]:
     folder, domain = BUILD / name, DOMAINS[name]
-    parts = load_parts(f"{folder}/train.jsonl,{folder}/test.jsonl", None, None)
+    parts = load_data_splits(f"{folder}/train.jsonl,{folder}/test.jsonl", None, None)
     assert parts.test is not None
     test = parts.test
     scored = {
@@ -144,7 +143,7 @@ def measured(name: str) -> dict[str, Any]:
     return result
 
 
-def about(parts: Parts, domain: Domain) -> dict[str, Any]:
+def about(parts: DataSplits, domain: Domain) -> dict[str, Any]:
     """Return how much there is, the best accuracy that one answer a text allows, and how many test
     texts have a near-duplicate, by the domain's rule, in the training text."""
     test = parts.test
@@ -183,7 +182,7 @@ def difference(first: Measure, second: Measure) -> Measure:
     return less
 
 
-def scored_by(fit: Callable[[Examples], Scorer], parts: Parts) -> Scored:
+def scored_by(fit: Callable[[Examples], Scorer], parts: DataSplits) -> Scored:
     assert parts.test is not None
     started = time.perf_counter()
     score = fit(parts.train)
@@ -194,7 +193,7 @@ def scored_by(fit: Callable[[Examples], Scorer], parts: Parts) -> Scored:
     return Scored(p_NC, speed, {"seconds": seconds, "machine": machine(), "commit": commit()})
 
 
-def scored_by_model(folder: Path, parts: Parts) -> Scored:
+def scored_by_model(folder: Path, parts: DataSplits) -> Scored:
     assert parts.test is not None
     model = load_model(folder)
     answers = predict_with_model(model, parts.test)

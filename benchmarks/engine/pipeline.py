@@ -39,7 +39,7 @@ from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
 from guardkit.classify.engine import classify_into
 from guardkit.classify.job import Job
-from guardkit.classify.shards import SHARD_ROWS
+from guardkit.classify.shards import SHARD_ROWS, Input
 from guardkit.model.loaded import Model
 from guardkit.text.readings import readings
 
@@ -160,7 +160,7 @@ def forward(classifier: MdlmClassifier, batches: Sequence[Batch]) -> Run:
 def classify(model: str, source: Path, output: Path) -> Run:
     with network_timed() as in_network:
         began = time.perf_counter()
-        outcome = classify_into(output, str(source), Job(model=model, device="cpu"))
+        outcome = classify_into(output, Input(str(source)), Job(model=model, device="cpu"))
         seconds = time.perf_counter() - began
     assert not outcome.set_aside
     assert not outcome.summary.undecided

@@ -101,7 +101,7 @@ def texts(rows: Sequence[LabelledText]) -> list[str]:
 
 @dataclass
 class RowArm:
-    """A frozen network, and one class row fitted to the examples: what ``train --init`` does."""
+    """A frozen network, and one class row fitted to the examples: what ``guardkit adapt`` does."""
 
     of_sets: Sequence[Windows]
     shots: Windows

@@ -3,7 +3,7 @@
     python -m benchmarks.families.few_shot PATH/TO/injection  # -> benchmarks/results/few_shot.json
     python -m benchmarks.tables.fill                          # -> docs/results/novel-families.md
 
-What ``guardkit train --plugin mdlm --init builtin:injection`` makes of n examples, drawn anew for
+What ``guardkit adapt builtin:injection`` makes of n examples, drawn anew for
 each seed, on the other attacks of their family. The threshold is the bundled model's at 1% of the
 benign texts it remembers, and stays: it is where a policy had it. Families: rules.py, of
 safe-guard. Texts of one group of near-duplicates are never both shown and measured on.

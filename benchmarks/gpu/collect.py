@@ -18,8 +18,9 @@ import typer
 from benchmarks.gpu import archive
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit
-from guardkit.cli import running
-from guardkit.training.train import finish_model, load_parts
+from guardkit.cli.progress import shown_progress
+from guardkit.data.splits import load_data_splits
+from guardkit.training.finish import finish_model
 
 STORED = ROOT / "benchmarks" / "results" / "gpu.json"
 ARTEFACT = ROOT / "benchmarks" / "artefacts" / "imdb-mdlm"
@@ -49,8 +50,8 @@ def main(
 def _publish(
     folder: Path, model: Path, imdb: str, card: Path | None, hashes: dict[str, str]
 ) -> None:
-    split = load_parts(imdb, None, None)
-    with running.progress() as progress:
+    split = load_data_splits(imdb, None, None)
+    with shown_progress() as progress:
         finish_model(
             folder, model,
             calibration=split.calibration,

@@ -22,7 +22,7 @@ from guardkit_mdlm.tokenizer import encode
 from benchmarks.gpu.pack import TOKENS, Packed, TokenSet, write
 from guardkit import train_bpe
 from guardkit.data.hashes import texts_hash
-from guardkit.training.train import Parts, load_parts
+from guardkit.data.splits import DataSplits, load_data_splits
 from guardkit.types import Examples
 
 DATA = Path(__file__).parent / "data"
@@ -46,7 +46,7 @@ def main(
     """IMDB is a data spec of ``guardkit train``; PYTHON the version on the GPU machine."""
     options = dict(PRESETS[preset]) | ({"vocab_size": vocab_size} if vocab_size else {})
     config = MdlmConfig.model_validate(options)
-    parts = load_parts(imdb, imdb, None)
+    parts = load_data_splits(imdb, imdb, None)
     assert parts.test is not None, f"{imdb}: no test split"
     extra = [] if parts.pretrain is None else parts.pretrain.texts
     tokenizer = train_bpe(
@@ -68,7 +68,7 @@ def main(
     print(f"{sum(path.stat().st_size for path in files) / 2**20:6.1f} MiB in {out}")
 
 
-def _sets(parts: Parts) -> dict[str, Examples]:
+def _sets(parts: DataSplits) -> dict[str, Examples]:
     """Return every set; ``unlabelled`` is the pretraining text that ``train`` does not hold."""
     assert parts.test is not None
     sets = {"train": parts.train, "validation": parts.validation,

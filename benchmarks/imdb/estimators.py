@@ -35,8 +35,9 @@ from benchmarks.imdb.scorers import linear
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit import Examples, load_model, pool_windows
-from guardkit.data.examples import group_names, load_split
+from guardkit.data.examples import load_split
 from guardkit.data.hashes import texts_hash
+from guardkit.data.splits import group_names
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import bootstrap
 from guardkit.model.loaded import Model

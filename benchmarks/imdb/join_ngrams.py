@@ -34,8 +34,9 @@ from safetensors.torch import load_file
 
 from benchmarks.lib.provenance import machine
 from guardkit import read_config
+from guardkit.data.splits import load_data_splits
 from guardkit.model.artefact import CONFIG, METRICS, write_json
-from guardkit.training.train import finish_model, load_parts
+from guardkit.training.finish import finish_model
 from guardkit.types import Examples
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def join(
     card: Optional[Path] = None,  # noqa: UP045
 ) -> None:
     config, net, tokenizer = read_config(old), network_of(old), read_tokenizer(old)
-    parts = load_parts(data, None, calibration_data)
+    parts = load_data_splits(data, None, calibration_data)
     options = {
         name: value
         for name, value in config.training["options"].items()

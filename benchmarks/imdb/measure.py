@@ -48,12 +48,11 @@ from benchmarks.imdb.scorers import (
 )
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
-from guardkit.data.examples import group_names
 from guardkit.data.hashes import texts_hash
+from guardkit.data.splits import DataSplits, group_names, load_data_splits
 from guardkit.evaluation.measure import RESAMPLES
 from guardkit.metrics import Measure, ProbabilityMetrics, Ranking, bootstrap
 from guardkit.model.loaded import load_model
-from guardkit.training.train import Parts, load_parts
 from guardkit.types import BoolArray, Examples, FloatArray
 
 SHOWN = ("accuracy", "roc_auc", "log_loss", "ece")
@@ -87,7 +86,7 @@ def measure(
     evaluations: int | None = None,
 ) -> None:
     """Measure the rows ``names`` and the gains between rows, and store them in the results."""
-    parts = load_parts(data, None, None)
+    parts = load_data_splits(data, None, None)
     assert parts.test is not None, f"{data}: no test split"
     for name in names:
         try:
@@ -129,7 +128,7 @@ def measured(log_odds_NC: FloatArray, examples: Examples) -> Record:
     return {name: metrics[name] for name in SHOWN}
 
 
-def gains(parts: Parts, experiment: Experiment) -> list[Record]:
+def gains(parts: DataSplits, experiment: Experiment) -> list[Record]:
     """Return the differences in accuracy on the test reviews, paired, over films.
 
     Of stacked rows, to the single row that was best on the held-out reviews.
@@ -156,7 +155,7 @@ def gains(parts: Parts, experiment: Experiment) -> list[Record]:
 
 def _make(
     name: str,
-    parts: Parts,
+    parts: DataSplits,
     experiment: Experiment,
     *,
     seed: int,
@@ -210,7 +209,9 @@ def _training(stored: Record, folder: Path) -> Record:
     return about
 
 
-def _store(name: str, seed: int, figures: Record, parts: Parts, experiment: Experiment) -> None:
+def _store(
+    name: str, seed: int, figures: Record, parts: DataSplits, experiment: Experiment
+) -> None:
     """Put one run of a row into the results; all rows stand there, run or not."""
     results = experiment.results
     stored = json.loads(results.read_text("utf-8")) if results.exists() else {"rows": []}
@@ -244,7 +245,7 @@ def _mean(x_N: npt.NDArray[np.float64]) -> Measure:
     return lambda weight_N: {"accuracy": float(weight_N @ x_N / weight_N.sum())}
 
 
-def _correct(opinion: Opinion, parts: Parts, *sets: str) -> BoolArray:
+def _correct(opinion: Opinion, parts: DataSplits, *sets: str) -> BoolArray:
     return np.concatenate(
         [
             _probabilities(opinion.log_odds[name]).argmax(1) == getattr(parts, name).labels_N

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.imdb.scorers import Scorer, nbsvm, nbsvm_of_all, tfidf
-from guardkit.training.train import Parts
+from guardkit.data.splits import DataSplits
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Row:
     another, which is a summand of it (``less``)."""
 
     title: str
-    fit: Callable[[Parts], Scorer] | None = None
+    fit: Callable[[DataSplits], Scorer] | None = None
     model: str | None = None
     scorer: str | None = None
     of: tuple[str, ...] = ()

@@ -19,9 +19,9 @@ from benchmarks.lib.baselines import fit_nbsvm, words_and_pairs
 from guardkit import pool_windows
 from guardkit.calibration.fit import fit_calibration
 from guardkit.calibration.maps import Calibration
+from guardkit.data.splits import DataSplits
 from guardkit.model.chunks import CHUNK_TEXTS
 from guardkit.model.loaded import Model
-from guardkit.training.train import Parts
 from guardkit.types import Examples, FloatArray, IntArray
 
 #: Sets every row scores; the test reviews last, once everything is fixed.
@@ -60,7 +60,7 @@ class Opinion:
     seconds: float | None = None
 
 
-def calibrated(scorer: Scorer, parts: Parts, path: Path) -> Opinion:
+def calibrated(scorer: Scorer, parts: DataSplits, path: Path) -> Opinion:
     """Score every set and calibrate on the calibration reviews.
 
     Raw scores go to ``path`` as they come, so that an interrupted call goes on from there.
@@ -72,7 +72,7 @@ def calibrated(scorer: Scorer, parts: Parts, path: Path) -> Opinion:
     return Opinion({k: calibration.log_odds_NC(*x) for k, x in scores.items()}, seconds)
 
 
-def stacked(members: Mapping[str, Opinion], parts: Parts) -> tuple[Opinion, dict[str, Any]]:
+def stacked(members: Mapping[str, Opinion], parts: DataSplits) -> tuple[Opinion, dict[str, Any]]:
     """Join members as a policy's ``stacked`` node does, its weights fitted on the calibration
     reviews, which no training and no early stopping has seen."""
     from guardkit.tuning.stacking import fit_weights
@@ -91,7 +91,7 @@ def stacked(members: Mapping[str, Opinion], parts: Parts) -> tuple[Opinion, dict
     return opinion, {"stack": {"weights": weights, "bias": bias}}
 
 
-def coin(parts: Parts, seed: int) -> Opinion:
+def coin(parts: DataSplits, seed: int) -> Opinion:
     """Toss a coin for each review."""
     rng = np.random.default_rng(seed)
     sides = {s: rng.choice([-1e-3, 1e-3], len(e)) for s, e in _sets(parts).items()}
@@ -164,7 +164,7 @@ def linear(folder: Path, part: str) -> Scorer:
     return Scorer(f"{part} {sums}", score)
 
 
-def without(whole: Path, part: Path, parts: Parts) -> Opinion:
+def without(whole: Path, part: Path, parts: DataSplits) -> Opinion:
     """Return what ``whole`` says less ``part``, one of its summands: what it would say without.
 
     Both name rows, and raw scores that ``calibrated`` kept; those of windows are averaged, so that
@@ -185,12 +185,12 @@ def without(whole: Path, part: Path, parts: Parts) -> Opinion:
     return Opinion({s: calibration.log_odds_NC(logits[s], tokens[s]) for s in SETS})
 
 
-def nbsvm(parts: Parts) -> Scorer:
+def nbsvm(parts: DataSplits) -> Scorer:
     """Fit examples/guardkit-nbsvm, options at their defaults."""
     return _nbsvm(parts.train, None)
 
 
-def nbsvm_of_all(parts: Parts) -> Scorer:
+def nbsvm_of_all(parts: DataSplits) -> Scorer:
     """The same on the held-out reviews too, as published results have it. Nothing is then left
     to calibrate on: the margins stay as they are, and only decisions and order mean anything."""
     texts: list[str] = []
@@ -208,7 +208,7 @@ def nbsvm_of_all(parts: Parts) -> Scorer:
     return _nbsvm(Examples(texts, labels_N, labels), untouched)
 
 
-def tfidf(parts: Parts) -> Scorer:
+def tfidf(parts: DataSplits) -> Scorer:
     """Fit a logistic regression on TF-IDF of words and word pairs; its strength is the one with
     the least log-loss on the validation reviews."""
     from sklearn.linear_model import LogisticRegression
@@ -262,7 +262,7 @@ def _nbsvm(train: Examples, calibration: Calibration | None) -> Scorer:
     return Scorer(f"nbsvm {shown}", score, calibration, shown)
 
 
-def _scored(scorer: Scorer, parts: Parts, path: Path) -> tuple[dict[str, Scores], float]:
+def _scored(scorer: Scorer, parts: DataSplits, path: Path) -> tuple[dict[str, Scores], float]:
     """Return the scores of each set, and the seconds that the test set took."""
     sets = _sets(parts)
     logits = {s: np.full((len(e), 2), np.nan, np.float32) for s, e in sets.items()}
@@ -310,7 +310,7 @@ def _checked(model: Model) -> Callable[[Sequence[str]], Scores]:
     return score
 
 
-def _sets(parts: Parts) -> dict[str, Examples]:
+def _sets(parts: DataSplits) -> dict[str, Examples]:
     assert parts.test is not None
     return {"calibration": parts.calibration, "validation": parts.validation, "test": parts.test}
 

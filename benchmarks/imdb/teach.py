@@ -19,8 +19,14 @@ import typer
 
 from benchmarks.imdb.scorers import nbsvm
 from benchmarks.lib.paths import ROOT
-from guardkit.data.examples import group_names, load_examples, normalised, split_by_group
-from guardkit.training.train import HELD_OUT_SHARE, load_parts
+from guardkit.data.examples import load_examples
+from guardkit.data.splits import (
+    HELD_OUT_SHARE,
+    group_names,
+    load_data_splits,
+    normalised,
+    split_by_group,
+)
 from guardkit.types import UNLABELLED, Examples, FloatArray
 
 TAUGHT = ROOT / "build" / "imdb" / "taught"
@@ -30,7 +36,7 @@ SHARE = 0.7
 
 def teach(data: str, out: Path = TAUGHT) -> None:
     """Write the taught training set of DATA and its held-out reviews to OUT."""
-    parts = load_parts(data, None, None)
+    parts = load_data_splits(data, None, None)
     teacher = nbsvm(parts)
 
     def margin(texts: list[str]) -> FloatArray:
@@ -68,7 +74,7 @@ def teach(data: str, out: Path = TAUGHT) -> None:
     train.to_parquet(out / "train.parquet")
     _table(held_out).to_parquet(out / "validation.parquet")
     shutil.copyfile(Path(data) / "test.parquet", out / "test.parquet")
-    written = load_parts(str(out), None, None)
+    written = load_data_splits(str(out), None, None)
     for part in ("validation", "calibration", "test"):
         assert getattr(written, part).texts == getattr(parts, part).texts, part
 

@@ -35,11 +35,13 @@ from benchmarks.lib.paths import ROOT, SAMPLE
 from benchmarks.lib.provenance import commit, machine
 from benchmarks.lib.train_command import guardkit_train
 from guardkit.data.examples import load_examples
+from guardkit.data.hashes import examples_hash
+from guardkit.data.splits import load_data_splits
 from guardkit.metrics import BinaryRates, Ranking, bootstrap
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter, load_policy
-from guardkit.training.train import fingerprint, finish_model, load_parts
+from guardkit.training.finish import finish_model
 from guardkit.types import BoolArray, FloatArray
 
 BUILD = ROOT / "build" / "bundled"
@@ -159,11 +161,11 @@ def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - t
 def finish(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
     """Do again what `guardkit train` does once the weights are there: other readings, calibration,
     novelty, held-out figures, card. For when that has changed and the weights have not."""
-    parts = load_parts(str(BUILD), None, str(BUILD / "calibration.jsonl"))
+    parts = load_data_splits(str(BUILD), None, str(BUILD / "calibration.jsonl"))
     for family in families or MODELS:
         folder = MODELS[family]
         known = json.loads((folder / artefact.METRICS).read_text("utf-8"))
-        if known["data"]["train"] != fingerprint(parts.train):
+        if known["data"]["train"] != examples_hash(parts.train):
             raise typer.BadParameter(f"{family}: trained on other texts; `train` anew?")
         with TemporaryDirectory(dir=BUILD) as work:
             copy = Path(work) / "artefact"

@@ -25,7 +25,8 @@ import typer
 from benchmarks.lib.detection import SEED, log_odds, share
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
-from guardkit.data.examples import group_names, load_examples
+from guardkit.data.examples import load_examples
+from guardkit.data.splits import group_names
 from guardkit.evaluation.explanation import Explanation, Piece, explain
 from guardkit.model.loaded import Model, load_model
 from guardkit.types import FloatArray

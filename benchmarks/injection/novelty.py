@@ -44,7 +44,8 @@ import guardkit
 from benchmarks.injection.bundled_models import BUILD, MODELS, PERMISSIVE
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
-from guardkit.data.examples import group_names, load_examples
+from guardkit.data.examples import load_examples
+from guardkit.data.splits import group_names
 from guardkit.metrics import Ranking, bootstrap
 from guardkit.model.loaded import Model
 from guardkit.model.novelty import fit_novelty

@@ -26,7 +26,7 @@ from guardkit.calibration.maps import (
     expected_calibration_error,
 )
 from guardkit.calibration.reliability_diagram import ReliabilityBin, reliability_bins
-from guardkit.data.examples import group_folds
+from guardkit.data.splits import group_folds, refuse_one_group
 from guardkit.errors import DataError
 from guardkit.log_odds import log_sigmoid_N
 from guardkit.metrics import Measure, ProbabilityMetrics, group_index
@@ -137,15 +137,6 @@ def choose_calibration(
         reliability_after=_bins(labels_N, after_NC),
     )
     return ChosenCalibration(calibration, before_NC, after_NC)
-
-
-def refuse_one_group(groups: Sequence[str]) -> None:
-    """Raise DataError where all texts are one group: none would be left to measure a map on."""
-    if len(set(groups)) < 2:
-        raise DataError(
-            "the calibration data is one group; it needs two at least, one to fit to and one to "
-            "judge by. Name another column with ?group=, or add text"
-        )
 
 
 def calibration_metrics(labels_N: IntArray, log_odds_NC: FloatArray) -> Measure:

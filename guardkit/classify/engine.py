@@ -44,7 +44,7 @@ class Outcome:
 
 def classify_into(
     out: Path,
-    source: str,
+    source: Input,
     job: Job,
     *,
     resume: bool = False,
@@ -66,7 +66,7 @@ def classify_into(
     if engine == "ray":
         require_ray()
     out = out.resolve()  # a link stays a link, to the new file
-    parts, rows_of = Parts(out), Input(source)
+    parts = Parts(out)
     worker = Worker(job, parts.folder)
     with parts.locked(), _placed(worker, engine, workers, shard_timeout_s) as do:
         before = parts.manifest()
@@ -75,8 +75,8 @@ def classify_into(
                 f"{parts.folder}: an interrupted run left its work here. The same command with "
                 "--resume goes on from it; remove the folder to start anew"
             )
-        inputs = rows_of.scan(progress)
-        manifest = Manifest(inputs=inputs, settings=job.settings(), offsets=rows_of.offsets())
+        inputs = source.scan(progress)
+        manifest = Manifest(inputs=inputs, settings=job.settings(), offsets=source.offsets())
         if before is None:
             parts.begin(manifest)
         elif changes := before.differences(manifest):
@@ -84,7 +84,7 @@ def classify_into(
                 f"{parts.folder}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
                 "or remove the folder to start anew"
             )
-        outcome = _run(parts, rows_of, job, do, progress)
+        outcome = _run(parts, source, job, do, progress)
         if not outcome.set_aside:
             parts.clear()
     return outcome
@@ -92,7 +92,7 @@ def classify_into(
 
 def _run(
     parts: Parts,
-    rows_of: Input,
+    source: Input,
     job: Job,
     do: Do,
     progress: Progress | None,
@@ -118,7 +118,7 @@ def _run(
         outcome.summary.seconds = time.perf_counter() - started
         if progress:
             note = _note(outcome, outcome.summary.seconds)
-            progress("classify", outcome.summary.rows, rows_of.rows or 0, note)
+            progress("classify", outcome.summary.rows, source.rows or 0, note)
 
     def again(shard: Shard) -> None:
         """Check that a shard of standard input is what it was when its part was written."""
@@ -129,8 +129,8 @@ def _run(
             )
 
     with parts.merging(done) as merging:
-        do(rows_of.shards(job.keep, done, again), finished)
-        merging.finish(rows_of.count)
+        do(source.shards(job.keep, done, again), finished)
+        merging.finish(source.count)
     outcome.summary.seconds = time.perf_counter() - started
     return outcome
 

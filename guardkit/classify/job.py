@@ -55,9 +55,9 @@ class Job:
         """Leave the router behind: a process that is sent this reads the policy for itself."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def rows(self, source: str) -> Iterator[Row]:
+    def rows(self, source: Input) -> Iterator[Row]:
         """Yield the rows of ``source`` one after the other, for a run that saves nothing."""
-        for path in Input(source).paths:
+        for path in source.paths:
             with read_rows(path, keep=self.keep) as rows:
                 yield from (named(row, path) for row in rows) if self.named else rows
 

@@ -99,7 +99,8 @@ def models_import(
 
     Give --calibration-data: without it the model has no probabilities, and nothing decides by it.
     """
-    from guardkit.cli import output, running
+    from guardkit.cli import output
+    from guardkit.cli.progress import shown_progress
     from guardkit.training.import_checkpoints import import_model
 
     checkpoints = pairs("--class", "LABEL=CHECKPOINT", classes)
@@ -108,7 +109,7 @@ def models_import(
     overrides = dict(pairs("--set", "KEY=VALUE", set_))
     overrides |= {"weights": weights} if weights else {}
     overrides |= {"tokenizer": tokenizer} if tokenizer else {}
-    with running.progress() as progress:
+    with shown_progress() as progress:
         result = import_model(
             family,
             dict(checkpoints),
@@ -126,7 +127,7 @@ def models_import(
             "Import it again with --calibration-data, labelled text it was not trained on"
         )
     else:
-        print(f"the model is in {result.path}; try: guardkit classify FILE --model {result.path}")
+        output.say_where(result.path)
 
 
 def _model_folder(ref: str) -> Path:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from guardkit.classify.engine import Outcome
 from guardkit.classify.records import Summary
 from guardkit.evaluation.explanation import Explanation
 from guardkit.model.artefact import ArtefactConfig
@@ -39,6 +40,22 @@ def summary_line(summary: Summary, out: Path | None, *, resumed: int = 0) -> str
     speed = f"{summary.rows:,} lines in {summary.seconds:.1f} s ({rate})"
     where = f" -> {out}" if out else ""
     return f"{speed}{': ' if parts else ''}{', '.join(parts)}{where}"
+
+
+def say_outcome(outcome: Outcome, out: Path | None) -> None:
+    """Say on standard error what a classify run did, and what it could not do."""
+    summary = outcome.summary
+    lines = [summary_line(summary, out, resumed=outcome.resumed), times_line(summary)]
+    for name, reason in outcome.set_aside.items():
+        lines.append(f"set aside, its lines are errors: {name}: {reason}")
+    if outcome.set_aside:
+        lines.append("the same command with --resume tries them again")
+    print("\n".join(line for line in lines if line is not None), file=sys.stderr)
+
+
+def say_where(model: Path) -> None:
+    """Print where a new model is, and what it is for."""
+    print(f"the model is in {model}; try: guardkit classify FILE --model {model}")
 
 
 def note_unproven(router: PolicyRouter) -> None:

@@ -49,7 +49,8 @@ def policy_test(
 
     With --data, measure it on labelled text as well; the numbers never change the exit code.
     """
-    from guardkit.cli import output, policy_output, running
+    from guardkit.cli import output, policy_output
+    from guardkit.cli.progress import shown_progress
     from guardkit.data.examples import load_split
     from guardkit.evaluation.measure import evaluate_policy
     from guardkit.policy.router import load_policy
@@ -65,7 +66,7 @@ def policy_test(
         print(f"{len(results) - failed} of {len(results)} passed")
     if data is not None:
         name, examples = load_split(data, split)
-        with running.progress() as progress:
+        with shown_progress() as progress:
             report = evaluate_policy(router, examples, progress=progress)
         policy_output.show_measured(f"split {name!r} of {data}", report)
     if failed:
@@ -96,13 +97,14 @@ def policy_diff(
     device: DeviceOption = "auto",
 ) -> None:
     """Show which texts two policies treat otherwise, which way, and by which route."""
-    from guardkit.cli import policy_output, running
+    from guardkit.cli import policy_output
+    from guardkit.cli.progress import shown_progress
     from guardkit.model import artefact
     from guardkit.tuning.compare import compare_policies, comparison_record
 
     if json is not None:
         _check_folder("--json", json)
-    with running.progress() as progress:
+    with shown_progress() as progress:
         comparison = compare_policies(old, new, data, device=device, progress=progress)
     policy_output.show_comparison(comparison, show)
     if json is not None:
@@ -134,13 +136,14 @@ def policy_stack(
     Shows what the combination is worth beside its parts; without --out, also what to write
     into the policy.
     """
-    from guardkit.cli import policy_output, running
+    from guardkit.cli import policy_output
+    from guardkit.cli.progress import shown_progress
     from guardkit.data.examples import load_split
     from guardkit.tuning.stacking import fit_stacked_nodes, write_policy
 
     name, examples = load_split(data, split, default="validation")
     print(f"fitting on split {name!r} of {data}", file=sys.stderr)
-    with running.progress() as progress:
+    with shown_progress() as progress:
         stacks = fit_stacked_nodes(
             file, examples, category=category, device=device, progress=progress
         )
@@ -171,10 +174,11 @@ def policy_certify(
     Writes NAME.certificates.json beside the policy NAME.yaml. Where the text holds positive
     examples, too, their recall is shown.
     """
-    from guardkit.cli import policy_output, running
+    from guardkit.cli import policy_output
+    from guardkit.cli.progress import shown_progress
     from guardkit.tuning.certify import add_certificates, certify
 
-    with running.progress() as progress:
+    with shown_progress() as progress:
         certified = certify(file, category=category, data=data, device=device, progress=progress)
     for result in certified:
         policy_output.show_certified(result)
@@ -220,7 +224,8 @@ def policy_frontier(
     Every member reads every labelled text once; scores are kept for the next time. Says whether
     the backup helps, and which bounds cost and miss the least.
     """
-    from guardkit.cli import policy_output, running
+    from guardkit.cli import policy_output
+    from guardkit.cli.progress import shown_progress
     from guardkit.data.examples import load_split
     from guardkit.model import artefact
     from guardkit.model.score_cache import default_cache
@@ -229,7 +234,7 @@ def policy_frontier(
 
     name, examples = load_split(data, split, default="validation")
     print(f"sweeping on split {name!r} of {data}", file=sys.stderr)
-    with running.progress() as progress:
+    with shown_progress() as progress:
         frontier = sweep_policy(
             file,
             examples,

@@ -17,7 +17,6 @@ set's configuration. A percent sign escapes, as in a URL.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,11 +25,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-import numpy.typing as npt
 
 from guardkit.errors import DataError
-from guardkit.metrics import group_index
-from guardkit.types import UNLABELLED, Examples, IntArray
+from guardkit.types import UNLABELLED, Examples
 
 if TYPE_CHECKING:
     import datasets
@@ -49,8 +46,6 @@ COLUMNS = {
     "group": ("group", "movie"),
     "source": ("source",),
 }
-#: Parts that cross-fitting makes of labelled text.
-FOLDS = 5
 _READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 _SUFFIXES = [*_READERS, *(f"{s}.gz" for s in _READERS if s != ".parquet")]
 
@@ -66,15 +61,15 @@ def load_examples(
     Raises DataError, which names the file, the row and the columns there are.
     """
     wanted = replace(_parse(spec), base=base or Path())
-    splits: dict[str, list[_Part]] = {}
+    splits: dict[str, list[_Table]] = {}
     with _quiet_datasets():
         for split, name, dataset in _datasets(wanted):
             optional = split == "unsup" or not need_labels
-            part = _read(f"{name}, split {split}", dataset, wanted, label_optional=optional)
-            splits.setdefault(split, []).append(part)
-    names = {label for parts in splits.values() for p in parts for label in p.labels if label}
+            table = _read(f"{name}, split {split}", dataset, wanted, label_optional=optional)
+            splits.setdefault(split, []).append(table)
+    names = {label for tables in splits.values() for t in tables for label in t.labels if label}
     ordered = tuple(sorted(names, key=_number_aware))
-    loaded = {split: _examples(parts, ordered) for split, parts in splits.items()}
+    loaded = {split: _examples(tables, ordered) for split, tables in splits.items()}
     if not any(len(examples) for examples in loaded.values()):
         why = f"no row fits where={_shown(wanted.where)}" if wanted.where else "it has no rows"
         raise DataError(f"{spec}: {why}")
@@ -98,46 +93,6 @@ def load_split(spec: str, split: str | None, *, default: str = "test") -> tuple[
     return name, splits[name]
 
 
-def split_by_group(examples: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
-    """Return (rest, part), with about ``share`` of the groups in ``part``.
-
-    A group goes whole to one side, by a hash of the seed and its name, so rows added later
-    move nobody else. Where there are no groups each distinct text is one.
-    """
-    inside: list[int] = []
-    rest: list[int] = []
-    for i, name in enumerate(group_names(examples)):
-        digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
-        chosen = int.from_bytes(digest[:8], "big") < share * 2**64
-        (inside if chosen else rest).append(i)
-    return examples.select(rest), examples.select(inside)
-
-
-def group_folds(
-    labels_N: npt.NDArray[np.integer], groups: Sequence[str], *, seed: int, folds: int = FOLDS
-) -> IntArray:
-    """Return each text's fold: whole groups, every kind of group spread evenly over the folds."""
-    group_N = group_index(groups)
-    size_G = np.bincount(group_N)
-    # sorted by their shares of the labels, then dealt out in turn; chance orders equal ones
-    shares = [np.bincount(group_N, labels_N == c) / size_G for c in range(1, labels_N.max() + 1)]
-    order = np.lexsort([np.random.default_rng(seed).random(len(size_G)), *shares])
-    fold_G = np.empty(len(order), np.int64)
-    fold_G[order] = np.arange(len(order)) % folds
-    return fold_G[group_N]
-
-
-def group_names(examples: Examples) -> Sequence[str]:
-    """Return each example's group, or its text in lower case and single spaces if it has none."""
-    groups = examples.groups or [""] * len(examples)
-    return [g or normalised(t) for g, t in zip(groups, examples.texts, strict=True)]
-
-
-def normalised(text: str) -> str:
-    """Return ``text`` in lower case and single spaces: what makes two texts the same."""
-    return " ".join(text.lower().split())
-
-
 @dataclass(frozen=True, slots=True)
 class _Spec:
     given: str
@@ -151,7 +106,7 @@ class _Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Table:
     """One file, or one split of a hub data set, as columns of Python values."""
 
     texts: list[str]
@@ -269,7 +224,7 @@ def _read_file(path: Path) -> datasets.Dataset:
     return data
 
 
-def _read(name: str, dataset: datasets.Dataset, spec: _Spec, *, label_optional: bool) -> _Part:
+def _read(name: str, dataset: datasets.Dataset, spec: _Spec, *, label_optional: bool) -> _Table:
     text = _column("text", name, dataset, spec, optional=False)
     label = _column("label", name, dataset, spec, optional=label_optional)
     group = _column("group", name, dataset, spec, optional="group" not in spec.columns)
@@ -289,7 +244,7 @@ def _read(name: str, dataset: datasets.Dataset, spec: _Spec, *, label_optional: 
                 f"{name}, row {i + 1}: column {text!r} holds {texts[i]!r}, not a text; mend or "
                 "drop the row, or name another column with ?text="
             )
-    return _Part(
+    return _Table(
         [texts[i] for i in keep],
         [labels[i] for i in keep],
         [groups[i] for i in keep],
@@ -342,13 +297,13 @@ def _strings(dataset: datasets.Dataset, column: str | None) -> list[str]:
     return ["" if value is None else str(value) for value in _names(dataset, column)]
 
 
-def _examples(parts: Sequence[_Part], names: tuple[str, ...]) -> Examples:
+def _examples(tables: Sequence[_Table], names: tuple[str, ...]) -> Examples:
     index = {label: i for i, label in enumerate(names)}
-    groups = [group for part in parts for group in part.groups]
-    sources = [source for part in parts for source in part.sources]
-    labels = [index[x] if x else UNLABELLED for part in parts for x in part.labels]
+    groups = [group for table in tables for group in table.groups]
+    sources = [source for table in tables for source in table.sources]
+    labels = [index[x] if x else UNLABELLED for table in tables for x in table.labels]
     return Examples(
-        texts=[text for part in parts for text in part.texts],
+        texts=[text for table in tables for text in table.texts],
         labels_N=np.array(labels, np.int64),
         label_names=names,
         groups=groups if any(groups) else (),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from guardkit.data.examples import group_names
+from guardkit.data.splits import group_names
 from guardkit.evaluation.measure import (
     RESAMPLES,
     Report,

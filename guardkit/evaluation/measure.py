@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data.examples import group_names
+from guardkit.data.splits import group_names
 from guardkit.evaluation.predictions import (
     BinaryPredictions,
     ModelPredictions,

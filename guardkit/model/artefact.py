@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.errors import ArtefactError, ConfigError
+from guardkit.files import flush_to_disk
 from guardkit.text.readings import Reading
 from guardkit.types import Pooling, Task
 
@@ -155,19 +157,37 @@ def model_hash(folder: Path) -> str:
     return _sha256(folder / SUMS)
 
 
+def refuse_to_replace(out: Path) -> None:
+    """Raise ArtefactError where there is a folder ``out`` already."""
+    if out.exists():
+        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+
+
+@contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """Yield a new folder on the disk of ``out`` to make a model in, for ``publish`` to move; what
+    is left of it goes at the end."""
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as work:
+        folder = Path(work) / out.name
+        folder.mkdir()
+        yield folder
+
+
 def publish(folder: Path, out: Path) -> None:
     """Seal ``folder`` and rename it to ``out``; both are on disk when this returns."""
     seal(folder)
     for path in [*folder.iterdir(), folder]:
         # safetensors writes for its owner alone; a model is read by whoever reads the folder
         path.chmod(path.stat().st_mode | (folder.stat().st_mode & 0o044))
-        fsync(path)
+        flush_to_disk(path)
     old = out.with_name(f".{out.name}.old")
     if out.exists():  # sealed models are replaced whole, never mixed
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     folder.rename(out)
-    fsync(out.parent)
+    flush_to_disk(out.parent)
     shutil.rmtree(old, ignore_errors=True)  # also what a crash between the renames left
 
 
@@ -190,15 +210,6 @@ def _files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Flush a file, or a folder's entries, to disk: a rename is durable only then."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first(error: ValidationError) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from guardkit.errors import ArtefactError, PluginError
+from guardkit.errors import PluginError
 from guardkit.model import artefact
 from guardkit.model.find import find_model
 from guardkit.model.onnx import MODEL
@@ -26,11 +25,9 @@ def export_model(ref: str | Path, out: Path, *, plugins: Plugins | None = None) 
     family = plugins.family(artefact.read_config(folder).family)
     if not isinstance(family, SupportsExport):
         raise PluginError(f"{folder}: plugin {family.name!r} cannot export its models")
-    if out.exists():
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
-    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as work:
-        copy = Path(work) / out.name
-        shutil.copytree(folder, copy)
+    artefact.refuse_to_replace(out)
+    with artefact.workspace(out) as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
         (copy / artefact.SUMS).unlink()
         family.export(folder, copy / MODEL)
         artefact.publish(copy, out)

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from guardkit.data.examples import group_names
 from guardkit.data.hashes import text_hash
+from guardkit.data.splits import group_names
 from guardkit.errors import ArtefactError, DataError
 from guardkit.model.artefact import NOVELTY
 from guardkit.types import Examples, FloatArray, IntArray

@@ -1,14 +1,11 @@
 """The adapt flow: few examples of something new, a trained model, and what adapting it changed.
 
-    examples of one label -> family.adapt -> measure before and after -> over-defence -> publish
-
-It is ``guardkit train --init MODEL`` on examples that all have one label, one of the model's own.
+examples of one label -> family.adapt -> measure before and after -> over-defence -> publish
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +16,16 @@ import numpy as np
 from guardkit.calibration.maps import Calibration
 from guardkit.data.examples import load_examples
 from guardkit.data.hashes import texts_hash
-from guardkit.errors import ArtefactError, DataError, UsageError
+from guardkit.data.splits import labelled
+from guardkit.errors import DataError, PluginError
 from guardkit.metrics import wilson_interval
 from guardkit.model import artefact
 from guardkit.model.card import adapted_card
 from guardkit.model.chunks import chunks
-from guardkit.model.find import BUILTIN
 from guardkit.model.loaded import Model, load_model
+from guardkit.plugins import installed_plugins
 from guardkit.training.over_defence import bundled
 from guardkit.types import (
-    UNLABELLED,
     Adapted,
     BeforeAfter,
     Examples,
@@ -54,66 +51,42 @@ class OverDefence:
     def texts(self) -> Sequence[str]:
         if self.spec is None:
             return bundled()
-        return [t for part in load_examples(self.spec, need_labels=False).values()
-                for t in part.texts]  # fmt: skip
+        splits = load_examples(self.spec, need_labels=False)
+        return [text for examples in splits.values() for text in examples.texts]
 
     @property
     def name(self) -> str:
         return self.spec or "bundled benign texts full of trigger words"
 
 
-def few_examples(init: str | None, data: str) -> Examples | None:
-    """Return what of ``data`` the model ``init`` is to be adapted to: its training examples, where
-    all have the same label. None where that is not so, or ``init`` is no trained model."""
-    if init is None or not _is_model(init):
-        return None
-    examples = load_examples(data).get("train")
-    if examples is None:
-        return None
-    labelled = examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
-    return labelled if len(set(labelled.labels_N.tolist())) == 1 else None
-
-
-def _is_model(init: str) -> bool:
-    """Tell a trained model from weights of another kind, which may have a config.json too."""
-    if init.startswith(BUILTIN):
-        return True
-    try:
-        return "family" in json.loads((Path(init) / artefact.CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
 def adapt_model(
-    family: str,
-    by: SupportsAdapt,
-    init: str,
-    examples: Examples,
+    ref: str,
+    data: str,
     out: Path,
     *,
-    over_defence: OverDefence,
-    device: str,
+    over_defence: OverDefence | None = None,
+    device: str = "auto",
     progress: Progress,
 ) -> Mapping[str, Any]:
-    """Adapt the model ``init`` of ``family`` to ``examples`` and write it to ``out``; return what
-    was measured.
+    """Adapt the model ``ref`` to the training examples of the data spec ``data``, which all have
+    one label, one of the model's own, and write it to ``out``; return what was measured.
 
-    Raises DataError where the label is not the model's, or where the adapted model flags more of
-    the over-defence texts than may be: nothing is written then.
+    Raises DataError where the examples have another label or several, or where the adapted model
+    flags more of the ``over_defence`` texts than may be: nothing is written then.
     """
-    base = load_model(init, family=family, device=device)
+    over_defence = over_defence or OverDefence()
+    artefact.refuse_to_replace(out)
+    examples = _of_one_label(data)
+    base = load_model(ref, device=device)
+    family = installed_plugins().family(base.config.family)
+    if not isinstance(family, SupportsAdapt):
+        raise PluginError(f"{ref}: plugin {family.name!r} adapts no models")
     calibration = base.calibrated()
     label = examples.label_names[int(examples.labels_N[0])]
     if label not in base.labels:
-        raise DataError(f"{init}: has no label {label!r}; it has {', '.join(base.labels)}")
-    if out.exists():
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        raise ArtefactError(f"{partial}: is in the way; remove it, or choose another --out")
-    partial.mkdir(parents=True)
-    try:
-        adapted = by.adapt(base.path, examples, partial, device=device, progress=progress)
+        raise DataError(f"{ref}: has no label {label!r}; it has {', '.join(base.labels)}")
+    with artefact.workspace(out) as work:
+        adapted = family.adapt(base.path, examples, work, device=device, progress=progress)
         report = _changes(adapted, base, calibration, label, len(examples))
         if label != base.config.neutral and (over_defence.spec or base.config.neutral):
             after = load_model(adapted.folder, device=device, allow_unverified=True)
@@ -123,9 +96,22 @@ def adapt_model(
             if found["after"]["value"] > over_defence.at_most:
                 raise DataError(_refusal(found, over_defence, label))
         _finish(adapted.folder, out, base, examples, report)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return report
+
+
+def _of_one_label(data: str) -> Examples:
+    """Return the labelled training examples of ``data``. Raises DataError."""
+    splits = load_examples(data)
+    if "train" not in splits:
+        raise DataError(f"{data}: no train split; it has {', '.join(splits)}. See ?split=NAME")
+    examples = labelled(splits["train"])
+    names = [examples.label_names[c] for c in np.unique(examples.labels_N)]
+    if len(names) != 1:
+        raise DataError(
+            f"{data}: examples of {len(names)} labels ({', '.join(names)}); a model is adapted to "
+            "those of one. Keep some with ?where=label:NAME, or train on all of them"
+        )
+    return examples
 
 
 def _changes(
@@ -139,7 +125,7 @@ def _changes(
     rest_N = held_out.labels_N != own
     at_fpr = float(np.quantile(odds["held_out"][0][rest_N], 1 - FALSE_POSITIVES))
 
-    def row(name: str, which_N: np.ndarray) -> dict[str, Any]:
+    def shares(name: str, which_N: np.ndarray) -> dict[str, Any]:
         before_N, after_N = (z_N[which_N] for z_N in odds[name])
         return {
             "n": int(which_N.sum()),
@@ -149,16 +135,16 @@ def _changes(
             "after_at_fpr": _share(after_N > at_fpr),
         }
 
-    rows = {"new examples, each scored without itself": row("new", np.ones(n, bool))}
+    found = {"new examples, each scored without itself": shares("new", np.ones(n, bool))}
     for c, known in enumerate(base.labels):
         if (which_N := held_out.labels_N == c).any():
-            rows[f"held out: {known}"] = row("held_out", which_N)
+            found[f"held out: {known}"] = shares("held_out", which_N)
     sources_N = np.array(held_out.sources or [""] * len(held_out.labels_N))
     if len(set(held_out.sources)) > 1:
         for source in sorted(set(sources_N[~rest_N].tolist())):
             which_N = ~rest_N & (sources_N == source)
-            rows[f"held out: {label}, {source}"] = row("held_out", which_N)
-    return {"label": label, "examples": n, "shares": rows}
+            found[f"held out: {label}, {source}"] = shares("held_out", which_N)
+    return {"label": label, "examples": n, "shares": found}
 
 
 def _log_odds(
@@ -216,12 +202,3 @@ def _finish(
     before = card.read_text("utf-8") if card.is_file() else ""
     card.write_text(adapted_card(before, report), "utf-8")
     artefact.publish(folder, out)
-
-
-def refuse_training_options(given: Sequence[str]) -> None:
-    """Raise UsageError for options of a training, of which adapting has none."""
-    if given:
-        raise UsageError(
-            f"{', '.join(given)}: not for examples that all have one label, to which --init is "
-            "adapted; leave it out, or give examples of every label to train on"
-        )

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from guardkit.errors import ArtefactError, PluginError, UsageError
+from guardkit.data.splits import load_calibration_set
+from guardkit.errors import PluginError, UsageError
+from guardkit.model import artefact
 from guardkit.plugins import installed_plugins
-from guardkit.training.train import (
-    TrainResult,
-    calibration_set,
-    check_options,
-    finish_model,
-    read_card,
-)
+from guardkit.training.finish import TrainResult, finish_model
+from guardkit.training.options import check_options, read_card
 from guardkit.types import Progress, SupportsImport
 
 
@@ -52,14 +48,9 @@ def import_model(
     opening = read_card(card) if card else None
     calibration = None
     if calibration_data is not None:
-        calibration = calibration_set(calibration_data, tuple(checkpoints))
-    if out.exists():
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / out.name
-        folder.mkdir()
+        calibration = load_calibration_set(calibration_data, tuple(checkpoints))
+    artefact.refuse_to_replace(out)
+    with artefact.workspace(out) as folder:
         return finish_model(
             family.import_checkpoints(checkpoints, config, folder, progress=progress),
             out,

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from guardkit.data.examples import split_by_group
-from guardkit.data.hashes import texts_hash
+from guardkit.data.hashes import examples_hash, texts_hash
+from guardkit.data.splits import halve, hold_out
 from guardkit.errors import DataError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
-from guardkit.training.train import HELD_OUT_SHARE
 from guardkit.types import UNLABELLED, Examples
 
 #: What a set was to a model, as messages say it.
@@ -33,7 +32,7 @@ def use_of(examples: Examples, model: Path, uses: Sequence[str] = tuple(USES)) -
     of ``USES`` whose key is in ``uses``; None where its record knows nothing of them."""
     record = dict(_read(model / artefact.METRICS).get("data", {}))
     record["calibration"] = _read(model / artefact.CALIBRATION).get("data")
-    hashes = {h for part in _parts(examples) for h in _hashes(part)}
+    hashes = {h for one in _sets(examples) for h in _hashes(one)}
     return next((USES[use] for use in uses if record.get(use) in hashes), None)
 
 
@@ -46,19 +45,19 @@ def refuse_training_texts(member: str, model: Model, examples: Examples) -> None
         )
 
 
-def _parts(examples: Examples) -> Iterator[Examples]:
+def _sets(examples: Examples) -> Iterator[Examples]:
     """Yield the examples and what ``guardkit train`` divides such a set into."""
     yield examples
-    kept, held_out = split_by_group(examples, HELD_OUT_SHARE, seed=0)
+    kept, held_out = hold_out(examples)
     yield kept
-    for part in (examples, held_out):  # a validation split is halved as what is held out
-        yield from split_by_group(part, 0.5, seed=1)
+    for whole in (examples, held_out):  # a validation split is halved as what is held out
+        yield from halve(whole)
 
 
 def _hashes(examples: Examples) -> tuple[str, str]:
     """Return the hash with labels and that without any, as text to pretrain on has."""
     return (
-        texts_hash(examples.texts, [str(y) for y in examples.labels_N]),
+        examples_hash(examples),
         texts_hash(examples.texts, [str(UNLABELLED)] * len(examples)),
     )
 

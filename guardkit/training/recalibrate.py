@@ -10,23 +10,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 
 from guardkit.calibration.fit import calibration_metrics, choose_calibration, log_losses
 from guardkit.calibration.maps import Calibration, Method
-from guardkit.data.examples import group_names
+from guardkit.data.hashes import examples_hash
 from guardkit.data.labels import refuse_other_labels
-from guardkit.errors import ArtefactError, DataError
+from guardkit.data.splits import group_names, labelled
+from guardkit.errors import DataError
 from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
 from guardkit.model import artefact
 from guardkit.model.card import recalibrated_card
 from guardkit.model.loaded import Model, load_model, novelty_of
 from guardkit.model.novelty import Novelty
+from guardkit.training.finish import score_examples
 from guardkit.training.overlap import refuse_training_texts
-from guardkit.training.train import fingerprint, score_examples
 from guardkit.types import UNLABELLED, Examples, FloatArray, Progress
 
 #: Groups of each label: ten for a parameter of the simplest map, and a map has one a label.
@@ -61,13 +61,13 @@ def recalibrate(
     the examples are too few, lack a label or are what the model was trained on.
     """
     model = load_model(ref, device=device)
-    if out.exists() and out.resolve() != model.path:
-        raise ArtefactError(f"{out}: exists already; choose another --out or remove it")
+    if out.resolve() != model.path:
+        artefact.refuse_to_replace(out)
     examples = _in_columns(examples, model)
     refuse_training_texts(ref, model, examples)
     groups = group_names(examples)
     _refuse_too_few(examples, groups)
-    scored, data_hash = score_examples(model, examples, progress), fingerprint(examples)
+    scored, data_hash = score_examples(model, examples, progress), examples_hash(examples)
     chosen = choose_calibration(
         scored.logits_NC,
         scored.tokens_N,
@@ -101,7 +101,7 @@ def _in_columns(examples: Examples, model: Model) -> Examples:
     """Return the labelled examples, their labels in the order of the model's."""
     if model.config.task != "multiclass":
         raise DataError(f"{model.path}: only a multiclass model can be held against one label each")
-    examples = examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
+    examples = labelled(examples)
     used = [examples.label_names[c] for c in np.unique(examples.labels_N)]
     refuse_other_labels(used, model.labels)
     column = [model.labels.index(x) if x in used else UNLABELLED for x in examples.label_names]
@@ -120,11 +120,8 @@ def _refuse_too_few(examples: Examples, groups: Sequence[str]) -> None:
 
 
 def _publish(model: Model, calibration: Calibration, novelty: Novelty | None, out: Path) -> None:
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as work:
-        folder = Path(work) / out.name
-        shutil.copytree(model.path, folder)
+    with artefact.workspace(out) as folder:
+        shutil.copytree(model.path, folder, dirs_exist_ok=True)
         (folder / artefact.SUMS).unlink()
         artefact.write_json(folder / artefact.CALIBRATION, calibration)
         if novelty is not None:

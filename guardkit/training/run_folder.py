@@ -39,8 +39,7 @@ class RunFolder:
         Raises ArtefactError where the model is there already, or where this run would lose or mix
         with another.
         """
-        if self.out.exists():
-            raise ArtefactError(f"{self.out}: exists already; choose another --out or remove it")
+        artefact.refuse_to_replace(self.out)
         if resume and not self.path.exists():
             raise ArtefactError(f"{self.path}: no interrupted run to resume; leave out --resume")
         self.path.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data.examples import group_names, load_examples
+from guardkit.data.examples import load_examples
 from guardkit.data.hashes import texts_hash
 from guardkit.data.labels import refuse_unknown_labels
+from guardkit.data.splits import group_names
 from guardkit.errors import DataError, PolicyError, Problem, UsageError
 from guardkit.guarantee import choose_threshold
 from guardkit.log_odds import logit, sigmoid_N

@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data.examples import group_names
 from guardkit.data.hashes import texts_hash
 from guardkit.data.labels import labelled
+from guardkit.data.splits import group_names
 from guardkit.errors import ClassifierError, DataError, UsageError
 from guardkit.metrics import count_groups
 from guardkit.model.chunks import chunks

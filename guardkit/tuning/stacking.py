@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data.examples import FOLDS, group_folds, group_names
 from guardkit.data.labels import labelled, refuse_unknown_labels
+from guardkit.data.splits import FOLDS, group_folds, group_names
 from guardkit.errors import DataError, UsageError
 from guardkit.log_odds import log_sigmoid_N, logit_N, sigmoid_N
 from guardkit.metrics import Interval, Intervals, bootstrap, count_groups

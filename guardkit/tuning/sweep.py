@@ -20,7 +20,7 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 import numpy.typing as npt
 
-from guardkit.data.examples import group_folds
+from guardkit.data.splits import group_folds
 from guardkit.log_odds import logit
 from guardkit.metrics import BinaryRates, Interval, RecallAt, bootstrap
 from guardkit.tuning.replay import NEVER, Bounds, Replay, Stages, replay

@@ -76,10 +76,10 @@ def test_prepared_sets_are_those_of_training_and_hold_the_same_tokens(
 ) -> None:
     from guardkit_mdlm.tokenizer import encode
 
-    from guardkit.training.train import load_parts
+    from guardkit.data.splits import load_data_splits
 
     packed = pack.read(data / pack.TOKENS)
-    parts = load_parts(str(ROOT / "examples" / "sample"), None, None)
+    parts = load_data_splits(str(ROOT / "examples" / "sample"), None, None)
     assert parts.test is not None
     for name, part in (("train", parts.train), ("test", parts.test)):
         np.testing.assert_array_equal(packed.sets[name].labels_N, part.labels_N)

@@ -17,9 +17,10 @@ from benchmarks.imdb.measure import SHOWN, measure
 from benchmarks.imdb.rows import ROWS
 from benchmarks.imdb.scorers import kept
 from guardkit.data.examples import load_split
+from guardkit.data.splits import load_data_splits
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model.loaded import load_model
-from guardkit.training.train import load_parts, train_model
+from guardkit.training.train import Recipe, train_model
 from guardkit.types import FloatArray, IntArray
 
 COMMON = ["plot", "acting", "film", "the", "a"]
@@ -49,11 +50,11 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def model(reviews: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = train_model(
-        "mdlm", reviews, tmp_path_factory.mktemp("models") / "tiny",
-        preset=None, config_file=None, overrides=OPTIONS, init=None, pretrain_data=None,
-        calibration_data=None, card=None, resume=False, device="cpu",
+        Recipe("mdlm", reviews, overrides=OPTIONS),
+        tmp_path_factory.mktemp("models") / "tiny",
+        device="cpu",
         progress=lambda *_: None,
-    )  # fmt: skip
+    )
     assert result is not None
     return result.path
 
@@ -97,7 +98,7 @@ def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
     from guardkit.calibration.fit import fit_calibration
 
     measure(experiment, reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
-    loaded, parts = load_model(model), load_parts(reviews, None, None)
+    loaded, parts = load_model(model), load_data_splits(reviews, None, None)
     classifier: Any = loaded.classifier
     classifier._net.ngrams = None
     assert parts.test is not None
@@ -133,7 +134,7 @@ def test_the_naive_bayes_row_is_the_generative_score_of_an_untrained_network(
 
     from guardkit import read_config
 
-    parts = load_parts(reviews, None, None)
+    parts = load_data_splits(reviews, None, None)
     tokenizer = read_tokenizer(model)
     net = load_network(model)
     fresh = type(net)(net.shape)
@@ -157,7 +158,7 @@ def test_an_interrupted_row_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr(scorers, "CHUNK_TEXTS", 16)
     monkeypatch.setattr(scorers, "SAVE_S", 0.0)
-    parts = load_parts(reviews, None, None)
+    parts = load_data_splits(reviews, None, None)
     seen: list[int] = []
 
     def scorer(stop_at: int) -> Any:

@@ -22,7 +22,7 @@ from guardkit.calibration.maps import (
     expected_calibration_error,
     read_calibration,
 )
-from guardkit.data.examples import group_folds
+from guardkit.data.splits import group_folds
 from guardkit.errors import ArtefactError, DataError
 from guardkit.metrics import bootstrap
 from guardkit.model.artefact import write_json

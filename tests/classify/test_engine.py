@@ -71,12 +71,12 @@ JOB = Job(policy="policy.yaml")
 
 
 def undisturbed(source: str) -> bytes:
-    classify_into(Path("undisturbed.jsonl"), source, JOB)
+    classify_into(Path("undisturbed.jsonl"), Input(source), JOB)
     return Path("undisturbed.jsonl").read_bytes()
 
 
 def test_every_row_is_there_once_and_in_order_and_the_state_is_gone() -> None:
-    outcome = classify_into(Path("out.jsonl"), write_input(50), JOB)
+    outcome = classify_into(Path("out.jsonl"), Input(write_input(50)), JOB)
     out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [line["id"] for line in out] == [f"row {i}" if i != 25 else 26 for i in range(50)]
     assert outcome.summary.rows == 50
@@ -103,12 +103,12 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(worker.Worker, "write", dying)
     with pytest.raises(Crash):
-        classify_into(Path("out.jsonl"), source, JOB)
+        classify_into(Path("out.jsonl"), Input(source), JOB)
     assert not Path("out.jsonl").exists()
     monkeypatch.setattr(worker.Worker, "write", written)
     with pytest.raises(UsageError, match="--resume"):
-        classify_into(Path("out.jsonl"), source, JOB)
-    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=True)
+        classify_into(Path("out.jsonl"), Input(source), JOB)
+    outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
     assert outcome.resumed == 7 * after
     assert outcome.summary.rows == 50
     assert Path("out.jsonl").read_bytes() == whole
@@ -127,7 +127,7 @@ def interrupted(source: str, monkeypatch: pytest.MonkeyPatch, shards_done: int =
 
         patched.setattr(worker.Worker, "write", dying)
         with pytest.raises(Crash):
-            classify_into(Path("out.jsonl"), source, JOB)
+            classify_into(Path("out.jsonl"), Input(source), JOB)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -171,7 +171,7 @@ def test_a_run_killed_before_its_first_part_leaves_nothing_in_the_way(resume: bo
     parts = Parts(Path("out.jsonl").resolve())
     parts.folder.mkdir()
     Path(parts.folder, MANIFEST).write_text("of another version")
-    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=resume)
+    outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=resume)
     assert outcome.resumed == 0
     assert Path("out.jsonl").read_bytes() == whole
     assert not parts.folder.exists()
@@ -192,7 +192,7 @@ def test_what_changed_meanwhile_is_named_and_nothing_is_resumed(
     interrupted(source, monkeypatch)
     change()
     with pytest.raises(UsageError, match=named):  # a new process: the policy is read again
-        classify_into(Path("out.jsonl"), source, replace(JOB), resume=True)
+        classify_into(Path("out.jsonl"), Input(source), replace(JOB), resume=True)
 
 
 def write_model_again() -> None:
@@ -209,8 +209,8 @@ def test_a_part_damaged_on_disk_is_found_and_done_again(monkeypatch: pytest.Monk
     part = Path("out.jsonl.parts/part-00000001")
     part.write_bytes(part.read_bytes().replace(b"allow", b"blokk", 1))
     with pytest.raises(OutputError, match="damaged"):
-        classify_into(Path("out.jsonl"), source, JOB, resume=True)
-    classify_into(Path("out.jsonl"), source, JOB, resume=True)
+        classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
+    classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
     assert Path("out.jsonl").read_bytes() == whole
 
 
@@ -220,7 +220,7 @@ def test_two_runs_never_write_one_output() -> None:
         Parts(Path("out.jsonl").resolve()).locked(),
         pytest.raises(UsageError, match="another run"),
     ):
-        classify_into(Path("out.jsonl"), source, JOB)
+        classify_into(Path("out.jsonl"), Input(source), JOB)
 
 
 def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_resume(
@@ -237,14 +237,14 @@ def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_re
 
     with monkeypatch.context() as patched:
         patched.setattr(worker.Worker, "judge", failing)
-        outcome = classify_into(Path("out.jsonl"), source, JOB)
+        outcome = classify_into(Path("out.jsonl"), Input(source), JOB)
     assert list(outcome.set_aside) == ["in.jsonl, rows 8 to 14"]
     out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert len(out) == 21
     for line in out[7:14]:
         assert line["action"] == "flag"  # on_error is closed: it never reads as safe
         assert "no room" in line["error"] or "not JSON" in line["error"]
-    outcome = classify_into(Path("out.jsonl"), source, JOB, resume=True)
+    outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
     assert not outcome.set_aside
     assert Path("out.jsonl").read_bytes() == whole
 
@@ -254,7 +254,7 @@ def test_several_files_are_one_input_and_their_rows_say_which() -> None:
     for name in ("b.txt", "a.txt"):
         Path("mail", name).write_text("a cake\nan attack\n")
     for spec in ("mail", "mail/*.txt"):
-        classify_into(Path("out.jsonl"), spec, Job(policy="policy.yaml", named=True))
+        classify_into(Path("out.jsonl"), Input(spec), Job(policy="policy.yaml", named=True))
         out = [json.loads(line)["id"] for line in Path("out.jsonl").read_text().splitlines()]
         assert out == ["mail/a.txt:1", "mail/a.txt:2", "mail/b.txt:1", "mail/b.txt:2"]
 
@@ -299,7 +299,7 @@ def test_the_command_resumes_and_refuses_without_an_output_file(
 def test_a_long_run_says_where_its_time_went() -> None:
     from guardkit.cli.output import times_line
 
-    summary = classify_into(Path("out.jsonl"), write_input(20), JOB).summary
+    summary = classify_into(Path("out.jsonl"), Input(write_input(20)), JOB).summary
     assert set(summary.times) == {"read", "judge", "write"}
     assert times_line(summary) is None
     summary.times = {"read": 1.0, "judge": 18.0, "write": 1.0}
@@ -317,11 +317,10 @@ def test_standard_input_is_resumed_where_it_is_fed_the_same_again(
         return "-"
 
     interrupted(feed(data), monkeypatch, shards_done=3)
-    with pytest.raises(UsageError, match="not what it was"):
-        classify_into(Path("out.jsonl"), feed(data.replace(b"row 0", b"row O")), JOB, resume=True)
-    with pytest.raises(UsageError, match="not what it was"):
-        classify_into(Path("out.jsonl"), feed(data.replace(b"cake", b"pie")), JOB, resume=True)
-    outcome = classify_into(Path("out.jsonl"), feed(data), JOB, resume=True)
+    for changed in (data.replace(b"row 0", b"row O"), data.replace(b"cake", b"pie")):
+        with pytest.raises(UsageError, match="not what it was"):
+            classify_into(Path("out.jsonl"), Input(feed(changed)), JOB, resume=True)
+    outcome = classify_into(Path("out.jsonl"), Input(feed(data)), JOB, resume=True)
     assert outcome.resumed == 21
     assert Path("out.jsonl").read_bytes() == whole
 
@@ -339,12 +338,12 @@ def test_a_resumed_run_counts_its_speed_by_what_it_did_itself(
 def test_a_log_tells_how_far_a_long_run_is_and_says_nothing_of_a_short_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from guardkit.cli import running
+    from guardkit.cli import progress as shown
 
     now = 100.0
-    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    monkeypatch.setattr(shown.time, "monotonic", lambda: now)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    with running.terminal_progress(beside_output=False) as progress:
+    with shown.seldom_progress(beside_output=False) as progress:
         assert progress is not None
         progress("classify", 4000, 10_000, "")  # an interrupted run's
         assert capsys.readouterr().err == ""

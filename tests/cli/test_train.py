@@ -26,12 +26,13 @@ Call = dict[str, Any]
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """Replace the training by one that remembers how it was called."""
-    from guardkit.training.train import TrainResult
+    from guardkit.training.finish import TrainResult
+    from guardkit.training.train import Recipe
 
     calls: list[Call] = []
 
-    def train_model(plugin: str, data: str, out: Path, **options: Any) -> TrainResult:
-        calls.append({"plugin": plugin, "data": data, "out": out, **options})
+    def train_model(recipe: Recipe, out: Path, **options: Any) -> TrainResult:
+        calls.append({"out": out, **vars(recipe), **options})
         options["progress"]("train", 1, 2, "loss 0.5")
         metrics = {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}}
         return TrainResult(out, {"data": {}, "test": {"n": 1234, "metrics": metrics}})

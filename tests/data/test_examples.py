@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from guardkit.data.examples import group_names, load_examples, load_split, split_by_group
+from guardkit.data.examples import load_examples, load_split
+from guardkit.data.splits import group_names, split_by_group
 from guardkit.errors import DataError
 from guardkit.types import UNLABELLED, Examples
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 from pydantic import BaseModel
 
 from guardkit.cli.main import main
-from guardkit.errors import ArtefactError, DataError, UsageError
+from guardkit.errors import ArtefactError, DataError, PluginError
 from guardkit.model import artefact
 from guardkit.model.loaded import load_model
 from guardkit.plugins import Plugins
-from guardkit.training import adapt, over_defence
-from guardkit.training.adapt import OverDefence
-from guardkit.training.train import TrainResult, train_model
+from guardkit.training import over_defence
+from guardkit.training.adapt import OverDefence, adapt_model
+from guardkit.training.train import Recipe, train_model
 from guardkit.types import Adapted, BeforeAfter, Examples, Progress
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
@@ -72,7 +73,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adaptable:
 
     family = Adaptable(answer)
     plugins: Plugins = plugins_of(family)
-    for module in ("guardkit.model.loaded", "guardkit.training.train"):
+    for module in ("guardkit.model.loaded", "guardkit.training.train", "guardkit.training.adapt"):
         monkeypatch.setattr(f"{module}.installed_plugins", lambda: plugins)
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "base", neutral="benign", window_pooling="max")
@@ -88,19 +89,12 @@ def write_examples(name: str, texts: list[str], label: str = "injection") -> Non
     Path(name).write_text("".join(lines))
 
 
-def run(data: str = "few.jsonl", *, init: str | None = "base", **options: Any) -> TrainResult:
-    given: dict[str, Any] = {
-        "preset": None, "config_file": None, "overrides": {}, "pretrain_data": None,
-        "calibration_data": None, "card": None, "resume": False, "device": "cpu",
-        "progress": lambda *_: None, **options,
-    }  # fmt: skip
-    result = train_model("fake", data, Path("out"), init=init, **given)
-    assert result is not None
-    return result
+def run(data: str = "few.jsonl", **options: Any) -> Mapping[str, Any]:
+    return adapt_model("base", data, Path("out"), device="cpu", progress=lambda *_: None, **options)
 
 
 def test_the_model_is_adapted_measured_and_published(family: Adaptable) -> None:
-    report = run().metrics["adapted"]
+    report = run()
     assert list(family.asked.texts) == NEW
     shares = {name: (row["n"], row["before"]["value"], row["after"]["value"])
               for name, row in report["shares"].items()}  # fmt: skip
@@ -129,7 +123,7 @@ def test_the_model_is_adapted_measured_and_published(family: Adaptable) -> None:
 def test_shares_at_one_percent_use_the_threshold_of_the_model_as_it_was(
     family: Adaptable,
 ) -> None:
-    row = run().metrics["adapted"]["shares"]["held out: injection"]
+    row = run()["shares"]["held out: injection"]
     threshold = np.quantile(BEFORE[:3], 0.99)
     assert row["before_at_fpr"]["value"] == np.mean(np.array(BEFORE[3:]) > threshold)
     assert row["after_at_fpr"]["value"] == np.mean(np.array(AFTER[3:]) > threshold)
@@ -141,7 +135,7 @@ def test_a_model_that_flags_too_many_benign_texts_is_not_written(family: Adaptab
         run()
     assert not Path("out").exists()
     assert not Path("out.partial").exists()
-    found = run(over_defence=OverDefence(at_most=1.0)).metrics["adapted"]["over_defence"]
+    found = run(over_defence=OverDefence(at_most=1.0))["over_defence"]
     assert found["n"] == len(over_defence.bundled()) >= 300
     assert (found["before"]["value"], found["after"]["value"]) == (0.0, 1.0)
 
@@ -150,27 +144,13 @@ def test_the_texts_it_must_let_pass_can_be_ones_own(family: Adaptable) -> None:
     Path("mine.jsonl").write_text('{"text": "a new letter"}\n{"text": "a letter"}\n')
     with pytest.raises(DataError, match=r"50.0% of 2 texts 'injection' \(mine.jsonl\), 40.0%"):
         run(over_defence=OverDefence("mine.jsonl", 0.4))
-    assert run(over_defence=OverDefence("mine.jsonl", 0.5)).path == Path("out")
+    run(over_defence=OverDefence("mine.jsonl", 0.5))
+    assert Path("out").is_dir()
 
 
 def test_examples_of_what_is_harmless_need_no_such_texts(family: Adaptable) -> None:
     write_examples("few.jsonl", NEW, "benign")
-    assert "over_defence" not in run().metrics["adapted"]
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"preset": "tiny"}, "--preset"),
-        ({"overrides": {"epochs": "3"}}, "--set"),
-        ({"calibration_data": "more", "resume": True}, "--calibration-data, --resume"),
-    ],
-)
-def test_options_of_a_training_are_refused(
-    family: Adaptable, options: dict[str, Any], named: str
-) -> None:
-    with pytest.raises(UsageError, match=f"^{named}: not for examples that all have one label"):
-        run(**options)
+    assert "over_defence" not in run()
 
 
 def test_what_is_wrong_with_the_examples_or_the_folder_is_said(family: Adaptable) -> None:
@@ -182,29 +162,66 @@ def test_what_is_wrong_with_the_examples_or_the_folder_is_said(family: Adaptable
         run()
 
 
-def test_without_a_model_one_label_is_too_few_and_the_message_says_what_would_do(
+def test_examples_of_several_labels_are_not_adapted_to(family: Adaptable) -> None:
+    rows = [{"text": f"text {i}", "label": ("benign", "injection")[i % 2]} for i in range(4)]
+    Path("both.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(DataError, match=r"both.jsonl: examples of 2 labels \(benign, injection\)"):
+        run("both.jsonl")
+    assert "label" in run("both.jsonl?where=label:injection")
+
+
+def test_a_family_that_adapts_no_models_is_named(
+    family: Adaptable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = FakeFamily(lambda model, text: (0.0, 0.0))
+    for module in ("guardkit.model.loaded", "guardkit.training.adapt"):
+        monkeypatch.setattr(f"{module}.installed_plugins", lambda: plugins_of(plain))
+    with pytest.raises(PluginError, match="base: plugin 'fake' adapts no models"):
+        run()
+
+
+def test_what_fails_leaves_nothing_behind(
+    family: Adaptable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(base: Path, examples: Examples, out: Path, **how: Any) -> Adapted:
+        (out / "half").write_text("done")
+        raise RuntimeError("out of memory")
+
+    before = sorted(Path().iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr(family, "adapt", failing)
+        with pytest.raises(RuntimeError):
+            run()
+    assert sorted(Path().iterdir()) == before
+    run()
+
+
+def train(init: str | None) -> None:
+    recipe = Recipe("fake", "few.jsonl", init=init)
+    train_model(recipe, Path("new model"), device="cpu", progress=lambda *_: None)
+
+
+def test_training_on_one_label_is_refused_with_the_command_that_would_do(
     family: Adaptable,
 ) -> None:
-    with pytest.raises(DataError, match=r"one label only, injection; .* --init names a model"):
-        run(init=None)
-    with pytest.raises(UsageError, match="--over-defence, --max-over-defence: for adapting"):
-        run(init=None, over_defence=OverDefence())
+    one = r"few.jsonl: one label only, injection; two are the least\. .*'injection'.*: "
+    with pytest.raises(
+        DataError, match=one + "guardkit adapt base --data few.jsonl --out 'new model'$"
+    ):
+        train("base")
+    with pytest.raises(DataError, match=one + "guardkit adapt MODEL --data few.jsonl"):
+        train(None)
+    assert not Path("new model.partial").exists()
 
 
-def test_examples_of_every_label_train_as_ever(family: Adaptable) -> None:
-    rows = [{"text": f"text {i}", "label": ("benign", "injection")[i % 2]} for i in range(400)]
-    lines = [json.dumps(row) for row in rows]
-    Path("both.jsonl").write_text("\n".join(lines))
-    assert adapt.few_examples("base", "both.jsonl") is None
-    with pytest.raises(RuntimeError, match="an ordinary training"):
-        run("both.jsonl")
-
-
-def test_the_command_prints_what_changed(
+def test_the_commands_refuse_and_adapt(
     family: Adaptable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", "--plugin", "fake", "--init", "base", "--data", "few.jsonl"]
-    assert main([*command, "--out", "out", "--max-over-defence", "0.05"]) == 0
+    wrong = ["train", "--plugin", "fake", "--init", "base", "--data", "few.jsonl", "--out", "out"]
+    assert main(wrong) == 2
+    said = capsys.readouterr().err.strip()
+    command = said[said.index("guardkit adapt") :].split()[1:]
+    assert main([*command, "--max-over-defence", "0.05"]) == 0
     out = capsys.readouterr().out
     assert "share of texts called 'injection' at probability 0.5" in out
     assert "held out: injection, older" in out

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from guardkit.data.examples import normalised
+from guardkit.data.splits import normalised
 from guardkit.training.over_defence import bundled
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from guardkit.data.examples import normalised
+from guardkit.data.splits import load_data_splits, normalised
 from guardkit.errors import ArtefactError, ConfigError, DataError, TrainingInterrupted
 from guardkit.model import artefact, loaded
 from guardkit.model.artefact import ArtefactConfig, read_config
 from guardkit.model.loaded import load_model
 from guardkit.training import train
-from guardkit.training.train import TrainResult, build_config, load_parts, train_model
+from guardkit.training.options import build_config
+from guardkit.training.train import Recipe, TrainResult, train_model
 from guardkit.types import Examples, RawScores, TrainingData
 from tests.support.fake_models import plugins_of
 
@@ -116,12 +117,11 @@ def quiet(stage: str, done: int, total: int, note: str = "") -> None:
 
 
 def run(data: str | Path, out: Path, **changes: Any) -> TrainResult:
-    options: dict[str, Any] = {
-        "preset": None, "config_file": None, "overrides": {}, "init": None, "pretrain_data": None,
-        "calibration_data": None, "card": None, "resume": False, "device": "cpu",
-        "progress": quiet,
-    }  # fmt: skip
-    return train_model("counting", str(data), out, **(options | changes))
+    how = {name: changes.pop(name) for name in ("resume",) if name in changes}
+    recipe = Recipe("counting", str(data), **changes)
+    result = train_model(recipe, out, device="cpu", progress=quiet, **how)
+    assert result is not None
+    return result
 
 
 def test_where_the_family_gives_a_novelty_it_is_fitted_on_the_calibration_set(
@@ -159,7 +159,7 @@ def test_a_trained_model_is_calibrated_measured_and_sealed(
 def test_the_family_never_sees_what_it_is_calibrated_or_tested_on(
     family: CountingFamily, folder: Path
 ) -> None:
-    parts = load_parts(str(folder), None, None)
+    parts = load_data_splits(str(folder), None, None)
     names = ("train", "validation", "calibration", "test")
     sets = {name: {normalised(t) for t in getattr(parts, name).texts} for name in names}
     for one in names:
@@ -172,7 +172,7 @@ def test_the_family_never_sees_what_it_is_calibrated_or_tested_on(
 def test_a_text_in_two_sets_stays_in_the_later_one_only(folder: Path) -> None:
     repeated = [("Test  LETTER number 1", "ham"), ("validation spam spam number 2", "spam")]
     write(folder / "train.jsonl", rows("train", 30) + repeated)
-    parts = load_parts(str(folder), None, None)
+    parts = load_data_splits(str(folder), None, None)
     assert len(parts.train) == 60
     assert parts.test is not None
     assert len(parts.test) == 20
@@ -185,7 +185,7 @@ def test_without_a_validation_split_whole_groups_are_held_out(tmp_path: Path) ->
     ]  # fmt: skip
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(lines))
-    parts = load_parts(str(path), None, None)
+    parts = load_data_splits(str(path), None, None)
     held_out = {*parts.validation.groups, *parts.calibration.groups}
     assert not held_out & set(parts.train.groups)
     assert not set(parts.validation.groups) & set(parts.calibration.groups)
@@ -197,12 +197,12 @@ def test_without_a_validation_split_whole_groups_are_held_out(tmp_path: Path) ->
 
 def test_calibration_data_of_ones_own_is_used_alone(folder: Path, tmp_path: Path) -> None:
     own = write(tmp_path / "own.jsonl", rows("own", 5))
-    parts = load_parts(str(folder), None, str(own))
+    parts = load_data_splits(str(folder), None, str(own))
     assert sorted(parts.calibration.texts) == sorted(text for text, _ in rows("own", 5))
     assert len(parts.validation) == 40
     odd = write(tmp_path / "odd.jsonl", [("text", "eggs")])
     with pytest.raises(DataError, match="eggs"):
-        load_parts(str(folder), None, str(odd))
+        load_data_splits(str(folder), None, str(odd))
 
 
 def test_unlabelled_text_is_for_pretraining_and_never_what_is_tested(

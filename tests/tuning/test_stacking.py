@@ -13,12 +13,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from guardkit.cli.main import main
-from guardkit.data.examples import FOLDS, group_folds, split_by_group
 from guardkit.data.hashes import texts_hash
+from guardkit.data.splits import FOLDS, HELD_OUT_SHARE, group_folds, split_by_group
 from guardkit.errors import DataError, UsageError
 from guardkit.model.artefact import METRICS, seal, write_json
 from guardkit.policy.router import load_policy
-from guardkit.training.train import HELD_OUT_SHARE
 from guardkit.tuning.stacking import StackedFit, fit_stacked_nodes, fit_weights, write_policy
 from guardkit.types import Examples
 from tests.support.fake_models import FakeFamily, plugins_of, write_model

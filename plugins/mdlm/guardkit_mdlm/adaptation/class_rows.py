@@ -156,7 +156,7 @@ def load_rows(folder: Path) -> AddedRows | None:
     }:
         raise ArtefactError(
             f"{path}: what was added to this model was added by another version; adapt the model "
-            "that it was made of again: guardkit train --init"
+            "that it was made of again: guardkit adapt"
         )
     rows.load_state_dict(tensors)
     return rows
