@@ -1,11 +1,11 @@
 """Classify an input of any size into a file: exactly once, resumable, on one process or many.
 
-    scan the input -> manifest -> shards -> rows -> judge -> parts -> merge
+    scan the input -> manifest -> shards -> rows -> decisions -> parts -> merge
 
 Every shard's output is a part (``guardkit.classify.run_folder``); the state of a run is which
 parts are there, so a run that was killed anywhere goes on from there, and ends in the bytes it
 would have written undisturbed. A shard that fails is tried again, then set aside and named; its
-lines become errors, never verdicts.
+lines become errors, never decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from guardkit.classify.job import Job
 from guardkit.classify.process_pool import processes
 from guardkit.classify.ray_pool import require_ray, run_on_ray
 from guardkit.classify.records import Summary
-from guardkit.classify.run_folder import Manifest, Parts
+from guardkit.classify.run_folder import Manifest, RunFolder
 from guardkit.classify.shards import Input, Shard
 from guardkit.classify.worker import Do, Facts, Worker, run_here
 from guardkit.errors import UsageError
@@ -53,7 +53,7 @@ def classify_into(
     shard_timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Judge every row of ``source`` and write a JSON line for each to ``out``, in order.
+    """Decide every row of ``source`` and write a JSON line for each to ``out``, in order.
 
     ``out`` appears when all of it is there. Until then the work stands in ``OUT.parts``; with
     ``resume`` an interrupted run goes on from there. Raises UsageError where there is such a
@@ -66,43 +66,45 @@ def classify_into(
     if engine == "ray":
         require_ray()
     out = out.resolve()  # a link stays a link, to the new file
-    parts = Parts(out)
-    worker = Worker(job, parts.folder)
-    with parts.locked(), _placed(worker, engine, workers, shard_timeout_s) as do:
-        before = parts.manifest()
-        if before and not resume:
-            raise UsageError(
-                f"{parts.folder}: an interrupted run left its work here. The same command with "
-                "--resume goes on from it; remove the folder to start anew"
-            )
-        inputs = source.scan(progress)
-        manifest = Manifest(inputs=inputs, settings=job.settings(), offsets=source.offsets())
-        if before is None:
-            parts.begin(manifest)
-        elif changes := before.differences(manifest):
-            raise UsageError(
-                f"{parts.folder}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
-                "or remove the folder to start anew"
-            )
-        outcome = _run(parts, source, job, do, progress)
+    folder = RunFolder(out)
+    worker = Worker(job, folder.path)
+    with folder.held(), _placed(worker, engine, workers, shard_timeout_s) as do:
+        _begin_or_go_on(folder, source, job, resume, progress)
+        outcome = _run(folder, source, job, do, progress)
         if not outcome.set_aside:
-            parts.clear()
+            folder.clear()
     return outcome
 
 
-def _run(
-    parts: Parts,
-    source: Input,
-    job: Job,
-    do: Do,
-    progress: Progress | None,
-) -> Outcome:
+def _begin_or_go_on(
+    folder: RunFolder, source: Input, job: Job, resume: bool, progress: Progress | None
+) -> None:
+    """Read the input once, and see that the folder holds this run's work and no other's."""
+    before = folder.manifest()
+    if before and not resume:
+        raise UsageError(
+            f"{folder.path}: an interrupted run left its work here. The same command with "
+            "--resume goes on from it; remove the folder to start anew"
+        )
+    inputs = source.scan(progress)
+    manifest = Manifest(inputs=inputs, settings=job.settings(), offsets=source.offsets())
+    if before is None:
+        folder.begin(manifest)
+    elif changes := before.differences(manifest):
+        raise UsageError(
+            f"{folder.path}: cannot be resumed: {'; '.join(changes)}. Put it back as it was, "
+            "or remove the folder to start anew"
+        )
+
+
+def _run(folder: RunFolder, source: Input, job: Job, do: Do, progress: Progress | None) -> Outcome:
+    """Do the shards that are not done, and join the parts of all of them."""
     started = time.perf_counter()
-    outcome, done = Outcome(Summary()), parts.done()
+    outcome, done = Outcome(Summary()), folder.done()
     for index in sorted(done):
-        facts = parts.facts(index)
+        facts = folder.facts(index)
         if "set_aside" in facts:  # a run that goes on tries these again
-            parts.remove(index)
+            folder.remove(index)
             done.discard(index)
         else:
             outcome.summary.add(facts["summary"])
@@ -122,13 +124,13 @@ def _run(
 
     def again(shard: Shard) -> None:
         """Check that a shard of standard input is what it was when its part was written."""
-        if parts.facts(shard.index).get("input") != shard.fingerprint():
+        if folder.facts(shard.index).get("input") != shard.fingerprint():
             raise UsageError(
                 "standard input is not what it was when the run was interrupted; feed it the same "
-                f"again, or remove {parts.folder} to start anew"
+                f"again, or remove {folder.path} to start anew"
             )
 
-    with parts.merging(done) as merging:
+    with folder.merging(done) as merging:
         do(source.shards(job.keep, done, again), finished)
         merging.finish(source.count)
     outcome.summary.seconds = time.perf_counter() - started
@@ -150,8 +152,8 @@ def _placed(worker: Worker, engine: Engine, n: int, timeout_s: float | None) -> 
 def _note(outcome: Outcome, seconds: float) -> str:
     summary = outcome.summary
     fresh = summary.rows - outcome.resumed
-    parts = [f"{fresh / seconds:,.0f} lines/s" if seconds else ""]
-    parts += [f"{n:,} {action}" for action, n in sorted(summary.actions.items())]
+    words = [f"{fresh / seconds:,.0f} lines/s" if seconds else ""]
+    words += [f"{n:,} {action}" for action, n in sorted(summary.actions.items())]
     if errors := summary.unreadable + summary.undecided:
-        parts.append(f"{errors:,} errors")
-    return ", ".join(parts)
+        words.append(f"{errors:,} errors")
+    return ", ".join(words)

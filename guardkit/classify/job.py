@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from guardkit import __version__
-from guardkit.classify.records import Judge, model_judge, policy_judge
+from guardkit.classify.records import Decide, by_model, by_policy
 from guardkit.classify.rows import read_rows
 from guardkit.classify.shards import SHARD_BYTES, SHARD_ROWS, Input, named
 from guardkit.model import artefact
@@ -28,7 +28,7 @@ ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 @dataclass(frozen=True)
 class Job:
-    """What judges the rows: all that a worker needs to be told."""
+    """What decides the rows: all that a worker needs to be told."""
 
     policy: str | None = None
     shadow: str | None = None
@@ -38,11 +38,11 @@ class Job:
     keep: tuple[str, ...] = ()
     named: bool = False  # ids that the rows do not bring name their file
 
-    def judge(self) -> Judge:
+    def load(self) -> Decide:
         """Load what is needed, models at their first use."""
         if self.model is not None:
-            return model_judge(load_model(self.model, device=self.device, backend=self.backend))
-        return policy_judge(self.router)
+            return by_model(load_model(self.model, device=self.device, backend=self.backend))
+        return by_policy(self.router)
 
     @cached_property
     def router(self) -> PolicyRouter:

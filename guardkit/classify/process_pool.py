@@ -1,4 +1,4 @@
-"""Shards on several processes of this machine: each reads, judges and writes its own.
+"""Shards on several processes of this machine: each reads, decides and writes its own.
 
 A worker that dies takes no shard with it: what it had is given to another, alone, so that a
 shard which kills its worker every time is found out and no neighbour suffers for it. One that
@@ -25,7 +25,7 @@ from guardkit.classify.shards import Shard
 from guardkit.classify.worker import WRITES, Attempts, Do, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 
-#: Shards a worker has at once: those it writes, one it judges, one it reads.
+#: Shards a worker has at once: those it writes, one it decides, one it reads.
 DEPTH = WRITES + 2
 #: That is for shards of less than so long; what takes longer waits for whoever is free first.
 AHEAD_S = 1.0

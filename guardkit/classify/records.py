@@ -23,7 +23,7 @@ from guardkit.policy.router import PolicyRouter
 from guardkit.rounding import six_digits
 from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progress, RouteStep, Row
 
-#: Rows of a stream judged together. A constant: batches are a function of the input alone.
+#: Rows of a stream decided together. A constant: batches are a function of the input alone.
 CHUNK_ROWS = 256
 
 
@@ -38,8 +38,8 @@ class ModelRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 Record = Decision | ModelRecord
-#: One record per row, in order.
-Judge = Callable[[Sequence[Row]], Sequence[Record]]
+#: From rows to records, one for each, in order.
+Decide = Callable[[Sequence[Row]], Sequence[Record]]
 
 #: Fields of the output, which --keep must not overwrite.
 _RESERVED = {*Decision.__struct_fields__, *ModelRecord.__struct_fields__}
@@ -74,7 +74,7 @@ class Summary:
         return {**dataclasses.asdict(self), "actions": dict(self.actions)}
 
     def add(self, facts: Mapping[str, Any]) -> None:
-        """Add the ``facts`` of another part of the run."""
+        """Add the ``facts`` of other rows of the run."""
         for name in ("rows", "texts", "unreadable", "undecided"):
             setattr(self, name, getattr(self, name) + facts[name])
         if facts["differing"] is not None:
@@ -85,9 +85,9 @@ class Summary:
 
 
 def classify(
-    rows: Iterable[Row], judge: Judge, out: Path | None, *, progress: Progress | None = None
+    rows: Iterable[Row], decide: Decide, out: Path | None, *, progress: Progress | None = None
 ) -> Summary:
-    """Judge ``rows`` as they come and write a JSON line for each to ``out``, or to standard output
+    """Decide ``rows`` as they come and write a JSON line for each to ``out``, or to standard output
     if None; ``guardkit.classify.engine`` does it in parts that can be resumed.
 
     The file appears under its name only when it is whole. Raises OutputError where it cannot be
@@ -98,18 +98,18 @@ def classify(
     remaining = iter(rows)
     with _Output(out) as output:
         while chunk := list(islice(remaining, CHUNK_ROWS)):
-            body, part = judged(chunk, judge)
-            summary.add(part.facts())
-            output.write(body)
+            lines, counted = output_lines(chunk, decide)
+            summary.add(counted.facts())
+            output.write(lines)
             summary.seconds = time.perf_counter() - started
             if progress:
                 progress("classify", summary.rows, 0, f"{summary.texts_per_s:,.0f} texts/s")
     return summary
 
 
-def judged(rows: Sequence[Row], judge: Judge) -> tuple[bytes, Summary]:
-    """Return the JSON lines of rows judged together, and what they came to."""
-    records = judge(rows)
+def output_lines(rows: Sequence[Row], decide: Decide) -> tuple[bytes, Summary]:
+    """Return the JSON lines of rows decided together, and what they came to."""
+    records = decide(rows)
     if any(row.kept for row in rows):
         lines = [_with_kept(r, row.kept) for row, r in zip(rows, records, strict=True)]
         body = b"".join(lines)
@@ -118,24 +118,24 @@ def judged(rows: Sequence[Row], judge: Judge) -> tuple[bytes, Summary]:
     return body, _counted(rows, records)
 
 
-def unjudged(rows: Sequence[Row], why: str) -> list[Row]:
-    """Return the rows with nothing to judge and ``why`` as the error of each."""
+def as_errors(rows: Sequence[Row], why: str) -> list[Row]:
+    """Return the rows without their texts and with ``why`` as the error of each."""
     return [replace(row, texts=(), error=row.error or why) for row in rows]
 
 
-def policy_judge(router: PolicyRouter) -> Judge:
-    """Return a judge that decides rows under a policy."""
+def by_policy(router: PolicyRouter) -> Decide:
+    """Return what decides rows under a policy."""
 
-    def judge(rows: Sequence[Row]) -> Sequence[Record]:
+    def decide(rows: Sequence[Row]) -> Sequence[Record]:
         if all(len(row.texts) == 1 and row.error is None for row in rows) and not router.heard:
             return router.decide_rows(rows, rounded=True)  # nobody looks at the digits left out
         return [_rounded(decision) for decision in router.decide_rows(rows)]
 
-    return judge
+    return decide
 
 
-def model_judge(model: Model) -> Judge:
-    """Return a judge that gives each label's calibrated probability and flags nothing.
+def by_model(model: Model) -> Decide:
+    """Return what gives each label's calibrated probability and flags nothing.
 
     Of a row with several messages, each label's highest. Raises ArtefactError where the model
     has no calibration.

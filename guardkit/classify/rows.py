@@ -94,13 +94,13 @@ class _Unreadable(Exception):
     """Why one line is no row."""
 
 
-class _Part(msgspec.Struct):
+class _ContentPart(msgspec.Struct):
     type: str = "text"
     text: str | None = None
 
 
 class _Message(msgspec.Struct):
-    content: str | list[_Part] | None  # null where a message only calls a tool
+    content: str | list[_ContentPart] | None  # null where a message only calls a tool
 
     def text(self) -> str | None:
         if not isinstance(self.content, list):

@@ -74,23 +74,23 @@ class Manifest(BaseModel):
         return found
 
 
-class Parts:
-    """The folder of a run's state, open for this process alone (``locked``)."""
+class RunFolder:
+    """The folder of a run's state, open for this process alone (``held``)."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.folder = out.with_name(f"{out.name}.parts")
+        self.path = out.with_name(f"{out.name}.parts")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Hold the folder; UsageError where another run does. It goes where it holds no part."""
         with ExitStack() as stack:
-            with reporting(self.folder):
-                self.folder.mkdir(exist_ok=True)
-                alone = stack.enter_context(locked(self.folder / _LOCK))
+            with reporting(self.path):
+                self.path.mkdir(exist_ok=True)
+                alone = stack.enter_context(locked(self.path / _LOCK))
             if not alone:
                 raise UsageError(
-                    f"{self.folder}: another run is writing {self.out.name}; let it end, or choose "
+                    f"{self.path}: another run is writing {self.out.name}; let it end, or choose "
                     "another --out"
                 )
             try:
@@ -109,7 +109,7 @@ class Parts:
         done: nothing is lost then if another run takes the folder."""
         if not self.done():
             return None
-        path = self.folder / MANIFEST
+        path = self.path / MANIFEST
         try:
             with reporting(path, "read"):
                 if not path.is_file():
@@ -123,19 +123,19 @@ class Parts:
 
     def begin(self, manifest: Manifest) -> None:
         """Write the manifest: from here on the run can be resumed."""
-        with reporting(self.folder):
+        with reporting(self.path):
             # without a manifest, parts are what a crash left of a run that had ended: not ours
-            for path in self.folder.iterdir():
+            for path in self.path.iterdir():
                 if path.name.startswith("part-"):
                     path.unlink(missing_ok=True)
-            flush_to_disk(self.folder)
-            write_atomically(self.folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            flush_to_disk(self.path)
+            write_atomically(self.path / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     def done(self) -> set[int]:
         """Return which shards have their part; what a crash left half-written is removed."""
         found = set()
-        with reporting(self.folder):
-            for entry in os.scandir(self.folder):
+        with reporting(self.path):
+            for entry in os.scandir(self.path):
                 if entry.name.startswith(UNFINISHED):
                     Path(entry.path).unlink(missing_ok=True)
                 elif entry.name.startswith("part-"):
@@ -144,20 +144,20 @@ class Parts:
 
     def facts(self, index: int) -> dict[str, Any]:
         """Return the facts that were stored with a part."""
-        path = self.folder / _PART.format(index)
+        path = self.path / _PART.format(index)
         with reporting(path, "read"):
             facts: dict[str, Any] = _footer(path)[0]["facts"]
             return facts
 
     def remove(self, index: int) -> None:
         """Forget a shard: it will be done again."""
-        with reporting(self.folder):
-            (self.folder / _PART.format(index)).unlink(missing_ok=True)
+        with reporting(self.path):
+            (self.path / _PART.format(index)).unlink(missing_ok=True)
 
     @contextmanager
     def merging(self, done: set[int]) -> Iterator[Merging]:
         """Yield what makes the output of the parts, of which those of ``done`` are there."""
-        temporary = self.folder / f"{UNFINISHED}merged"
+        temporary = self.path / f"{UNFINISHED}merged"
         with reporting(self.out):
             output = temporary.open("wb")
         try:
@@ -168,19 +168,19 @@ class Parts:
 
     def clear(self) -> None:
         """Remove the state of a run that is finished."""
-        with reporting(self.folder, "removed"):
+        with reporting(self.path, "removed"):
             # the manifest last: a folder with one can be resumed
-            for entry in sorted(self.folder.iterdir(), key=lambda path: path.name == MANIFEST):
+            for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MANIFEST):
                 entry.unlink(missing_ok=True)
-            self.folder.rmdir()
+            self.path.rmdir()
 
 
 class Merging:
     """The output of all parts, in order, every checksum verified; it grows while later parts are
     still being made, so that little is left to do when the last one is there."""
 
-    def __init__(self, parts: Parts, output: BinaryIO, done: set[int]) -> None:
-        self._parts, self._output = parts, output
+    def __init__(self, folder: RunFolder, output: BinaryIO, done: set[int]) -> None:
+        self._folder, self._output = folder, output
         self._there = set(done)
         self._next = 0
 
@@ -197,15 +197,15 @@ class Merging:
         """Give the output, of ``shards`` parts, its name."""
         for index in range(self._next, shards):
             self._copy(index)
-        with reporting(self._parts.out):
+        with reporting(self._folder.out):
             self._output.flush()
             os.fsync(self._output.fileno())
             _umask_mode(Path(self._output.name))
-            os.replace(self._output.name, self._parts.out)
-            flush_to_disk(self._parts.out.parent)
+            os.replace(self._output.name, self._folder.out)
+            flush_to_disk(self._folder.out.parent)
 
     def _copy(self, index: int) -> None:
-        path = self._parts.folder / _PART.format(index)
+        path = self._folder.path / _PART.format(index)
         with reporting(path, "read"):
             footer, left = _footer(path)
             part = path.open("rb")
@@ -217,7 +217,7 @@ class Merging:
                 if not block:
                     break
                 digest.update(block)
-                with reporting(self._parts.out):
+                with reporting(self._folder.out):
                     self._output.write(block)
                 left -= len(block)
         if digest.hexdigest() != footer["sha256"] or footer["shard"] != index:
@@ -226,7 +226,7 @@ class Merging:
                 f"{path}: damaged on disk, and removed; the same command with --resume does its "
                 "lines again"
             )
-        with reporting(self._parts.out):
+        with reporting(self._folder.out):
             self._output.flush()
         if hasattr(os, "posix_fadvise"):  # Linux writes it out from now on, and not all at the end
             os.posix_fadvise(self._output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

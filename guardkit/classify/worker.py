@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guardkit.classify.job import Job
-from guardkit.classify.records import Judge, Summary, judged, unjudged
+from guardkit.classify.records import Decide, Summary, as_errors, output_lines
 from guardkit.classify.run_folder import reporting, write_part
 from guardkit.classify.shards import STDIN, Shard
 from guardkit.errors import GuardkitError
@@ -35,7 +35,7 @@ class Worker:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
-        self._judge: Judge | None = None
+        self._decide: Decide | None = None
 
     def __reduce__(self) -> tuple[type[Worker], tuple[Job, Path]]:
         """Travel without what was loaded, also once it is."""
@@ -47,21 +47,24 @@ class Worker:
         rows = shard.read(self.job.keep, with_names=self.job.named)
         return rows, time.perf_counter() - started
 
-    def judge(self, rows: list[Any]) -> tuple[bytes, Summary, float]:
+    def decide(self, rows: list[Any]) -> tuple[bytes, Summary, float]:
         """Return the rows' output lines, what they came to, and the seconds that took."""
-        if self._judge is None:
-            self._judge = self.job.judge()
+        decide = self._loaded()
         started = time.perf_counter()
-        body, summary = judged(rows, self._judge)
+        body, summary = output_lines(rows, decide)
         return body, summary, time.perf_counter() - started
+
+    def _loaded(self) -> Decide:
+        if self._decide is None:
+            self._decide = self.job.load()
+        return self._decide
 
     def set_aside(self, shard: Shard, reason: str) -> Facts:
         """Write a part in which every row of ``shard`` is an error, and return its facts."""
-        if self._judge is None:
-            self._judge = self.job.judge()
+        decide = self._loaded()
         rows, seconds = self.read(shard)
         why = f"not judged: its shard failed {ATTEMPTS} times, last: {reason}"
-        body, summary = judged(unjudged(rows, why), self._judge)
+        body, summary = output_lines(as_errors(rows, why), decide)
         return self.write(shard, body, summary, {"read": seconds}, set_aside=reason)
 
     def write(
@@ -126,7 +129,7 @@ def run_here(
             shard, rows, seconds = next_one
             while True:
                 try:
-                    body, summary, judging = worker.judge(rows)
+                    body, summary, deciding = worker.decide(rows)
                 except GuardkitError:
                     settle(0)
                     raise
@@ -141,7 +144,7 @@ def run_here(
                     finished(shard, worker.set_aside(shard, reason))
                     break
                 settle(WRITES - 1)
-                times = {"read": seconds, "judge": judging}
+                times = {"read": seconds, "judge": deciding}
                 writing.append((shard, writer.submit(worker.write, shard, body, summary, times)))
                 break
         settle(0)

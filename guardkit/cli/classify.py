@@ -115,7 +115,7 @@ def classify(
     with _quiet_end_where_nobody_reads(), seldom_progress(beside_output=out is None) as progress:
         if save_to is None:
             rows = job.rows(source)
-            outcome = Outcome(records.classify(rows, job.judge(), out, progress=progress))
+            outcome = Outcome(records.classify(rows, job.load(), out, progress=progress))
         else:
             with stopped_at_once():
                 outcome = classify_into(

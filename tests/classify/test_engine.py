@@ -17,7 +17,7 @@ from guardkit.classify import shards, worker
 from guardkit.classify.engine import classify_into
 from guardkit.classify.job import Job
 from guardkit.classify.rows import read_rows
-from guardkit.classify.run_folder import MANIFEST, Parts
+from guardkit.classify.run_folder import MANIFEST, RunFolder
 from guardkit.classify.shards import Input
 from guardkit.cli.main import main
 from guardkit.errors import OutputError, RunError, UsageError
@@ -168,13 +168,13 @@ def test_a_run_that_could_not_begin_leaves_nothing_in_the_way_of_the_corrected_o
 def test_a_run_killed_before_its_first_part_leaves_nothing_in_the_way(resume: bool) -> None:
     source = write_input(50)
     whole = undisturbed(source)
-    parts = Parts(Path("out.jsonl").resolve())
-    parts.folder.mkdir()
-    Path(parts.folder, MANIFEST).write_text("of another version")
+    folder = RunFolder(Path("out.jsonl").resolve())
+    folder.path.mkdir()
+    Path(folder.path, MANIFEST).write_text("of another version")
     outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=resume)
     assert outcome.resumed == 0
     assert Path("out.jsonl").read_bytes() == whole
-    assert not parts.folder.exists()
+    assert not folder.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_part_damaged_on_disk_is_found_and_done_again(monkeypatch: pytest.Monk
 def test_two_runs_never_write_one_output() -> None:
     source = write_input(9)
     with (
-        Parts(Path("out.jsonl").resolve()).locked(),
+        RunFolder(Path("out.jsonl").resolve()).held(),
         pytest.raises(UsageError, match="another run"),
     ):
         classify_into(Path("out.jsonl"), Input(source), JOB)
@@ -228,15 +228,15 @@ def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_re
 ) -> None:
     source = write_input(21)
     whole = undisturbed(source)
-    judge = worker.Worker.judge
+    decide = worker.Worker.decide
 
     def failing(self: worker.Worker, rows: list[Any]) -> Any:
         if rows[0].line == 8:
             raise MemoryError("no room")
-        return judge(self, rows)
+        return decide(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker.Worker, "judge", failing)
+        patched.setattr(worker.Worker, "decide", failing)
         outcome = classify_into(Path("out.jsonl"), Input(source), JOB)
     assert list(outcome.set_aside) == ["in.jsonl, rows 8 to 14"]
     out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]

@@ -17,10 +17,10 @@ import pytest
 from guardkit.classify import records
 from guardkit.classify.records import (
     CHUNK_ROWS,
+    by_model,
+    by_policy,
     classify,
     decision_record,
-    model_judge,
-    policy_judge,
 )
 from guardkit.classify.rows import read_rows
 from guardkit.errors import ArtefactError, OutputError, RunError, UsageError
@@ -84,9 +84,7 @@ def test_one_line_is_written_for_each_line_read_and_in_order(
         for i in range(1000)
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    summary = classify(
-        read_rows(tmp_path / "in.jsonl"), policy_judge(router), tmp_path / "out.jsonl"
-    )
+    summary = classify(read_rows(tmp_path / "in.jsonl"), by_policy(router), tmp_path / "out.jsonl")
     out = written(tmp_path / "out.jsonl")
     assert [line["id"] for line in out] == [i + 1 if i in bad else f"row-{i}" for i in range(1000)]
     assert {i for i, line in enumerate(out) if line["error"]} == bad
@@ -108,7 +106,7 @@ def test_one_line_is_written_for_each_line_read_and_in_order(
 def test_batches_depend_on_the_input_alone(
     tmp_path: Path, router: PolicyRouter, family: FakeFamily
 ) -> None:
-    classify(rows_of(*map(str, range(600))), policy_judge(router), tmp_path / "out.jsonl")
+    classify(rows_of(*map(str, range(600))), by_policy(router), tmp_path / "out.jsonl")
     assert [len(texts) for _, texts in family.calls] == [CHUNK_ROWS, CHUNK_ROWS, 88]
 
 
@@ -117,7 +115,7 @@ def test_a_line_of_output_holds_the_decision_and_what_was_kept(
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "attack", "id": 1.50, "user": {"n": 1}}\n')
     rows = read_rows(tmp_path / "in.jsonl", keep=["user"])
-    classify(rows, policy_judge(router), tmp_path / "out.jsonl")
+    classify(rows, by_policy(router), tmp_path / "out.jsonl")
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert line.startswith('{"id":1.50,"action":"block",')
     assert line.endswith(',"user":{"n": 1}}')
@@ -159,7 +157,7 @@ def test_a_shadow_decision_is_written_where_there_is_one() -> None:
 
 def test_a_text_that_cannot_be_scored_fails_alone(tmp_path: Path, router: PolicyRouter) -> None:
     rows = rows_of("fine", "BROKEN", "attack")
-    summary = classify(rows, policy_judge(router), tmp_path / "out.jsonl")
+    summary = classify(rows, by_policy(router), tmp_path / "out.jsonl")
     out = written(tmp_path / "out.jsonl")
     assert [line["action"] for line in out] == ["allow", "block", "block"]
     assert "cannot score this" in out[1]["error"]
@@ -173,7 +171,7 @@ def test_a_model_alone_gives_probabilities_and_flags_nothing(tmp_path: Path, mod
         Row(3, 3, ("fine", "attack CUT")),
         Row(4, 4, ("fine", "BROKEN")),
     ]
-    summary = classify(rows, model_judge(model), tmp_path / "out.jsonl")
+    summary = classify(rows, by_model(model), tmp_path / "out.jsonl")
     out = written(tmp_path / "out.jsonl")
     assert [line["probabilities"] for line in out] == [
         {"benign": 0.119203, "injection": 0.880797},
@@ -198,9 +196,9 @@ def test_a_model_alone_gives_probabilities_and_flags_nothing(tmp_path: Path, mod
 
 def test_a_chunk_without_a_text_is_fine(tmp_path: Path, model: Model, router: PolicyRouter) -> None:
     rows = [Row(1, 1, (), "line 1: not JSON")]
-    for judge in (model_judge(model), policy_judge(router)):
-        assert classify(rows, judge, tmp_path / "out.jsonl").unreadable == 1
-    assert classify([], model_judge(model), tmp_path / "out.jsonl").rows == 0
+    for decide in (by_model(model), by_policy(router)):
+        assert classify(rows, decide, tmp_path / "out.jsonl").unreadable == 1
+    assert classify([], by_model(model), tmp_path / "out.jsonl").rows == 0
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
@@ -209,13 +207,13 @@ def test_a_model_without_calibration_is_refused_before_any_work(
 ) -> None:
     folder = write_model(tmp_path / "raw", calibrated=False)
     with pytest.raises(ArtefactError, match="gives no probabilities"):
-        model_judge(load_model(folder, plugins=plugins_of(family)))
+        by_model(load_model(folder, plugins=plugins_of(family)))
 
 
 def test_output_goes_to_standard_output_by_default(
     router: PolicyRouter, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    classify(rows_of("fine", "attack"), policy_judge(router), None)
+    classify(rows_of("fine", "attack"), by_policy(router), None)
     out = capsysbinary.readouterr().out.splitlines()
     assert [json.loads(line)["action"] for line in out] == ["allow", "block"]
 
@@ -231,9 +229,9 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path, router: PolicyRo
     inside = tmp_path / "inside"
     inside.mkdir()
     with pytest.raises(RunError):
-        classify(failing(rows_of("a")), policy_judge(router), out)
+        classify(failing(rows_of("a")), by_policy(router), out)
     with pytest.raises(RunError):
-        classify(failing(rows_of("a")), policy_judge(router), inside / "new.jsonl")
+        classify(failing(rows_of("a")), by_policy(router), inside / "new.jsonl")
     assert out.read_text() == "before"
     assert list(inside.iterdir()) == []
 
@@ -241,10 +239,10 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path, router: PolicyRo
 def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path, router: PolicyRouter) -> None:
     (tmp_path / "real.jsonl").touch()
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
-    classify(rows_of("a"), policy_judge(router), tmp_path / "link.jsonl")
+    classify(rows_of("a"), by_policy(router), tmp_path / "link.jsonl")
     assert (tmp_path / "link.jsonl").is_symlink()
     assert len(written(tmp_path / "real.jsonl")) == 1
-    classify(rows_of("a"), policy_judge(router), Path(os.devnull))
+    classify(rows_of("a"), by_policy(router), Path(os.devnull))
     assert Path(os.devnull).is_char_device()
 
 
@@ -253,24 +251,24 @@ def test_what_cannot_be_written_names_the_file(
 ) -> None:
     missing = tmp_path / "none" / "out.jsonl"
     with pytest.raises(OutputError, match=r"none/out.jsonl: cannot be written: No such file"):
-        classify(rows_of("a"), policy_judge(router), missing)
+        classify(rows_of("a"), by_policy(router), missing)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"out.jsonl: cannot be written: No space left"):
-        classify(rows_of("a"), policy_judge(router), tmp_path / "out.jsonl")
+        classify(rows_of("a"), by_policy(router), tmp_path / "out.jsonl")
     assert not list(tmp_path.glob("*.jsonl"))
     assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_an_error_of_the_judge_is_not_taken_for_one_of_the_output(tmp_path: Path) -> None:
-    def judge(_: Sequence[Row]) -> list[records.Record]:
-        raise OSError(errno.EIO, "the judge's own")
+def test_an_error_of_what_decides_is_not_taken_for_one_of_the_output(tmp_path: Path) -> None:
+    def decide(_: Sequence[Row]) -> list[records.Record]:
+        raise OSError(errno.EIO, "the plugin's own")
 
-    with pytest.raises(OSError, match="the judge's own"):
-        classify(rows_of("a"), judge, tmp_path / "out.jsonl")
+    with pytest.raises(OSError, match="the plugin's own"):
+        classify(rows_of("a"), decide, tmp_path / "out.jsonl")
 
 
 def test_a_reader_that_has_gone_is_passed_on(
@@ -282,7 +280,7 @@ def test_a_reader_that_has_gone_is_passed_on(
 
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Gone()))
     with pytest.raises(BrokenPipeError):
-        classify(rows_of("a"), policy_judge(router), None)
+        classify(rows_of("a"), by_policy(router), None)
 
 
 def test_progress_counts_rows(tmp_path: Path, router: PolicyRouter) -> None:
@@ -292,7 +290,7 @@ def test_progress_counts_rows(tmp_path: Path, router: PolicyRouter) -> None:
         seen.append((stage, done, total))
 
     rows = rows_of(*map(str, range(CHUNK_ROWS + 1)))
-    classify(rows, policy_judge(router), tmp_path / "out.jsonl", progress=progress)
+    classify(rows, by_policy(router), tmp_path / "out.jsonl", progress=progress)
     assert seen == [("classify", CHUNK_ROWS, 0), ("classify", CHUNK_ROWS + 1, 0)]
 
 
@@ -300,7 +298,7 @@ def test_probabilities_are_rounded_to_six_digits(tmp_path: Path) -> None:
     family = FakeFamily(lambda model, text: [0.0, float(text)])
     model = load_model(write_model(tmp_path / "m"), plugins=plugins_of(family))
     values = [-30.0, -1.0, 0.123, 12.0]
-    classify(rows_of(*map(str, values)), model_judge(model), tmp_path / "out.jsonl")
+    classify(rows_of(*map(str, values)), by_model(model), tmp_path / "out.jsonl")
     for line, x in zip(written(tmp_path / "out.jsonl"), values, strict=True):
         expected = 1 / (1 + np.exp(-np.float64(x)))
         assert line["probabilities"]["injection"] == pytest.approx(expected, rel=1e-5)
@@ -316,7 +314,7 @@ def test_a_kept_field_cannot_overwrite_the_output(name: str) -> None:
 
 def test_every_field_of_the_output_is_protected(model: Model) -> None:
     shadow = Decision(1, "allow", {}, None, False, [], "h", {"action": "block"})
-    (of_model,) = model_judge(model)(rows_of("a"))
+    (of_model,) = by_model(model)(rows_of("a"))
     for name in {*decision_record(shadow), *of_model.__struct_fields__}:
         with pytest.raises(UsageError):
             records.check_kept([name])

@@ -57,9 +57,9 @@ def test_classify_with_a_model_gives_probabilities(capsys: pytest.CaptureFixture
     assert "action" not in written()[0]
 
 
-@pytest.mark.parametrize("judge", [["--model", "model"], ["--policy", "policy.yaml"]])
+@pytest.mark.parametrize("decider", [["--model", "model"], ["--policy", "policy.yaml"]])
 def test_classify_runs_models_on_the_backend_it_is_given(
-    judge: list[str], plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+    decider: list[str], plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family, backends = plugins.families["fake"], []
     load = family.load
@@ -69,7 +69,7 @@ def test_classify_runs_models_on_the_backend_it_is_given(
         return load(path, device=device, backend=backend)
 
     monkeypatch.setattr(family, "load", noting)
-    assert main(["classify", "in.jsonl", *judge, "--backend", "onnx"]) == 0
+    assert main(["classify", "in.jsonl", *decider, "--backend", "onnx"]) == 0
     assert backends == ["onnx"]
 
 

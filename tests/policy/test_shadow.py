@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from guardkit.classify.records import classify, policy_judge
+from guardkit.classify.records import classify, by_policy
 from guardkit.cli.main import main
 from guardkit.errors import UsageError
 from guardkit.policy.router import PolicyRouter, load_policy
@@ -151,7 +151,7 @@ def test_the_output_holds_the_shadow_and_the_summary_counts_what_would_differ(
 ) -> None:
     models.set_log_odds("odd", one=-1.0)
     rows = [Row(1, 1, ("odd",)), Row(2, 2, ("plain",))]
-    summary = classify(rows, policy_judge(models.router()), tmp_path / "out.jsonl")
+    summary = classify(rows, by_policy(models.router()), tmp_path / "out.jsonl")
     odd, plain = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert (odd["action"], odd["shadow"]["action"]) == ("allow", "flag")
     assert odd["shadow"]["categories"]["attack"]["score"] == 0.268941

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guardkit.calibration.maps import read_calibration
-from guardkit.classify.records import model_judge
+from guardkit.classify.records import by_model
 from guardkit.cli.main import main
 from guardkit.data.hashes import texts_hash
 from guardkit.errors import ArtefactError
@@ -199,7 +199,7 @@ def test_a_length_aware_map_holds_wherever_the_model_is_asked(tmp_path: Path) ->
     assert p_N[0] > p_N[1] + 0.05
 
     assert new.probabilities(texts)[:, 1] == pytest.approx(p_N, abs=1e-5)
-    records = model_judge(new)([Row(i, i, (text,)) for i, text in enumerate(texts)])
+    records = by_model(new)([Row(i, i, (text,)) for i, text in enumerate(texts)])
     assert [r.probabilities["injection"] for r in records] == pytest.approx(p_N, abs=1e-5)
     examples = Examples(texts, np.array([1, 0, 0]), LABELS)
     brier = evaluate_model(new, examples)["metrics"]["brier"]["value"]
