@@ -25,17 +25,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to write to, which becomes ``path`` at the end: its bytes are flushed to disk
     first, and the folder's entry afterwards.
 
-    Where anything fails, ``path`` is what it was. A link stays a link, to the new file; a pipe or
-    a device is not replaced but written to.
+    Where anything fails, ``path`` is what it was. A file that is replaced hands on its mode; a
+    link stays a link, to the new file; a pipe or a device is not replaced but written to.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return
+    path = path.resolve()
     unfinished = path.with_name(f"{UNFINISHED}{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
+            if path.exists():
+                unfinished.chmod(path.stat().st_mode)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict, replace
 
 from guardkit.errors import OutputError, UsageError
+from guardkit.files import replacing
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter
 from guardkit.rounding import six_digits
@@ -96,11 +96,11 @@ def classify(
     summary = Summary()
     started = time.perf_counter()
     remaining = iter(rows)
-    with _Output(out) as output:
+    with _written(out) as write:
         while chunk := list(islice(remaining, CHUNK_ROWS)):
             lines, counted = output_lines(chunk, decide)
             summary.add(counted.facts())
-            output.write(lines)
+            write(lines)
             summary.seconds = time.perf_counter() - started
             if progress:
                 progress("classify", summary.rows, 0, f"{summary.texts_per_s:,.0f} texts/s")
@@ -223,50 +223,30 @@ def _with_kept(record: Record, kept: Mapping[str, Any]) -> bytes:
     return b"%b,%b\n" % (line[:-1], _ENCODER.encode(kept)[1:]) if kept else line + b"\n"
 
 
-class _Output:
-    """A file that takes its name only when it is whole, or standard output."""
+@contextmanager
+def _written(out: Path | None) -> Iterator[Callable[[bytes], None]]:
+    """Yield what writes to ``out``, a file that takes its name when it is whole, or to standard
+    output. What fails there is an OutputError, what fails between two writes is not."""
+    with ExitStack() as stack:
+        with _reporting(out):
+            file = sys.stdout.buffer if out is None else stack.enter_context(replacing(out))
 
-    def __init__(self, out: Path | None) -> None:
-        self.name = str(out or "standard output")
-        self._final: Path | None = None
-        self._temporary: Path | None = None
-        if out is None:
-            self._file: BinaryIO = sys.stdout.buffer
-            return
-        with self._reporting():
-            path = out.resolve()  # a link stays a link, to the new file
-            if not path.exists() or path.is_file():  # else /dev/null, a pipe: not to be replaced
-                self._final = path
-                path = self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            self._file = path.open("wb")
+        def write(data: bytes) -> None:
+            with _reporting(out):
+                file.write(data)
+                file.flush()
 
-    def write(self, data: bytes) -> None:
-        with self._reporting():
-            self._file.write(data)
-            self._file.flush()
+        yield write
+        with _reporting(out):
+            stack.close()
 
-    def __enter__(self) -> _Output:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is sys.stdout.buffer:
-            return
-        try:
-            with self._reporting(), self._file:
-                if kind is None and self._final:
-                    os.fsync(self._file.fileno())
-            if kind is None and self._final and self._temporary:
-                with self._reporting():
-                    self._temporary.replace(self._final)
-        finally:
-            if self._temporary:
-                self._temporary.unlink(missing_ok=True)
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:  # nobody reads on: for the caller to end quietly
-            raise
-        except OSError as error:
-            raise OutputError(f"{self.name}: cannot be written: {error.strerror}") from error
+@contextmanager
+def _reporting(out: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads on: for the caller to end quietly
+        raise
+    except OSError as error:
+        name = out or "standard output"
+        raise OutputError(f"{name}: cannot be written: {error.strerror}") from error

@@ -200,7 +200,6 @@ class Merging:
         with reporting(self._folder.out):
             self._output.flush()
             os.fsync(self._output.fileno())
-            _umask_mode(Path(self._output.name))
             os.replace(self._output.name, self._folder.out)
             flush_to_disk(self._folder.out.parent)
 
@@ -289,12 +288,6 @@ def _footer(path: Path) -> tuple[dict[str, Any], int]:
             "again"
         ) from error
     return footer, end - len(line) - 1
-
-
-def _umask_mode(path: Path) -> None:
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def _names(manifest: Manifest) -> str:

@@ -43,6 +43,7 @@ def calibrate(
     from guardkit.cli import output
     from guardkit.cli.progress import shown_progress
     from guardkit.data.examples import load_split
+    from guardkit.files import write_atomically
     from guardkit.training.recalibrate import recalibrate
 
     if picture and not picture.parent.is_dir():
@@ -56,6 +57,6 @@ def calibrate(
         c = result.calibration
         of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
         drawn = reliability_diagram(c.reliability_before, c.reliability_after, of=of)
-        picture.write_text(drawn, "utf-8")
+        write_atomically(picture, drawn.encode())
         print(f"the picture is in {picture}")
     output.say_where(result.path)

@@ -227,6 +227,7 @@ def policy_frontier(
     from guardkit.cli import policy_output
     from guardkit.cli.progress import shown_progress
     from guardkit.data.examples import load_split
+    from guardkit.files import write_atomically
     from guardkit.model import artefact
     from guardkit.model.score_cache import default_cache
     from guardkit.tuning.frontier import sweep_policy, write_policy
@@ -249,7 +250,7 @@ def policy_frontier(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         artefact.write_json(out / "frontier.json", frontier.record())
-        (out / "frontier.svg").write_text(frontier_picture(frontier), "utf-8")
+        write_atomically(out / "frontier.svg", frontier_picture(frontier).encode())
         print(f"all points are in {out / 'frontier.json'}, a picture in {out / 'frontier.svg'}")
     if write is not None:
         notes = write_policy(frontier, write)

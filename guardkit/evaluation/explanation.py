@@ -14,6 +14,7 @@ import numpy as np
 from guardkit.errors import OutputError, UsageError
 from guardkit.evaluation.breakdown import visible
 from guardkit.evaluation.report import environment
+from guardkit.files import write_atomically
 from guardkit.model.loaded import Model
 from guardkit.types import FloatArray
 
@@ -108,7 +109,7 @@ def pieces_of(spans: Sequence[tuple[int, int]], value_T: FloatArray) -> list[Pie
 def write_page(path: Path, explanation: Explanation) -> None:
     """Write the explanation as one HTML file that needs no other. Raises OutputError."""
     try:
-        path.write_text(render(explanation), "utf-8")
+        write_atomically(path, render(explanation).encode())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guardkit.errors import OutputError, UsageError
 from guardkit.evaluation import plots
 from guardkit.evaluation.plots import Axis, Curve, Mark
+from guardkit.files import write_atomically
 from guardkit.model import artefact
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def write_report(folder: Path, report: Report) -> Path:
     page = folder / PAGE
     try:
         artefact.write_json(folder / NUMBERS, report)
-        page.write_text(render(report), "utf-8")
+        write_atomically(page, render(report).encode())
     except OSError as error:
         raise OutputError(f"{folder}: the report cannot be written: {error}") from error
     return page

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.errors import ArtefactError, ConfigError
-from guardkit.files import flush_to_disk
+from guardkit.files import flush_to_disk, write_atomically
 from guardkit.text.readings import Reading
 from guardkit.types import Pooling, Task
 
@@ -104,7 +104,8 @@ def choose_pooling(
 def write_json(path: Path, value: BaseModel | Mapping[str, Any]) -> None:
     """Write ``value`` as readable JSON, keys in the order given."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
 
 
 def read_config(folder: Path) -> ArtefactConfig:
@@ -122,7 +123,7 @@ def read_config(folder: Path) -> ArtefactConfig:
 def seal(folder: Path) -> None:
     """Write ``SHA256SUMS`` over every file of ``folder`` (the format of ``sha256sum``)."""
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
-    (folder / SUMS).write_text("".join(lines), "utf-8")
+    write_atomically(folder / SUMS, "".join(lines).encode())
 
 
 def verify(folder: Path) -> str:

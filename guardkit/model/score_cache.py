@@ -26,6 +26,7 @@ import numpy as np
 
 from guardkit.data.hashes import text_hash
 from guardkit.errors import OutputError
+from guardkit.files import replacing
 from guardkit.model.loaded import Model
 from guardkit.types import Classifier, FloatArray, RawScores
 
@@ -212,10 +213,9 @@ def _read(file: Path, n_labels: int) -> dict[_Key, _TextScores]:
 
 def _write(file: Path, rows: dict[_Key, _TextScores]) -> None:
     keys, values = list(rows), list(rows.values())
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with replacing(file) as stream:
             np.savez_compressed(
                 stream,
                 format=np.array(_FORMAT),
@@ -228,8 +228,5 @@ def _write(file: Path, rows: dict[_Key, _TextScores]) -> None:
                 novelty_N=np.array([row.novelty for row in values], np.float32),  # None: NaN
                 ms_N=np.array([row.ms for row in values], np.float32),
             )
-        temporary.replace(file)
     except OSError as error:
         raise OutputError(f"{file}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

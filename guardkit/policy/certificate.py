@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -114,16 +113,9 @@ def read_certificates(policy: Path) -> Mapping[str, Certificate]:
 
 
 def write_certificates(policy: Path, certificates: Mapping[str, Certificate]) -> Path:
-    """Replace the certificates of a policy file in one rename, durable before it."""
+    """Replace the certificates of a policy file and return the file they are in."""
     path = certificates_path(policy)
-    work = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        artefact.write_json(work, _File(certificates=dict(certificates)))
-        with work.open("rb") as file:
-            os.fsync(file.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    artefact.write_json(path, _File(certificates=dict(certificates)))
     return path
 
 

@@ -18,6 +18,7 @@ from guardkit.data.hashes import texts_hash
 from guardkit.data.labels import labelled
 from guardkit.data.splits import group_names
 from guardkit.errors import ClassifierError, DataError, UsageError
+from guardkit.files import write_atomically
 from guardkit.metrics import count_groups
 from guardkit.model.chunks import chunks
 from guardkit.model.loaded import Model
@@ -199,8 +200,7 @@ def write_policy(frontier: Frontier, out: Path) -> list[str]:
         text = with_values(text, ("categories", name, "flag_at"), threshold)
     else:
         notes.append(f"flag_at keeps what it says; run `guardkit policy certify {out}`")
-    with out.open("w", encoding="utf-8", newline="") as file:  # line ends as they were
-        file.write(text)
+    write_atomically(out, text.encode())
     certificates = out.with_name(f"{out.stem}.certificates.json")
     if certificates.exists():
         notes.append(f"{certificates} no longer fits; run `guardkit policy certify {out}`")

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from guardkit.data.labels import labelled, refuse_unknown_labels
 from guardkit.data.splits import FOLDS, group_folds, group_names
 from guardkit.errors import DataError, UsageError
+from guardkit.files import write_atomically
 from guardkit.log_odds import log_sigmoid_N, logit_N, sigmoid_N
 from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
 from guardkit.model.chunks import chunks
@@ -134,8 +135,7 @@ def write_policy(path: Path, stacks: Sequence[StackedFit], out: Path) -> None:
     text = path.read_bytes().decode("utf-8-sig")
     for stack in stacks:
         text = with_values(text, (*stack.place, "combine"), stack.written)
-    with out.open("w", encoding="utf-8", newline="") as file:  # line ends as they were
-        file.write(text)
+    write_atomically(out, text.encode())
 
 
 def refuse_moved_models(option: str, path: Path, out: Path) -> None:

@@ -73,6 +73,18 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert (tmp_path / "pipe").is_fifo()
+    reader, writer = os.pipe()
+    write_atomically(Path(f"/dev/fd/{writer}"), b"by its number")
+    assert os.read(reader, 100) == b"by its number"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_file_that_is_replaced_hands_on_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "private.json"
+    path.touch(0o600)
+    write_atomically(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_lock_has_one_holder_and_dies_with_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from guardkit.classify.records import classify, by_policy
+from guardkit.classify.records import by_policy, classify
 from guardkit.cli.main import main
 from guardkit.errors import UsageError
 from guardkit.policy.router import PolicyRouter, load_policy
