@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.data.examples import load_examples
+from guardkit.data.labels import labelled
 from guardkit.errors import DataError
 from guardkit.metrics import group_index
 from guardkit.types import UNLABELLED, Examples, IntArray
@@ -108,11 +109,6 @@ def load_calibration_set(spec: str, label_names: tuple[str, ...]) -> Examples:
     return joined
 
 
-def labelled(examples: Examples) -> Examples:
-    """Return the examples that have a label."""
-    return examples.select(np.flatnonzero(examples.labels_N != UNLABELLED))
-
-
 def refuse_one_group(groups: Sequence[str]) -> None:
     """Raise DataError where nothing would be left to judge a calibration by."""
     if len(set(groups)) < 2:
@@ -134,7 +130,7 @@ def halve(held_out: Examples) -> tuple[Examples, Examples]:
 
 
 def split_by_group(examples: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
-    """Return (rest, part), with about ``share`` of the groups in ``part``.
+    """Return (rest, chosen), with about ``share`` of the groups in ``chosen``.
 
     A group goes whole to one side, by a hash of the seed and its name, so rows added later
     move nobody else. Where there are no groups each distinct text is one.

@@ -16,7 +16,7 @@ import numpy as np
 from guardkit.calibration.maps import Calibration
 from guardkit.data.examples import load_examples
 from guardkit.data.hashes import texts_hash
-from guardkit.data.splits import labelled
+from guardkit.data.labels import labelled
 from guardkit.errors import DataError, PluginError
 from guardkit.metrics import wilson_interval
 from guardkit.model import artefact

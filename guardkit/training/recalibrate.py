@@ -17,8 +17,8 @@ import numpy as np
 from guardkit.calibration.fit import calibration_metrics, choose_calibration, log_losses
 from guardkit.calibration.maps import Calibration, Method
 from guardkit.data.hashes import examples_hash
-from guardkit.data.labels import refuse_other_labels
-from guardkit.data.splits import group_names, labelled
+from guardkit.data.labels import labelled, refuse_other_labels
+from guardkit.data.splits import group_names
 from guardkit.errors import DataError
 from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
 from guardkit.model import artefact
