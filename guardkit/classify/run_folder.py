@@ -101,13 +101,13 @@ class RunFolder:
     def _remove_if_nothing_was_done(self) -> None:
         """Let the next run begin with whatever it is told, where this one did no shard."""
         with suppress(OutputError):  # the run's own error is the one to tell
-            if not self.done():
+            if not self._parts():
                 self.clear()
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of an interrupted run; None where there is none, or no shard is
         done: nothing is lost then if another run takes the folder."""
-        if not self.done():
+        if not self._parts():
             return None
         path = self.path / MANIFEST
         try:
@@ -133,14 +133,15 @@ class RunFolder:
 
     def done(self) -> set[int]:
         """Return which shards have their part; what a crash left half-written is removed."""
-        found = set()
         with reporting(self.path):
-            for entry in os.scandir(self.path):
-                if entry.name.startswith(UNFINISHED):
-                    Path(entry.path).unlink(missing_ok=True)
-                elif entry.name.startswith("part-"):
-                    found.add(int(entry.name.removeprefix("part-")))
-        return found
+            for path in self.path.glob(f"{UNFINISHED}*"):
+                path.unlink(missing_ok=True)
+        return self._parts()
+
+    def _parts(self) -> set[int]:
+        with reporting(self.path):
+            names = (entry.name for entry in os.scandir(self.path))
+            return {int(n.removeprefix("part-")) for n in names if n.startswith("part-")}
 
     def facts(self, index: int) -> dict[str, Any]:
         """Return the facts that were stored with a part."""
