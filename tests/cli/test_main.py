@@ -14,9 +14,8 @@ import pytest
 import guardkit
 from guardkit.cli.main import app, main
 from guardkit.errors import OutputError
-from guardkit.model import artefact
 from guardkit.plugins import Plugins
-from tests.support.command_folder import POLICY, TRAIN, Family, install
+from tests.support.command_folder import TRAIN, install
 
 
 @pytest.fixture(autouse=True)
@@ -94,79 +93,6 @@ def test_other_failures_exit_with_3(
     assert "KeyError: 'a bug'" in capsys.readouterr().err
     failure = KeyboardInterrupt()  # type: ignore[assignment]
     assert main(args) == 130
-
-
-def test_explain_shows_what_each_token_adds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["explain", "an attack \x1b[31m", "--model", "model"]) == 0
-    out, _ = capsys.readouterr()
-    assert "probabilities: benign 0.119, injection 0.881" in out
-    assert "evidence for 'injection' (posterior)" in out
-    assert re.search(r"'attack' +│ \+1\.500", out)
-    assert re.search(r"'an' +│ -0\.500", out)
-    assert "\x1b" not in out  # a text cannot drive the terminal
-    monkeypatch.setattr("guardkit.policy.router.policies_dir", Path)
-    Path("default.yaml").write_text(POLICY)
-    assert main(["explain", "a cake"]) == 0
-    assert "injection 0.119" in capsys.readouterr().out
-
-
-def test_policy_check_lists_every_mistake_and_loads_no_model(
-    plugins: Plugins, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["policy", "check", "policy.yaml"]) == 0
-    assert capsys.readouterr().out == (
-        "policy.yaml: ok: 'test'; categories: injection; members: only\n"
-    )
-    bad = POLICY.replace("action: flag", "action: shout").replace("version: 1", "version: 7")
-    Path("bad.yaml").write_text(bad)
-    assert main(["policy", "check", "bad.yaml"]) == 2
-    err = capsys.readouterr().err
-    assert "error: bad.yaml: 2 mistakes" in err
-    assert "bad.yaml:1: version" in err
-    assert "bad.yaml:10: categories.injection.action" in err
-    family = plugins.families["fake"]
-    assert isinstance(family, Family)
-    assert family.loads == []
-
-
-def test_policy_test_runs_the_tests_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["policy", "test", "policy.yaml"]) == 0
-    assert "2 of 2 passed" in capsys.readouterr().out
-    Path("policy.yaml").write_text(POLICY.replace("injection: allow", "injection: flag"))
-    assert main(["policy", "test", "policy.yaml"]) == 1
-    out, _ = capsys.readouterr()
-    assert re.search(r"FAILED │ a cake +│ injection: flag +│ injection: allow", out)
-    assert "1 of 2 passed" in out
-    Path("policy.yaml").write_text(POLICY[: POLICY.index("tests:")])
-    assert main(["policy", "test", "policy.yaml"]) == 2
-    assert "has no tests" in capsys.readouterr().err
-
-
-def test_models_are_listed_shown_and_verified(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "list"]) == 0
-    assert re.search(r"builtin:fake/injection │ fake +│ benign, injection", capsys.readouterr().out)
-    assert main(["models", "show", "builtin:injection"]) == 0
-    assert "It has no model card." in capsys.readouterr().out
-    (Path("model") / artefact.CARD).write_text("# A card\n\nIt is small.\n")
-    assert main(["models", "verify", "model"]) == 2
-    assert "README.md: in the folder but not in SHA256SUMS" in capsys.readouterr().err
-    artefact.seal(Path("model"))
-    assert main(["models", "show", "model"]) == 0
-    assert "It is small." in capsys.readouterr().out
-    assert main(["models", "verify", "model"]) == 0
-    digest = artefact.model_hash(Path("model"))
-    assert capsys.readouterr().out == f"{Path('model').resolve()}: ok, {digest}\n"
-
-
-def test_plugins_are_listed_with_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    for args in (["plugins"], ["plugins", "list"]):
-        assert main(args) == 0
-        out, _ = capsys.readouterr()
-        assert re.search(r"fake +│ fake 1", out)
-        assert "No module named 'torn'" in out
-        assert "fake: answers from a table (presets: none)" in out
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

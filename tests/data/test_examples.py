@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from guardkit.data.examples import load_examples, load_split
-from guardkit.data.splits import group_names, split_by_group
 from guardkit.errors import DataError
 from guardkit.types import UNLABELLED, Examples
 
@@ -298,35 +296,3 @@ def test_a_split_to_evaluate_is_test_or_the_only_one_or_the_one_named(tmp_path: 
     (tmp_path / "imdb" / "test.parquet").unlink()
     with pytest.raises(DataError, match="has train, unsup; choose one with --split"):
         load_split(spec, None)
-
-
-def many(n: int, groups: int) -> Examples:
-    return Examples(
-        texts=[f"text {i}" for i in range(n)],
-        labels_N=np.arange(n) % 2,
-        label_names=("a", "b"),
-        groups=[f"g{i % groups}" for i in range(n)],
-    )
-
-
-def test_a_group_is_never_split_and_the_share_is_about_right() -> None:
-    rest, part = split_by_group(many(3000, 1000), 0.2, seed=7)
-    assert len(rest) + len(part) == 3000
-    assert not set(rest.groups) & set(part.groups)
-    assert 0.16 < len(set(part.groups)) / 1000 < 0.24
-    assert set(split_by_group(many(3000, 1000), 0.2, seed=8)[1].groups) != set(part.groups)
-
-
-def test_adding_rows_moves_no_group() -> None:
-    _, before = split_by_group(many(300, 100), 0.3, seed=1)
-    rest, after = split_by_group(many(900, 200), 0.3, seed=1)
-    assert set(before.groups) <= set(after.groups)
-    assert not set(before.groups) & set(rest.groups)
-
-
-def test_without_groups_equal_texts_stay_together() -> None:
-    texts = [f"{'Text' if i % 2 else ' text '} {i // 2}" for i in range(400)]
-    examples = Examples(texts, np.zeros(400, np.int64), ("a", "b"))
-    rest, part = split_by_group(examples, 0.5, seed=0)
-    assert 100 < len(part) < 300
-    assert not set(group_names(rest)) & set(group_names(part))

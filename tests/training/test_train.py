@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from guardkit.data.splits import load_data_splits, normalised
 from guardkit.errors import ArtefactError, ConfigError, DataError, TrainingInterrupted
 from guardkit.model import artefact, loaded
 from guardkit.model.artefact import ArtefactConfig, read_config
 from guardkit.model.loaded import load_model
 from guardkit.training import train
-from guardkit.training.options import build_config
 from guardkit.training.train import Recipe, TrainResult, train_model
 from guardkit.types import Examples, RawScores, TrainingData
 from tests.support.fake_models import plugins_of
@@ -156,55 +154,6 @@ def test_a_trained_model_is_calibrated_measured_and_sealed(
     assert not out.with_name("model.partial").exists()
 
 
-def test_the_family_never_sees_what_it_is_calibrated_or_tested_on(
-    family: CountingFamily, folder: Path
-) -> None:
-    parts = load_data_splits(str(folder), None, None)
-    names = ("train", "validation", "calibration", "test")
-    sets = {name: {normalised(t) for t in getattr(parts, name).texts} for name in names}
-    for one in names:
-        for other in names:
-            assert one == other or not sets[one] & sets[other]
-    assert len(sets["validation"]) + len(sets["calibration"]) == 40
-    assert min(len(sets["validation"]), len(sets["calibration"])) > 5
-
-
-def test_a_text_in_two_sets_stays_in_the_later_one_only(folder: Path) -> None:
-    repeated = [("Test  LETTER number 1", "ham"), ("validation spam spam number 2", "spam")]
-    write(folder / "train.jsonl", rows("train", 30) + repeated)
-    parts = load_data_splits(str(folder), None, None)
-    assert len(parts.train) == 60
-    assert parts.test is not None
-    assert len(parts.test) == 20
-
-
-def test_without_a_validation_split_whole_groups_are_held_out(tmp_path: Path) -> None:
-    lines = [
-        json.dumps({"text": f"{i} {label}", "label": label, "group": f"g{i // 4}"})
-        for i in range(400) for label in ("ham", "spam")
-    ]  # fmt: skip
-    path = tmp_path / "all.jsonl"
-    path.write_text("\n".join(lines))
-    parts = load_data_splits(str(path), None, None)
-    held_out = {*parts.validation.groups, *parts.calibration.groups}
-    assert not held_out & set(parts.train.groups)
-    assert not set(parts.validation.groups) & set(parts.calibration.groups)
-    assert 4 <= len(held_out) <= 20
-    assert len(parts.validation) >= 8
-    assert len(parts.calibration) >= 8
-    assert parts.test is None
-
-
-def test_calibration_data_of_ones_own_is_used_alone(folder: Path, tmp_path: Path) -> None:
-    own = write(tmp_path / "own.jsonl", rows("own", 5))
-    parts = load_data_splits(str(folder), None, str(own))
-    assert sorted(parts.calibration.texts) == sorted(text for text, _ in rows("own", 5))
-    assert len(parts.validation) == 40
-    odd = write(tmp_path / "odd.jsonl", [("text", "eggs")])
-    with pytest.raises(DataError, match="eggs"):
-        load_data_splits(str(folder), None, str(odd))
-
-
 def test_unlabelled_text_is_for_pretraining_and_never_what_is_tested(
     family: CountingFamily, folder: Path, tmp_path: Path
 ) -> None:
@@ -335,16 +284,6 @@ def test_two_runs_never_make_one_model(
     assert (tmp_path / "model" / artefact.SUMS).is_file()
 
 
-def test_options_come_from_preset_then_file_then_command_line(
-    family: CountingFamily, tmp_path: Path
-) -> None:
-    file = tmp_path / "options.yaml"
-    file.write_text("size: 5\nloud: true\n")
-    assert build_config(family, "big", None, {}).size == 9
-    assert build_config(family, "big", file, {}) == Options(size=5, loud=True)
-    assert build_config(family, "big", file, {"size": "7"}).size == 7
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -362,16 +301,6 @@ def test_a_wrong_option_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         run(folder, tmp_path / "model", **changes)
     assert not tmp_path.joinpath("model.partial").exists()
-
-
-@pytest.mark.parametrize("content", ["size: 1\nsize: 2\n", "- 1\n", "size: &a 1\nloud: *a\n"])
-def test_a_broken_option_file_is_refused(
-    family: CountingFamily, tmp_path: Path, content: str
-) -> None:
-    file = tmp_path / "options.yaml"
-    file.write_text(content)
-    with pytest.raises(ConfigError, match=r"options\.yaml"):
-        build_config(family, None, file, {})
 
 
 def test_the_card_opens_with_what_its_author_states(
