@@ -75,11 +75,11 @@ def times_line(summary: Summary) -> str | None:
 
 def show_metrics(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
     """Print {name: {value, low, high}}."""
-    _out().print(Text(title))
+    console().print(Text(title))
     table = Table("metric", "value", "95% interval")
     for name, m in metrics.items():
-        table.add_row(name, *_with_interval(m))
-    _out().print(table)
+        table.add_row(name, *with_interval(m))
+    console().print(table)
 
 
 def show_measured(metrics: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def show_measured(metrics: Mapping[str, Any]) -> None:
 
 def show_adaptation(report: Mapping[str, Any]) -> None:
     """Print how often texts get the label that a model was adapted to, before and after."""
-    _out().print(Text(f"share of texts called {report['label']!r} at probability 0.5"))
+    console().print(Text(f"share of texts called {report['label']!r} at probability 0.5"))
     table = Table("texts", "n", "before", "after", "at 1% false positives, before", "after")
     columns = ("before", "after", "before_at_fpr", "after_at_fpr")
     shares = dict(report["shares"])
@@ -100,7 +100,7 @@ def show_adaptation(report: Mapping[str, Any]) -> None:
     for name, share in shares.items():
         cells = [_interval(share[c]) if c in share else "" for c in columns]
         table.add_row(Text(name), f"{share['n']:,}", *cells)
-    _out().print(table)
+    console().print(table)
 
 
 def show_evaluation(report: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
 
 def _show_model_report(report: Mapping[str, Any]) -> None:
     about = f" (positive: {report['positive']})" if report["positive"] else ""
-    show_metrics(f"{report['n']:,} texts{about}{_left_out(report)}", report["metrics"])
+    show_metrics(f"{report['n']:,} texts{about}{left_out(report)}", report["metrics"])
     _show_warnings(report["warnings"])
     _show_parts("source", report["sources"])
     _show_parts("characters", report["lengths"])
@@ -128,7 +128,7 @@ def _show_policy_report(report: Mapping[str, Any]) -> None:
     for name, category in report["categories"].items():
         title = (
             f"{name}: {report['n']:,} texts, {category['positives']:,} positive "
-            f"({', '.join(category['positive'])}){_left_out(report)}"
+            f"({', '.join(category['positive'])}){left_out(report)}"
         )
         show_metrics(title, category["metrics"])
         _show_warnings(category["warnings"])
@@ -137,7 +137,7 @@ def _show_policy_report(report: Mapping[str, Any]) -> None:
             cost = report["cost"]["members"].get(member, {})  # a pattern costs next to nothing
             own = (_number(cost.get(name)) for name in ("ms_per_text", "tokens_per_text"))
             members.add_row(Text(member), f"{share:.1%}", *own)
-        _out().print(members)
+        console().print(members)
         _show_parts("source", category["sources"])
         _show_parts("characters", category["lengths"])
 
@@ -147,13 +147,13 @@ def show_recalibrated(result: Recalibrated) -> None:
     c = result.calibration
     shares = ", ".join(f"{x} {p:.1%}" for x, p in zip(c.labels, c.prior, strict=True))
     old = "the calibration it had" if c.replaces else "no calibration"
-    _out().print(Text(f"{c.n:,} texts ({shares}); before: {old}; after: cross-fitted"))
+    console().print(Text(f"{c.n:,} texts ({shares}); before: {old}; after: cross-fitted"))
     table = Table("", "before", "95% interval", "after", "95% interval")
     for name in result.before:
         values = (result.before[name], result.after[name])
-        table.add_row(name, *(cell for m in values for cell in _with_interval(m)))
-    _out().print(table)
-    value, interval = _with_interval(result.gain)
+        table.add_row(name, *(cell for m in values for cell in with_interval(m)))
+    console().print(table)
+    value, interval = with_interval(result.gain)
     verdict = "" if (result.gain["low"] or 0) > 0 else ": not shown to be better"
     print(f"log-loss saved: {value} ({interval}){verdict}")
     tried = Table("method", "log-loss, cross-fitted", "over the best", "standard error", "")
@@ -161,7 +161,7 @@ def show_recalibrated(result: Recalibrated) -> None:
         mark = "chosen" if method == c.method else ""
         numbers = (m.log_loss, m.excess, m.standard_error)
         tried.add_row(method, *(f"{x:.4f}" for x in numbers), mark)
-    _out().print(tried)
+    console().print(tried)
 
 
 def show_plugins(plugins: Plugins) -> None:
@@ -175,10 +175,10 @@ def show_plugins(plugins: Plugins) -> None:
             *map(Text, names),
             Text(plugin.error or "", style="bold red"),
         )
-    _out().print(table)
+    console().print(table)
     for family in plugins.families.values():
         presets = ", ".join(family.presets) or "none"
-        _out().print(Text(f"{family.name}: {family.summary} (presets: {presets})"))
+        console().print(Text(f"{family.name}: {family.summary} (presets: {presets})"))
 
 
 def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
@@ -194,7 +194,7 @@ def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
             str(folder),
         )
         table.add_row(*map(Text, row))
-    _out().print(table)
+    console().print(table)
 
 
 def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> None:
@@ -210,14 +210,14 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     table.add_row("readings", ", ".join(["raw", *config.also_read]))
     table.add_row("size", _size(folder))
     table.add_row("hash", digest)
-    _out().print(table)
-    _out().print(Markdown(card))
+    console().print(table)
+    console().print(Markdown(card))
 
 
 def show_explanation(explanation: Explanation) -> None:
     """Print a text with each piece coloured by what it adds to the label: red for, blue
     against."""
-    out = _out()
+    out = console()
     given = ", ".join(f"{x} {p:.3f}" for x, p in explanation.probabilities.items())
     out.print(Text(f"probabilities: {given}"))
     out.print(
@@ -233,7 +233,7 @@ def show_explanation(explanation: Explanation) -> None:
             else "not the text as it stands, but what it says here"
         )
         out.print(Text(f"the worst of {explanation.readings} readings: {deciding}", style="yellow"))
-    shown = Text(_visible(explanation.text))
+    shown = Text(visible(explanation.text))
     for piece in explanation.pieces:
         pale = 255 - int(105 * abs(piece.value) / explanation.largest)
         colour = f"rgb(255,{pale},{pale})" if piece.value > 0 else f"rgb({pale},{pale},255)"
@@ -257,20 +257,22 @@ def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
             *(_number(values[count]) for count in counts),
             *map(_interval, values["metrics"].values()),
         )
-    _out().print(table)
+    console().print(table)
 
 
 def _show_warnings(warnings: Mapping[str, str]) -> None:
     for name, why in warnings.items():
-        _out().print(Text(f"{name}: {why}", style="yellow"))
+        console().print(Text(f"{name}: {why}", style="yellow"))
 
 
-def _left_out(report: Mapping[str, Any]) -> str:
-    parts = {"unlabelled, left out": report["unlabelled"], "could not be judged": report["errors"]}
-    return "".join(f"; {n:,} {what}" for what, n in parts.items() if n)
+def left_out(report: Mapping[str, Any]) -> str:
+    """Return how many texts a report does not count, and why; empty where it counts all."""
+    counts = {"unlabelled, left out": report["unlabelled"], "could not be judged": report["errors"]}
+    return "".join(f"; {n:,} {what}" for what, n in counts.items() if n)
 
 
-def _with_interval(m: Mapping[str, float | None]) -> tuple[str, str]:
+def with_interval(m: Mapping[str, float | None]) -> tuple[str, str]:
+    """Return a metric and its interval as two cells of a table."""
     interval = "" if m["value"] is None else f"{m['low']:.4f} to {m['high']:.4f}"
     return _number(m["value"]), interval
 
@@ -292,10 +294,11 @@ def _size(folder: Path) -> str:
     return f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Replace control characters one for one, so that no text can drive the terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
-def _out() -> Console:
+def console() -> Console:
+    """Return what prints tables to standard output, as wide as the terminal if it is one."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from guardkit.cli.output import _left_out, _out, _visible, _with_interval, show_metrics
+from guardkit.cli.output import console, left_out, show_metrics, visible, with_interval
 from guardkit.metrics import Interval
 from guardkit.policy.router import CaseResult
 from guardkit.tuning.certify import Certified
@@ -30,18 +30,18 @@ def show_cases(results: Sequence[CaseResult]) -> None:
             Text(", ".join(f"{name}: {action}" for name, action in actions.items()))
             for actions in (result.expected, result.got)
         )
-        shown = _visible(result.text)
+        shown = visible(result.text)
         shown = shown if len(shown) <= 70 else f"{shown[:69]}…"
         table.add_row(mark, Text(shown), expected, got, Text(result.error or ""))
-    _out().print(table)
+    console().print(table)
 
 
 def show_stack(stack: StackedFit) -> None:
     """Print a fitted node: its weights, what it is worth, and what the policy should say."""
-    left_out = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
+    uncounted = f"; {stack.left_out:,} could not be judged" if stack.left_out else ""
     show_metrics(
         f"{stack.category}: stacked({', '.join(stack.parts)}), {stack.n:,} texts, "
-        f"{stack.positives:,} positive{left_out}",
+        f"{stack.positives:,} positive{uncounted}",
         stack.parameters,
     )
     show_metrics("log-loss, cross-validated", stack.log_loss)
@@ -74,27 +74,27 @@ def show_certified(result: Certified) -> None:
         recall = result.flagged_positives / result.positives
         table.add_row("recall", f"{recall:.1%} of {result.positives:,} positive texts")
     promise = f"max_fpr {basis.max_fpr:g}, confidence {basis.confidence:g}"
-    _out().print(Text(f"{result.category}: {promise}"))
-    _out().print(table)
+    console().print(Text(f"{result.category}: {promise}"))
+    console().print(table)
     if raised:
         print("raised to the `below` of a stage: a text settled there must not pass the threshold")
 
 
 def show_measured(what: str, report: Mapping[str, Any]) -> None:
     """Print what ``evaluate_policy`` returned in short: a line for each category."""
-    _out().print(Text(f"{what}: {report['n']:,} texts{_left_out(report)}"))
+    console().print(Text(f"{what}: {report['n']:,} texts{left_out(report)}"))
     table = Table("category", "positive", "recall", "95% interval", "fpr", "95% interval")
     for name, category in report["categories"].items():
-        recall, fpr = (_with_interval(category["metrics"][x]) for x in ("recall", "fpr"))
+        recall, fpr = (with_interval(category["metrics"][x]) for x in ("recall", "fpr"))
         table.add_row(Text(name), f"{category['positives']:,}", *recall, *fpr)
-    _out().print(table)
+    console().print(table)
 
 
 def show_comparison(comparison: Comparison, limit: int) -> None:
     """Print how two policies differ: counts by category, then up to ``limit`` texts with routes."""
     c = comparison
     names = [f"{r.policy.name} ({r.policy.path.name})" for r in (c.old, c.new)]
-    _out().print(Text(f"{names[0]} -> {names[1]}: {len(c.flips):,} of {c.rows:,} rows flip"))
+    console().print(Text(f"{names[0]} -> {names[1]}: {len(c.flips):,} of {c.rows:,} rows flip"))
     table = Table("category", "change", "rows", "for the better", "for the worse")
     overall = {} if len(c.categories) == 1 and not (c.only_old or c.only_new) else {"": c.actions}
     for name, changes in {**c.categories, **overall}.items():
@@ -105,7 +105,7 @@ def show_comparison(comparison: Comparison, limit: int) -> None:
             old, new = change
             shown = f"{old} -> {new}" if old != new else f"still {old}"
             table.add_row(Text(name or "(overall)"), shown, f"{n:,}", better, worse)
-    _out().print(table)
+    console().print(table)
     for only, router in ((c.only_old, c.old), (c.only_new, c.new)):
         for name, n in only.items():
             print(f"{name}: only in {router.policy.name}, where {n:,} rows were not allowed")
@@ -119,13 +119,13 @@ def show_frontier(frontier: Frontier) -> None:
     """Print a sweep: what members cost, what the choices catch, and what the backup is worth."""
     f, s = frontier, frontier.sweep
     left = f"; {f.unlabelled:,} unlabelled, left out" if f.unlabelled else ""
-    _out().print(Text(f"{f.category}: {f.n:,} texts, {f.positives:,} positive{left}"))
+    console().print(Text(f"{f.category}: {f.n:,} texts, {f.positives:,} positive{left}"))
     costs = Table("member", "ms per text", "tokens", "operations (estimate)", "read now / kept")
     for member, cost in f.costs.items():
         flops = "-" if cost.flops is None else f"{cost.flops / 1e6:,.1f} M"
         read = f"{cost.scored:,} / {f.n - min(cost.scored, f.n):,}"
         costs.add_row(Text(member), f"{cost.ms:.2f}", f"{cost.tokens:.0f}", flops, read)
-    _out().print(costs)
+    console().print(costs)
     table = Table("point", "settle", "threshold", "ms", "asked", "recall", "95% interval", "fpr")
     own = [] if s.own is None else [s.own]
     for point in [*own, *s.singles, *s.frontier]:
@@ -140,7 +140,7 @@ def show_frontier(frontier: Frontier) -> None:
             f"{low:.1%} to {high:.1%}",
             f"{point.fpr:.2%}",
         )
-    _out().print(table)
+    console().print(table)
     print(
         f"Thresholds, but the file's, flag at most {f.max_fpr:.2%} of the negatives; they and the "
         "bounds were chosen on these very texts."
@@ -215,11 +215,11 @@ def _show_flips(comparison: Comparison, limit: int) -> None:
             table.add_row(
                 str(flip.row.line),
                 Text(text + more),
-                Text(_visible(flip.label or "")),
+                Text(visible(flip.label or "")),
                 Text(f"{about}{change}{verdict}"),
                 Text("\n".join(routes)),
             )
-    _out().print(table)
+    console().print(table)
 
 
 def _changes(flip: Flip) -> Iterator[tuple[str, str, str]]:
@@ -238,7 +238,7 @@ def _route(decision: Decision, category: str) -> str:
 
 
 def _short(text: str) -> str:
-    shown = " ".join(_visible(text).split())
+    shown = " ".join(visible(text).split())
     return shown if len(shown) <= TEXT_WIDTH else f"{shown[: TEXT_WIDTH - 1]}…"
 
 
