@@ -15,31 +15,31 @@ import csv
 import gzip
 import io
 import itertools
-import json
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import msgspec
-
+from guardkit.classify.fields import (
+    TEXT_FIELDS,
+    Unreadable,
+    json_fields,
+    row_of,
+    text_fields,
+)
 from guardkit.classify.json_block import plain_rows
 from guardkit.errors import InputFileError
 from guardkit.types import Row
 
 #: Longer lines are not read into memory; each is one unreadable row.
 MAX_LINE_BYTES = 64 * 2**20
-#: Where a row's texts are, in order of preference.
-TEXT_FIELDS = ("text", "prompt", "messages")
 #: A piece this large is not read whole.
 _BLOCK_BYTES = 8 * 2**20
 #: So few are read one by one where one of them needs a closer look.
 _FEW_LINES = 16
 _LINES = (".jsonl", ".ndjson", "", ".txt")
-EXPECTED = 'expected an object such as {"id": 1, "text": "..."}, or with "prompt" or "messages"'
 
 
 class Rows(Iterator[Row]):
@@ -72,13 +72,13 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
     column to read.
     """
     if str(path) == "-":
-        return Rows(_line_rows(sys.stdin.buffer, _json_fields, keep), lambda: None)
+        return Rows(_line_rows(sys.stdin.buffer, json_fields, keep), lambda: None)
     path = Path(path)
     name, compression = _uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix in _LINES:
         stream = _open(path, compression)
-        fields_of = _text_fields if suffix == ".txt" else _json_fields
+        fields_of = text_fields if suffix == ".txt" else json_fields
         return Rows(_line_rows(stream, fields_of, keep), stream.close)
     if suffix == ".csv":
         return _csv_rows(path, _open(path, compression), keep)
@@ -90,74 +90,9 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
     )
 
 
-class _Unreadable(Exception):
-    """Why one line is no row."""
-
-
-class _ContentPart(msgspec.Struct):
-    type: str = "text"
-    text: str | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[_ContentPart] | None  # null where a message only calls a tool
-
-    def text(self) -> str | None:
-        if not isinstance(self.content, list):
-            return self.content
-        texts = [part.text for part in self.content if part.type == "text"]
-        if None in texts or len(texts) < len(self.content):
-            # an image cannot be judged, and what cannot be judged must not pass as read
-            raise _Unreadable("a message has a part that is not text")
-        return "\n".join(cast(list[str], texts))
-
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TEXT = msgspec.json.Decoder(str | None)
-_MESSAGES = msgspec.json.Decoder(list[_Message] | None)
 _BOM = b"\xef\xbb\xbf"
 #: What reading on can raise: the disk, a damaged or cut gzip or zstd stream, parquet pages.
 _DAMAGE = (OSError, EOFError, zlib.error, ValueError)
-
-
-def _row(
-    number: int,
-    unit: str,
-    item: Any,
-    fields_of: Callable[[Any], Mapping[str, Any]],
-    keep: Sequence[str],
-) -> Row:
-    identity, own = number, False
-    kept: Mapping[str, Any] = {}
-    try:
-        fields = fields_of(item)
-        identity, own = fields.get("id", number), "id" in fields
-        kept = {name: fields[name] for name in keep if name in fields}
-        return Row(number, identity, _texts(fields), None, kept, own)
-    except _Unreadable as why:
-        return Row(number, identity, (), f"{unit} {number}: {why}", kept, own)
-
-
-def _texts(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    for name in TEXT_FIELDS:
-        if name not in fields:
-            continue
-        try:
-            value = _typed(fields[name], _MESSAGES if name == "messages" else _TEXT)
-        except msgspec.ValidationError as error:
-            what = "a list of messages with content" if name == "messages" else "a string"
-            raise _Unreadable(f"{name!r} must be {what}: {error}") from error
-        if name != "messages" and value is not None:
-            return (value,)
-        if texts := tuple(t for m in value or () if (t := m.text()) is not None):
-            return texts
-    raise _Unreadable(f"no text; {EXPECTED}")
-
-
-def _typed(value: Any, decoder: msgspec.json.Decoder[Any]) -> Any:
-    if isinstance(value, msgspec.Raw):
-        return decoder.decode(value)
-    return msgspec.convert(value, decoder.type)
 
 
 def lines_of(path: Path) -> bool:
@@ -183,7 +118,7 @@ def read_lines(
                 yield from _block_rows(stream.read(size), first, keep)
                 return
             stream.seek(start)
-        fields_of = _text_fields if text else _json_fields
+        fields_of = text_fields if text else json_fields
         yield from itertools.islice(_line_rows(stream, fields_of, keep, first), count)
 
 
@@ -194,7 +129,7 @@ def _block_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row]:
         return plain
     middle = block.find(b"\n", len(block) // 2) + 1
     if middle in (0, len(block)) or block.count(b"\n") <= _FEW_LINES:
-        return list(_line_rows(io.BytesIO(block), _json_fields, keep, first))
+        return list(_line_rows(io.BytesIO(block), json_fields, keep, first))
     left, right = block[:middle], block[middle:]
     second = first + left.count(b"\n")
     return _block_rows(left, first, keep) + _block_rows(right, second, keep)
@@ -227,67 +162,7 @@ def _line_rows(
         if number == 1:
             line = line.removeprefix(_BOM)
         line = line.removesuffix(b"\n").removesuffix(b"\r")
-        yield _row(number, "line", line, fields_of, keep)
-
-
-def _json_fields(line: bytes) -> Mapping[str, Any]:
-    try:
-        _utf8(line)
-        fields = _OBJECT.decode(line)
-        if repeated := _repeated(line, fields):
-            # parsers disagree which one counts: what we judge must be what others will read
-            raise _Unreadable(f"{repeated!r} is given more than once")
-    except msgspec.ValidationError as error:
-        raise _Unreadable(f"{EXPECTED}; {str(error).lower()}") from error
-    except msgspec.DecodeError as error:
-        if not line.strip():
-            raise _Unreadable(f"empty; {EXPECTED}") from error
-        half = "; perhaps half a surrogate pair (\\ud800)" if b"\\ud" in line.lower() else ""
-        raise _Unreadable(f"not JSON: {error}{half}; {EXPECTED}") from error
-    except RecursionError as error:
-        raise _Unreadable("nested too deeply") from error
-    if b"\r" in line:  # white space to JSON, a line end to some who will read it echoed
-        return {k: msgspec.Raw(bytes(v).replace(b"\r", b" ")) for k, v in fields.items()}
-    return fields
-
-
-def _text_fields(line: bytes) -> Mapping[str, Any]:
-    _utf8(line)
-    if not line.strip():
-        raise _Unreadable("empty; expected a text")
-    return {"text": line.decode()}
-
-
-def _utf8(line: bytes) -> None:
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        byte = line[error.start]
-        raise _Unreadable(f"not UTF-8: byte 0x{byte:02x} at position {error.start}") from error
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with its repeated keys."""
-
-
-def _repeated(line: bytes, fields: Mapping[str, Any]) -> str | None:
-    """Return a field that gives a text and stands there twice, if there is one."""
-    once = all(line.count(b'"%s"' % name.encode()) < 2 for name in TEXT_FIELDS if name in fields)
-    if once and "messages" not in fields and b"\\u00" not in line:  # \u0074ext is text, too
-        return None
-    top = json.loads(line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
-    messages = [m for key, value in top if key == "messages" for m in _objects(value)]
-    parts = [p for m in messages for key, value in m if key == "content" for p in _objects(value)]
-    for found, names in (([top], TEXT_FIELDS), (messages, ("content",)), (parts, ("text", "type"))):
-        for pairs in found:
-            keys = [key for key, _ in pairs if key in names]
-            if len(set(keys)) < len(keys):
-                return Counter(keys).most_common(1)[0][0]  # of a million keys, too
-    return None
-
-
-def _objects(value: Any) -> list[_Pairs]:
-    return [v for v in value if isinstance(v, _Pairs)] if isinstance(value, list) else []
+        yield row_of(number, "line", line, fields_of, keep)
 
 
 def _csv_rows(path: Path, stream: BinaryIO, keep: Sequence[str]) -> Rows:
@@ -306,14 +181,14 @@ def _csv_rows(path: Path, stream: BinaryIO, keep: Sequence[str]) -> Rows:
 
     def fields_of(record: list[str]) -> Mapping[str, Any]:
         if len(record) != len(header):
-            raise _Unreadable(
+            raise Unreadable(
                 f"{len(record)} fields where the header has {len(header)}; a text with commas or "
                 "line ends needs quotes"
             )
         try:
             "".join(record).encode()
         except UnicodeEncodeError as error:
-            raise _Unreadable("not UTF-8") from error
+            raise Unreadable("not UTF-8") from error
         return dict(zip(header, record, strict=True))
 
     def rows() -> Iterator[Row]:
@@ -331,7 +206,7 @@ def _csv_rows(path: Path, stream: BinaryIO, keep: Sequence[str]) -> Rows:
                 yield _cut_short(stream, "row", number, error)
                 return
             else:
-                yield _row(number, "row", record, fields_of, keep)
+                yield row_of(number, "row", record, fields_of, keep)
 
     return Rows(rows(), text.close)
 
@@ -359,7 +234,7 @@ def _parquet_rows(path: Path, compression: str | None, keep: Sequence[str]) -> R
                 for record in batch.to_pylist():
                     number += 1
                     fields = {name: v for name, v in record.items() if v is not None}
-                    yield _row(number, "row", fields, lambda fields: fields, keep)
+                    yield row_of(number, "row", fields, lambda fields: fields, keep)
         except _DAMAGE as error:
             while number < file.metadata.num_rows:  # how many there are is known: none is lost
                 number += 1

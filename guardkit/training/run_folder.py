@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from guardkit.errors import ArtefactError
+from guardkit.errors import ArtefactError, TrainingInterrupted
 from guardkit.files import locked
 from guardkit.model import artefact
 from guardkit.types import ClassifierFamily
@@ -23,10 +23,11 @@ _LOCK = "lock"
 
 
 class RunFolder:
-    """Where the model ``out`` of ``family`` is made."""
+    """Where the model ``out`` of ``family`` is made. Of several processes that train together only
+    the one that ``leads`` has the folder in its care."""
 
-    def __init__(self, out: Path, family: ClassifierFamily) -> None:
-        self.out = out
+    def __init__(self, out: Path, family: ClassifierFamily, *, leads: bool = True) -> None:
+        self.out, self._leads = out, leads
         self.path = out.with_name(out.name + ".partial")
         #: The name of a checkpoint; of a family that gives none, any file may be one.
         self._checkpoint: str = getattr(family, "checkpoint", "*")
@@ -39,6 +40,9 @@ class RunFolder:
         Raises ArtefactError where the model is there already, or where this run would lose or mix
         with another.
         """
+        if not self._leads:
+            yield resume
+            return
         artefact.refuse_to_replace(self.out)
         if resume and not self.path.exists():
             raise ArtefactError(f"{self.path}: no interrupted run to resume; leave out --resume")
@@ -57,12 +61,20 @@ class RunFolder:
                 artefact.write_json(self.path / _RECORD, record)
             yield goes_on
 
-    def remove_unless_saved(self) -> None:
-        """Remove what a failed run left, unless it got as far as a checkpoint."""
-        if not self._has_checkpoint():
-            self.remove()
+    @contextmanager
+    def removed_if_nothing_is_saved(self) -> Iterator[None]:
+        """Remove what a training leaves that fails before its first checkpoint."""
+        try:
+            yield
+        except TrainingInterrupted:
+            raise
+        except Exception:
+            if self._leads and not self._has_checkpoint():
+                self.remove()
+            raise
 
     def remove(self) -> None:
+        """Remove the folder, if the model has not taken it with it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _has_checkpoint(self) -> bool:

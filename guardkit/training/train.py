@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardkit.data.hashes import examples_hash
 from guardkit.data.splits import DataSplits, OneLabelError, load_data_splits
-from guardkit.errors import ConfigError, DataError, TrainingInterrupted
+from guardkit.errors import ConfigError, DataError
 from guardkit.plugins import installed_plugins
 from guardkit.training.finish import TrainResult, finish_model
 from guardkit.training.options import build_config, read_card
@@ -69,9 +68,9 @@ def train_model(
         "init": recipe.init,
         **learnt_from,
     }
-    folder = RunFolder(out, family)
-    with folder.begun(record, resume=resume) if leads else nullcontext(resume) as goes_on:
-        try:
+    folder = RunFolder(out, family, leads=leads)
+    with folder.begun(record, resume=resume) as goes_on:
+        with folder.removed_if_nothing_is_saved():
             trained = family.train(
                 TrainingData(splits.train, splits.validation),
                 config,
@@ -82,12 +81,6 @@ def train_model(
                 device=device,
                 progress=progress,
             )
-        except TrainingInterrupted:
-            raise
-        except Exception:
-            if leads:
-                folder.remove_unless_saved()
-            raise
         if not leads:
             return None
         result = finish_model(
