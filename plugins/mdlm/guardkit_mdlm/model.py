@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from guardkit_mdlm.class_network import WEIGHTS, ClassNetwork
 from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.shape import NetworkShape
-from guardkit_mdlm.trunks.dit import DitTrunk
-from guardkit_mdlm.trunks.trunk import Trunk
+from guardkit_mdlm.trunks.build import build_trunk
 from guardkit_mdlm.vocabulary import TokenLogProbs
 
 #: MASK's logit: finite, so that no arithmetic with it gives NaN.
@@ -43,17 +42,18 @@ class Denoiser(ClassNetwork):
         super().__init__()
         self.shape = shape
         D, K, C, V = shape.hidden_dim, shape.cond_dim, shape.n_classes, shape.vocab_size
-        self.trunk: Trunk = DitTrunk(shape)
+        self.trunk = build_trunk(shape)
+        E = self.trunk.embedding.shape[1]  # D, but where a layer widens embeddings (ELECTRA)
         if C:
             self.class_cond = nn.Parameter(torch.zeros(C, K))
-            self.slot = nn.Parameter(torch.empty(D).normal_(std=0.02))  # the label, masked
-            self.slot_class = nn.Parameter(torch.zeros(C, D))  # added where it is shown
+            self.slot = nn.Parameter(torch.empty(E).normal_(std=0.02))  # the label, masked
+            self.slot_class = nn.Parameter(torch.zeros(C, E))  # added where it is shown
             self.log_tau = nn.Parameter(torch.tensor(0.1).log())  # PAIR's scale, in training only
             self.label_head = nn.Linear(D, C)
             nn.init.zeros_(self.label_head.weight)
             nn.init.zeros_(self.label_head.bias)
         if shape.n_features:
-            self.feature_map = nn.Linear(shape.n_features, D, bias=False)
+            self.feature_map = nn.Linear(shape.n_features, E, bias=False)
             nn.init.zeros_(self.feature_map.weight)
         if shape.class_bias:
             self.class_bias = nn.Parameter(torch.zeros(C, V), requires_grad=False)
@@ -109,20 +109,31 @@ class Denoiser(ClassNetwork):
         features_BF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``forward`` from token embeddings on; attribution differentiates through it."""
+        slot_BD = self._slot(class_B, features_BF)
         seen_BS = real_BL
-        if self.shape.n_classes:
-            slot_BD = self.slot + _with_null_row(self.slot_class)[class_B]
-            if features_BF is not None:
-                slot_BD = slot_BD + self.feature_map(features_BF.to(slot_BD.dtype))
+        if slot_BD is not None:
             x_BLD = torch.cat([slot_BD[:, None].to(x_BLD.dtype), x_BLD], dim=1)
             if real_BL is not None:
                 seen_BS = F.pad(real_BL, (1, 0), value=True)
         c_BK = self._conditioning(class_B).to(x_BLD.dtype)
         x_BLD = self.trunk(x_BLD, c_BK, seen_BS)
+        text_BLD = x_BLD if slot_BD is None else x_BLD[:, 1:]
         if not self.shape.n_classes:
-            return x_BLD[:, 0], self.trunk.predictor(x_BLD, c_BK)
-        slot_BD = F.layer_norm(x_BLD[:, 0].float(), x_BLD.shape[-1:])
-        return slot_BD, self.trunk.predictor(x_BLD[:, 1:], c_BK)
+            return x_BLD[:, 0], self.trunk.predictor(text_BLD, c_BK)
+        state_BD = F.layer_norm(x_BLD[:, 0].float(), x_BLD.shape[-1:])
+        return state_BD, self.trunk.predictor(text_BLD, c_BK)
+
+    def _slot(self, class_B: Tensor, features_BF: Tensor | None) -> Tensor | None:
+        """Return the embeddings of position 0: the label's slot, or what a masked language model
+        has there; None where texts begin at once."""
+        if self.shape.n_classes:
+            slot_BD = self.slot + _with_null_row(self.slot_class)[class_B]
+            if features_BF is not None:
+                slot_BD = slot_BD + self.feature_map(features_BF.to(slot_BD.dtype))
+            return slot_BD
+        if self.shape.encoder is not None:
+            return self.trunk.embedding[self.shape.encoder.start_id].expand(len(class_B), -1)
+        return None
 
     def label_logits(self, slot_BD: Tensor, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
         """Return logits_BC of p(class | text), float32. ``real_BL`` as in ``forward``.

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+
+class EncoderShape(BaseModel):
+    """A masked language model of transformers as the trunk, and its special tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: dict[str, Any]  # transformers' own, as its config.json has it
+    mask_id: int
+    start_id: int  # stands where the label's slot does
+    end_id: int | None  # after the last token
 
 
 class NetworkShape(BaseModel):
@@ -23,7 +36,13 @@ class NetworkShape(BaseModel):
     n_features: int = 0  # of whole texts, by another model, beside the slot
     ngrams: int = 0  # the longest run of tokens in the linear model beside the network
     ngram_terms: int = 0
+    encoder: EncoderShape | None = None  # None: the trunk is a DiT
 
     @property
     def mask_id(self) -> int:
-        return self.vocab_size - 1
+        return self.vocab_size - 1 if self.encoder is None else self.encoder.mask_id
+
+    @property
+    def n_text_ids(self) -> int:
+        """Ids that a text's tokens may have are below this."""
+        return self.vocab_size - 1 if self.encoder is None else self.vocab_size

@@ -50,7 +50,7 @@ def write_artefact(
     tokenizer.save(str(folder / TOKENIZER))
     save_weights(net, folder)
     if config.novelty != "energy":
-        log_p_V = torch.from_numpy(unigram(texts, net.shape.mask_id))
+        log_p_V = torch.from_numpy(unigram(texts, net.shape.n_text_ids))
         save_file({"log_p_V": log_p_V}, folder / BACKGROUND)
     artefact = ArtefactConfig(
         family="mdlm",

@@ -157,7 +157,9 @@ def lay_out(step: Step, counts: Counts, config: MdlmConfig, mask_id: int) -> Lay
     own_P, rival_P = batch.label_B[shown_P] + 1, step.rival_B[shown_P[:pairs]] + 1
     class_X = torch.cat([own_P, rival_P, torch.zeros_like(hidden_H)])
     ids_XL, mask_XL = batch.ids_BL[row_X], step.mask_BL[row_X]
-    row_N, column_N = mask_XL.nonzero(as_tuple=True)
+    predicts = config.text_weight > 0 or config.pair_weight > 0
+    predicted_XL = mask_XL if predicts else torch.zeros_like(mask_XL)
+    row_N, column_N = predicted_XL.nonzero(as_tuple=True)
     masked_X = mask_XL.sum(1)
     # the text loss counts the true class only
     share_X = torch.where(masked_X > 0, 1 / (masked_X * max(1, counts.text)), 0.0)

@@ -36,16 +36,20 @@ def start_from_naive_bayes(
     only class biases are set: a network that knows language has the rest.
     """
     V, C = net.shape.vocab_size, net.shape.n_classes
-    counts_CV = np.ones((C, V - 1))
+    counts_CV = np.ones((C, V))
     for tokens, label in zip(ids, labels_N, strict=True):
         if label >= 0:
-            counts_CV[label] += np.bincount(tokens, minlength=V - 1)
-    log_p_CV = np.log(counts_CV / counts_CV.sum(1, keepdims=True))
+            counts_CV[label] += np.bincount(tokens, minlength=V)
+    words_V = np.arange(V) != net.shape.mask_id  # MASK is never predicted
+    log_p_CV = np.zeros((C, V))
+    log_p_CV[:, words_V] = np.log(
+        counts_CV[:, words_V] / counts_CV[:, words_V].sum(1, keepdims=True)
+    )
     with torch.no_grad():
         if net.shape.class_bias:
-            net.class_bias[:, :-1] = torch.from_numpy(log_p_CV - log_p_CV.mean(0)).float()
+            net.class_bias.copy_(torch.from_numpy(log_p_CV - log_p_CV.mean(0)))
         if shared:
-            net.trunk.output_bias[:-1] = torch.from_numpy(log_p_CV.mean(0)).float()
+            net.trunk.output_bias.copy_(torch.from_numpy(log_p_CV.mean(0)))
         if shared and net.shape.class_bias:
             net.trunk.silence()
 

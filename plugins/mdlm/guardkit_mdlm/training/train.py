@@ -196,7 +196,8 @@ def _starting_network(
     left random."""
     labelled = data.labelled
     shape = NetworkShape(
-        vocab_size=tokenizer.get_vocab_size() + 1,  # MASK is the last id
+        # MASK is the last id, where the network does not bring its own
+        vocab_size=tokenizer.get_vocab_size() + 1 if start is None else start.net.shape.vocab_size,
         hidden_dim=config.hidden_dim,
         cond_dim=config.cond_dim,
         n_blocks=config.n_blocks,
@@ -207,6 +208,7 @@ def _starting_network(
         class_bias=config.naive_bayes_bias,
         wide=config.naive_bayes_bias and config.wide,
         n_features=0 if labelled.features_NF is None else labelled.features_NF.shape[1],
+        encoder=None if start is None else start.net.shape.encoder,
     )
     torch.manual_seed(config.seed)
     if config.networks == "separate":
@@ -215,10 +217,11 @@ def _starting_network(
             start.fill(separate)
         return separate
     net = Denoiser(shape)
-    start_from_naive_bayes(net, labelled.ids, labelled.labels_N, shared=start is None)
     if start is not None:
         start.fill(net)
-    elif config.embeddings == "cooccurrence" and texts:
+    fresh_head = start is None or start.fresh_head
+    start_from_naive_bayes(net, labelled.ids, labelled.labels_N, shared=fresh_head)
+    if start is None and config.embeddings == "cooccurrence" and texts:
         start_from_cooccurrence(net, texts)
     return net
 
