@@ -7,10 +7,12 @@ from .errors import DataError as DataError
 from .errors import GuardkitError as GuardkitError
 from .errors import TrainingInterrupted as TrainingInterrupted
 from .hookspecs import hookimpl as hookimpl
+from .model.artefact import WEIGHTS as WEIGHTS
 from .model.artefact import ArtefactConfig as ArtefactConfig
 from .model.artefact import choose_pooling as choose_pooling
 from .model.artefact import read_config as read_config
 from .model.artefact import write_json as write_json
+from .model.chunks import chunks as chunks
 from .model.device import pick_device as pick_device
 from .model.device import pick_dtype as pick_dtype
 from .model.loaded import Model as Model
@@ -21,6 +23,7 @@ from .model.onnx import onnx_network as onnx_network
 from .policy.router import PolicyRouter as PolicyRouter
 from .policy.router import load_policy as load_policy
 from .policy.schema import Policy as Policy
+from .text.bpe import TOKENIZER as TOKENIZER
 from .text.bpe import open_tokenizer as open_tokenizer
 from .text.bpe import read_whole as read_whole
 from .text.bpe import train_bpe as train_bpe

@@ -21,19 +21,18 @@ from typing import Optional
 import torch
 import typer
 from guardkit_mdlm.adaptation.remembered import REMEMBERED
-from guardkit_mdlm.class_network import WEIGHTS
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, encode, read_tokenizer
+from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.artefact import remember, save_weights
 from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.ngram_fit import add_ngrams
 from safetensors.torch import load_file
 
 from benchmarks.lib.provenance import machine
-from guardkit import read_config
+from guardkit import TOKENIZER, WEIGHTS, read_config
 from guardkit.data.splits import load_data_splits
 from guardkit.model.artefact import CONFIG, METRICS, write_json
 from guardkit.training.finish import finish_model

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+#: A tokenizer's file in a model folder.
+TOKENIZER = "tokenizer.json"
+
 
 def train_bpe(
     texts: Iterable[str], *, vocab_size: int, lower_case: bool, special_tokens: Sequence[str] = ()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Encoding, Tokenizer
 
 from guardkit import (
+    WEIGHTS,
     ArtefactConfig,
     ArtefactError,
     ConfigError,
@@ -30,7 +31,6 @@ from guardkit_gpt2.network import Network, batches_by_length, fresh_lm, pad
 from guardkit_gpt2.tokenizer import TokenIds, encode, read_tokenizer
 
 FloatArray = npt.NDArray[np.float32]
-WEIGHTS = "model.safetensors"
 #: Tokens scored at once, padding included. More gains nothing on a CPU.
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
 #: The same for evidence, which keeps every layer's states.

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from guardkit import open_tokenizer
+from guardkit import TOKENIZER, open_tokenizer
 
-TOKENIZER = "tokenizer.json"
 #: Opens every window, so that a text's first token is predicted too and an empty text has a
 #: state. Never read from a text: someone who writes its name writes ordinary characters.
 START = "<|endoftext|>"

@@ -20,6 +20,8 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from guardkit import (
+    TOKENIZER,
+    WEIGHTS,
     ArtefactConfig,
     ConfigError,
     DataError,
@@ -45,14 +47,8 @@ from guardkit_gpt2.network import (
     pretrained_lm,
     window_nll,
 )
-from guardkit_gpt2.scoring import WEIGHTS, cut_windows, score_windows
-from guardkit_gpt2.tokenizer import (
-    START,
-    TOKENIZER,
-    TokenIds,
-    encode_ids,
-    read_tokenizer,
-)
+from guardkit_gpt2.scoring import cut_windows, score_windows
+from guardkit_gpt2.tokenizer import START, TokenIds, encode_ids, read_tokenizer
 
 ARTEFACT = "artefact"
 

@@ -18,9 +18,6 @@ from guardkit_mdlm.shape import NetworkShape
 if TYPE_CHECKING:
     from guardkit_mdlm.model import Denoiser
 
-#: The weights of a network for all classes, in an artefact.
-WEIGHTS = "model.safetensors"
-
 
 class ClassNetwork(nn.Module, ABC):
     """Classes are numbered 1..C."""

@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from guardkit import ArtefactError, ConfigError, HasFeatures, Progress, load_model
+from guardkit import ArtefactError, ConfigError, HasFeatures, Progress, chunks, load_model
 from guardkit_mdlm.record import FeaturesRecord
 
 FEATURES = "features.safetensors"
 BUILTIN = "builtin:"
-CHUNK_TEXTS = 256
 Float32 = npt.NDArray[np.float32]
 
 
@@ -63,12 +62,7 @@ def learn_features(
     if not reference.startswith(BUILTIN):  # the artefact may be read from anywhere
         reference = str(Path(reference).expanduser().absolute())
     reader, digest = _open(reference, device)
-    chunks = []
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        progress("features", start, len(texts))
-        chunks.append(reader.features(texts[start : start + CHUNK_TEXTS]))
-    progress("features", len(texts), len(texts))
-    raw_NF = np.concatenate(chunks)
+    raw_NF = np.concatenate([reader.features(c) for c in chunks(texts, "features", progress)])
     std_F = raw_NF.std(axis=0)
     std_F[std_F < 1e-6] = 1.0  # a feature that never changes says nothing
     features = TextFeatures(reader, reference, digest, raw_NF.mean(axis=0), std_F)

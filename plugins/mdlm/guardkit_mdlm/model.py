@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from guardkit_mdlm.class_network import WEIGHTS, ClassNetwork
+from guardkit import WEIGHTS
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.trunks.build import build_trunk

@@ -16,6 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from guardkit import (
+    TOKENIZER,
+    WEIGHTS,
     ArtefactConfig,
     ConfigError,
     Evidence,
@@ -31,7 +33,7 @@ from guardkit import (
 from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
 from guardkit_mdlm.adaptation.sketch import sketches
 from guardkit_mdlm.batches import TokenIds, pad_batch
-from guardkit_mdlm.class_network import WEIGHTS, ClassNetwork
+from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.estimators import (
     BACKGROUND,
     Evaluated,
@@ -46,7 +48,7 @@ from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.loading import load_class_network
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.record import NetworkRecord
-from guardkit_mdlm.tokenizer import TOKENIZER, encode, encode_with_offsets, read_tokenizer
+from guardkit_mdlm.tokenizer import encode, encode_with_offsets, read_tokenizer
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 

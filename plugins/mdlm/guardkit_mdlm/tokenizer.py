@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
-from guardkit import ConfigError, open_tokenizer
+from guardkit import TOKENIZER, ConfigError, open_tokenizer
 from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.weights.hub import from_hub
 
-TOKENIZER = "tokenizer.json"
 #: The files of GPT-2's tokenizer as it was first published.
 GPT2_FILES = ("vocab.json", "merges.txt")
 

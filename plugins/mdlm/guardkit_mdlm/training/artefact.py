@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from guardkit import ArtefactConfig, choose_pooling, write_json
+from guardkit import TOKENIZER, ArtefactConfig, choose_pooling, write_json
 from guardkit_mdlm.adaptation.remembered import Windows, read_windows, to_remember
 from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.class_network import ClassNetwork
@@ -19,7 +19,6 @@ from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures
 from guardkit_mdlm.record import NetworkRecord
-from guardkit_mdlm.tokenizer import TOKENIZER
 from guardkit_mdlm.training.corpus import Tokenised
 
 

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from guardkit import (
+    TOKENIZER,
     Examples,
     Progress,
     TrainingData,
@@ -33,7 +34,7 @@ from guardkit_mdlm.features import TextFeatures, learn_features
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, encode, read_tokenizer
+from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.artefact import write_artefact
 from guardkit_mdlm.training.corpus import Corpus, Tokenised, steps_of
 from guardkit_mdlm.training.loop import CHECKPOINT, Measure, Run, Stage, run_stage

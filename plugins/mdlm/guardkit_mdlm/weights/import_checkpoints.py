@@ -9,15 +9,21 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from guardkit import ArtefactConfig, ConfigError, Progress, choose_pooling, write_json
+from guardkit import (
+    TOKENIZER,
+    ArtefactConfig,
+    ConfigError,
+    Progress,
+    choose_pooling,
+    pick_dtype,
+    write_json,
+)
 from guardkit_mdlm.config import ImportConfig
 from guardkit_mdlm.record import NetworkRecord, SeparateRecord
 from guardkit_mdlm.shape import NetworkShape
-from guardkit_mdlm.tokenizer import TOKENIZER, check_vocabulary, find_tokenizer, token_id
+from guardkit_mdlm.tokenizer import check_vocabulary, find_tokenizer, token_id
 from guardkit_mdlm.weights.public_mdlm import load_denoiser
 from guardkit_mdlm.weights.separate import weights_of_class
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def import_checkpoints(
@@ -34,6 +40,7 @@ def import_checkpoints(
     start_id = None
     if config.start_token:
         start_id = token_id(tokenizer, config.start_token, config.tokenizer)
+    dtype = pick_dtype(config.dtype, torch.device("cpu"))
     shape: NetworkShape | None = None
     for number, (label, source) in enumerate(checkpoints.items(), start=1):
         progress("import", number - 1, len(labels), label)
@@ -50,9 +57,7 @@ def import_checkpoints(
                     if v != getattr(shape, k)
                 )
             )
-        tensors = {
-            name: tensor.to(DTYPES[config.dtype]) for name, tensor in net.state_dict().items()
-        }
+        tensors = {name: tensor.to(dtype) for name, tensor in net.state_dict().items()}
         save_file(tensors, out / weights_of_class(number))
         del net, tensors  # before the next is read
     progress("import", len(labels), len(labels))
