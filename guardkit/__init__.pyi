@@ -6,6 +6,7 @@ from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import GuardkitError as GuardkitError
 from .errors import TrainingInterrupted as TrainingInterrupted
+from .files import write_atomically as write_atomically
 from .hookspecs import hookimpl as hookimpl
 from .model.artefact import WEIGHTS as WEIGHTS
 from .model.artefact import ArtefactConfig as ArtefactConfig

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -17,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from guardkit import GuardkitError, Progress, TrainingInterrupted
+from guardkit import GuardkitError, Progress, TrainingInterrupted, write_atomically
 from guardkit_gpt2.config import Gpt2Options
 from guardkit_gpt2.optimisation import Optimiser, learning_rate
 from guardkit_gpt2.tokenizer import TokenIds
@@ -178,7 +177,4 @@ def _note(at: Standing, per_epoch: int) -> str:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_suffix(".new")
-    save_file({n: t.contiguous().cpu() for n, t in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    write_atomically(path, save({n: t.contiguous().cpu() for n, t in tensors.items()}, metadata))

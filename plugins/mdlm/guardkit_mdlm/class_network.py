@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from guardkit import ConfigError
 from guardkit_mdlm.shape import NetworkShape
-
-if TYPE_CHECKING:
-    from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.trunks.trunk import Trunk
 
 
 class ClassNetwork(nn.Module, ABC):
@@ -44,8 +42,8 @@ class ClassNetwork(nn.Module, ABC):
         """Return log p(target_N) under SUBS (MASK has probability 0), float32."""
 
     @abstractmethod
-    def language_models(self) -> Sequence[Denoiser]:
-        """Return the networks that may start from a language model."""
+    def trunks(self) -> Sequence[Trunk]:
+        """Return the trunks, each of which may start from a language model."""
 
     @abstractmethod
     def weight_files(self) -> Mapping[str, nn.Module]:
@@ -55,6 +53,9 @@ class ClassNetwork(nn.Module, ABC):
         """Return logits_BC of p(class | text), float32, of the state of position 0 under the null
         class. Raises ConfigError where there is no label slot."""
         raise ConfigError("a network for each label has no label slot for one pass to read")
+
+    def start_slot(self, slot_D: Tensor) -> None:
+        """Let the label's slot start from an embedding, where there is one."""
 
     @property
     def pair_scale(self) -> Tensor:

@@ -22,6 +22,7 @@ from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.trunks.build import build_trunk
+from guardkit_mdlm.trunks.trunk import Trunk
 from guardkit_mdlm.vocabulary import TokenLogProbs
 
 #: MASK's logit: finite, so that no arithmetic with it gives NaN.
@@ -65,8 +66,13 @@ class Denoiser(ClassNetwork):
             self.join_ngrams(Ngrams(shape.ngrams, shape.ngram_terms, C))
         self.register_load_state_dict_pre_hook(_name_the_trunk)  # type: ignore[no-untyped-call]
 
-    def language_models(self) -> Sequence[Denoiser]:
-        return [self]
+    def trunks(self) -> Sequence[Trunk]:
+        return [self.trunk]
+
+    @torch.no_grad()
+    def start_slot(self, slot_D: Tensor) -> None:
+        if self.shape.n_classes:
+            self.slot.copy_(slot_D)
 
     def weight_files(self) -> Mapping[str, nn.Module]:
         return {WEIGHTS: self}

@@ -179,7 +179,7 @@ class MdlmClassifier:
         if self._features is not None:
             return None
         # a network for each label reads a text once for its own, one for all once for each
-        met = sum(own.trunk.layer_weights() for own in self._net.language_models())
+        met = sum(trunk.layer_weights() for trunk in self._net.trunks())
         if self.scorer == "one_pass":
             return 2.0 * met
         passes = len(self.labels) if self._net.has_label_slot else 1

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from guardkit import GuardkitError, Progress, TrainingInterrupted
+from guardkit import GuardkitError, Progress, TrainingInterrupted, write_atomically
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.shape import NetworkShape
@@ -284,9 +284,7 @@ class _Watch:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata)
-    temporary.rename(path)
+    write_atomically(path, save({n: t.contiguous() for n, t in tensors.items()}, metadata))
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

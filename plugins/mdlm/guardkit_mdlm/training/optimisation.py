@@ -32,7 +32,7 @@ class Optimiser:
             for name, p in net.named_parameters() if p.requires_grad
         }  # fmt: skip
         self.average = {name: p.detach().clone() for name, p in self.masters.items()}
-        trunks = [own.trunk for own in net.language_models()]
+        trunks = net.trunks()
         body = {id(p) for trunk in trunks for p in trunk.parameters()}
         matrices = {id(p) for trunk in trunks for p in trunk.hidden_matrices()}
         names = {n: id(p) for n, p in net.named_parameters()}

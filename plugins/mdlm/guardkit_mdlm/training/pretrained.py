@@ -90,10 +90,9 @@ class Pretrained:
     def fill(self, net: ClassNetwork) -> None:
         """Put the language model and its slot into a network with classes, or the language
         model into each of separate ones; what else ``net`` has stays as it is."""
-        for own in net.language_models():
-            own.trunk.load_state_dict(self.net.trunk.state_dict())
-            if own.shape.n_classes:
-                own.slot.copy_(self.slot_D)
+        for trunk in net.trunks():
+            trunk.load_state_dict(self.net.trunk.state_dict())
+        net.start_slot(self.slot_D)
 
 
 def open_pretrained(init: str, tokenizer: str) -> Pretrained:

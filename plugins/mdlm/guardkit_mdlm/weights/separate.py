@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.trunks.trunk import Trunk
 
 
 class SeparateNetworks(ClassNetwork):
@@ -35,8 +36,8 @@ class SeparateNetworks(ClassNetwork):
     def record(self) -> dict[str, Any]:
         return {"separate": {"start_id": self.start_id}}
 
-    def language_models(self) -> Sequence[Denoiser]:
-        return [network for network in self.networks if isinstance(network, Denoiser)]
+    def trunks(self) -> Sequence[Trunk]:
+        return [network.trunk for network in self._denoisers()]
 
     def weight_files(self) -> Mapping[str, nn.Module]:
         return {weights_of_class(n): own for n, own in enumerate(self.networks, start=1)}
@@ -71,13 +72,16 @@ class SeparateNetworks(ClassNetwork):
     def token_log_probs(self, x_ND: Tensor, class_N: Tensor, target_N: Tensor) -> Tensor:
         """Return log p(target_N) under SUBS by each position's own network, float32."""
         values_N = torch.zeros(len(x_ND), device=x_ND.device)
-        for number, network in enumerate(self.language_models(), start=1):
+        for number, network in enumerate(self._denoisers(), start=1):
             own_N = class_N == number
             if bool(own_N.any()):
                 values_N[own_N] = network.token_log_probs(
                     x_ND[own_N], class_N[own_N], target_N[own_N]
                 )
         return values_N
+
+    def _denoisers(self) -> Sequence[Denoiser]:
+        return [network for network in self.networks if isinstance(network, Denoiser)]
 
 
 def weights_of_class(number: int) -> str:
