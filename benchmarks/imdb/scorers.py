@@ -125,7 +125,7 @@ def linear(folder: Path, part: str) -> Scorer:
     """
     from guardkit_mdlm.inference import cut_windows
     from guardkit_mdlm.loading import load_network
-    from guardkit_mdlm.ngrams import window_hashes
+    from guardkit_mdlm.runs import window_hashes
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
     from guardkit_mdlm.training.ngram_fit import term_matrix
 

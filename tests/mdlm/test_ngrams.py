@@ -12,7 +12,8 @@ from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.inference import one_pass_logits
 from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.ngrams import MULTIPLIERS, OF_LENGTH, PRIME, Ngrams, window_hashes
+from guardkit_mdlm.ngrams import Ngrams
+from guardkit_mdlm.runs import MULTIPLIERS, OF_LENGTH, PRIME, window_hashes
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.ngram_fit import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm.adaptation.sketch import BUCKETS, bucket_and_sign, sketches, weighed
-from guardkit_mdlm.ngrams import window_hashes
+from guardkit_mdlm.runs import window_hashes
 
 
 def random_windows(n: int, seed: int, vocabulary: int = 5000) -> list[np.ndarray]:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-#: The tokens of one text or window.
-TokenIds = npt.NDArray[np.int32]
+from guardkit_mdlm.token_ids import TokenIds
 
 
 @dataclass(frozen=True)

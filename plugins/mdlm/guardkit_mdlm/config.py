@@ -136,6 +136,12 @@ class MdlmConfig(ScoringConfig):
         "beside the trained network and enters the one-pass logit; 0: no such model",
     )
     ngram_terms: int = Field(2**19, ge=1, description="runs that it knows, at most")
+    ngram_vocab_size: int = Field(
+        8192,
+        ge=300,
+        description="BPE tokens of the n-grams, which read case and all; where the network came "
+        "with a tokenizer of its own (--init with a masked language model)",
+    )
     features: str | None = Field(
         None,
         min_length=1,

@@ -26,10 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from guardkit_mdlm.batches import TokenIds, pad_batch
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import PAIRED, EstimatorName
 from guardkit_mdlm.diffusion import BoolArray, mask_rng, masked_log_probs
+from guardkit_mdlm.token_ids import TokenIds
 
 #: The least mask level t that ``bernoulli`` draws, as in the public code.
 EPSILON = 1e-3

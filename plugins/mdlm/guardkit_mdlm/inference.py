@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from guardkit import halved_on_oom, windows
-from guardkit_mdlm.batches import TokenIds, pad_batch
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
+from guardkit_mdlm.token_ids import TokenIds
 
 Float32 = npt.NDArray[np.float32]
 #: Tokens run at once, padding included. On a CPU few enough for activations to stay in its cache

@@ -17,24 +17,11 @@ C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guardkit_mdlm.batches import TokenIds, pad_batch
-
-#: What tells runs apart, a number for each token from the last on, and one for the length. Which
-#: numbers does not matter; that they stay does.
-MULTIPLIERS, OF_LENGTH = (8_191, 1_000_003, 998_244_353, 122_949_823, 433_494_437), 7_919
-PRIME = 2**31 - 1
-#: The hash of no run.
-NONE = -1
-#: Windows whose runs are hashed at once.
-CHUNK_WINDOWS = 1024
+from guardkit_mdlm.runs import MULTIPLIERS, NONE, OF_LENGTH, PRIME
 
 
 class Ngrams(nn.Module):
@@ -113,14 +100,3 @@ def shared_out(value_NLC: Tensor, hash_NL: Tensor) -> Tensor:
             values_LC[i:] += value_LC[: L - i] / n
     scaled_LC: Tensor = values_LC / max(1, number) ** 0.5
     return scaled_LC
-
-
-def window_hashes(pieces: Sequence[TokenIds], longest: int) -> Iterator[npt.NDArray[np.int32]]:
-    """Yield the hashes of each window's runs, each once, in ascending order."""
-    for start in range(0, len(pieces), CHUNK_WINDOWS):
-        chunk = pieces[start : start + CHUNK_WINDOWS]
-        batch = pad_batch(chunk, np.zeros(len(chunk)))
-        hash_BR = run_hashes(batch.ids_BL, batch.real_BL, longest).flatten(1)
-        for hash_R in hash_BR.numpy().astype(np.int32):
-            known_R = np.unique(hash_R)
-            yield known_R[known_R != NONE]

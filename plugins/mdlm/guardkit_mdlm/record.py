@@ -30,6 +30,12 @@ class FeaturesRecord(_Frozen):
     hash: str = Field(description="which one it must be")
 
 
+class TextNgramsRecord(_Frozen):
+    """N-grams with a tokenizer of their own are beside the network."""
+
+    longest: int = Field(ge=1, le=5, description="tokens in the longest run")
+
+
 class NetworkRecord(_Frozen):
     """What rebuilds the network, and how it reads and scores texts."""
 
@@ -45,6 +51,7 @@ class NetworkRecord(_Frozen):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     novelty: Literal["unigram", "energy", "density"] = "energy"
     features: FeaturesRecord | None = None
+    text_ngrams: TextNgramsRecord | None = None
     mask_key: str
 
     @model_validator(mode="before")

@@ -32,7 +32,7 @@ from guardkit import (
 )
 from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
 from guardkit_mdlm.adaptation.sketch import sketches
-from guardkit_mdlm.batches import TokenIds, pad_batch
+from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.estimators import (
     BACKGROUND,
@@ -48,6 +48,8 @@ from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
 from guardkit_mdlm.loading import load_class_network
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.record import NetworkRecord
+from guardkit_mdlm.text_ngrams import TextNgrams, laid_over, load_text_ngrams
+from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.tokenizer import encode, encode_with_offsets, read_tokenizer
 
 ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
@@ -79,7 +81,7 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
         shared_key = _one_pass_key(path, record)
     return MdlmClassifier(
         path.name, config, record, net, read_tokenizer(path), exported, background_V, features,
-        load_rows(path), shared_key,
+        load_rows(path), load_text_ngrams(path, record), shared_key,
     )  # fmt: skip
 
 
@@ -111,6 +113,7 @@ class MdlmClassifier:
         background_V: Float32 | None = None,
         features: TextFeatures | None = None,
         rows: AddedRows | None = None,
+        ngrams: TextNgrams | None = None,
         shared_key: Hashable = None,
     ) -> None:
         self.id = f"mdlm:{name}"
@@ -127,6 +130,7 @@ class MdlmClassifier:
         self._background_V = background_V
         self._features = features
         self._rows = rows
+        self._ngrams = ngrams
         self._shared_key = shared_key
 
     def score(
@@ -163,8 +167,11 @@ class MdlmClassifier:
         else:
             logits_WC = self.window_logits(pieces)
         how, neutral = self._config.window_pooling, self._config.neutral_index
+        logits_NC = pool_windows(logits_WC, text_W, len(texts), how, neutral)
+        if self._ngrams is not None and self.scorer == "one_pass":
+            logits_NC = logits_NC + self._ngrams.logits(texts, how, neutral)
         return RawScores(
-            logits_NC=pool_windows(logits_WC, text_W, len(texts), how, neutral),
+            logits_NC=logits_NC,
             tokens_N=np.array([len(i) for i in ids], np.int64),
             windows_N=np.bincount(text_W, minlength=len(texts)),
             truncated_N=np.zeros(len(texts), bool),
@@ -326,7 +333,11 @@ class MdlmClassifier:
             total_TC[a:b] += values_TC[: b - a] * counted_C
             seen_TC[a:b] += counted_C
         values_TC = (total_TC / np.maximum(seen_TC, 1)).astype(np.float32)
-        return Evidence(f"mdlm {self.scorer}", [(a, b) for a, b in encoding.offsets], values_TC)
+        at = [(a, b) for a, b in encoding.offsets]
+        if self._ngrams is not None and self.scorer == "one_pass":
+            others, values_LC = self._ngrams.evidence(text, self._config.window_pooling, neutral)
+            values_TC = values_TC + laid_over(at, others, values_LC)
+        return Evidence(f"mdlm {self.scorer}", at, values_TC)
 
     def _gradient_evidence(self, piece: TokenIds, features_WF: Float32 | None) -> np.ndarray:
         features_1F = None if features_WF is None else features_WF[:1]  # all windows share them

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
 from guardkit import TOKENIZER, ConfigError, open_tokenizer
-from guardkit_mdlm.batches import TokenIds
+from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.weights.hub import from_hub
 
 #: The files of GPT-2's tokenizer as it was first published.

@@ -23,6 +23,7 @@ from guardkit_mdlm.adaptation.class_rows import AddedRows, Contrast, fit_row, lo
 from guardkit_mdlm.adaptation.remembered import Windows, load_remembered, read_windows
 from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.record import NetworkRecord
+from guardkit_mdlm.text_ngrams import load_text_ngrams
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 
 #: Remembered texts of other labels without which no row is fitted: its bounds are quantiles.
@@ -51,6 +52,8 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
         )
     where = pick_device(device)
     net = load_network(base).to(where, pick_dtype(record.dtype, where))
+    how = (config.window_pooling, config.neutral_index)
+    ngrams = load_text_ngrams(base, record)
     progress("read examples", 0, len(examples))
     new = read_windows(
         net.eval(),
@@ -59,11 +62,11 @@ def adapt(base: Path, examples: Examples, out: Path, *, device: str, progress: P
         window=record.window_tokens,
         overlap=record.overlap_tokens,
         device=where,
+        beside_NC=None if ngrams is None else ngrams.logits(examples.texts, *how),
     )
     progress("read examples", len(examples), len(examples))
     rows = load_rows(base) or AddedRows(0)
     new, remembered = _with(rows, new), _with(rows, remembered)
-    how = (config.window_pooling, config.neutral_index)
     contrast = Contrast(remembered, label, *how)
 
     left_out_NC = new.pooled(*how)  # what a single example is worth to itself: nothing new

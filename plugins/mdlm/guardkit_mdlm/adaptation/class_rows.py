@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from guardkit import ArtefactError, Pooling, pool_windows
 from guardkit_mdlm.adaptation.remembered import Float32, Windows
 from guardkit_mdlm.adaptation.sketch import BUCKETS, LONGEST_RUN, bucket_and_sign, weighed
-from guardkit_mdlm.ngrams import NONE, run_hashes, shared_out
+from guardkit_mdlm.ngrams import run_hashes, shared_out
+from guardkit_mdlm.runs import NONE
 
 ROWS = "rows.safetensors"
 FOLDS = 5

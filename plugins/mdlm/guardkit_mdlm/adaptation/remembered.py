@@ -21,9 +21,9 @@ from scipy import sparse
 
 from guardkit import ArtefactError, Pooling, pool_windows, windows
 from guardkit_mdlm.adaptation.sketch import BUCKETS, sketches
-from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
+from guardkit_mdlm.token_ids import TokenIds
 
 REMEMBERED = "remembered.safetensors"
 #: Windows that a model remembers, at most: of 128 tokens each about 2 MB.
@@ -43,6 +43,7 @@ class Windows:
     labels_N: npt.NDArray[np.int64]
     tokens_N: npt.NDArray[np.int64]
     sources: Sequence[str] = ()
+    beside_NC: Float32 | None = None  # what is added to the pooled logits: n-grams of the text
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -50,7 +51,7 @@ class Windows:
     def pooled(self, how: Pooling, neutral: int | None) -> Float32:
         """Return logits_NC, as the model's own windows are pooled."""
         logits_NC: Float32 = pool_windows(self.logits_WC, self.text_W, len(self), how, neutral)
-        return logits_NC
+        return logits_NC if self.beside_NC is None else logits_NC + self.beside_NC
 
     def of_texts(self, index: Sequence[int]) -> Windows:
         """Return the texts at ``index``, in that order."""
@@ -63,6 +64,7 @@ class Windows:
             self.labels_N[list(index)],
             self.tokens_N[list(index)],
             [self.sources[i] for i in index] if self.sources else (),
+            None if self.beside_NC is None else self.beside_NC[list(index)],
         )
 
     def save(self, folder: Path) -> None:
@@ -77,6 +79,8 @@ class Windows:
             "tokens_N": self.tokens_N,
             "source_N": np.array([known.index(s) for s in self.sources], np.int64),
         }
+        if self.beside_NC is not None:
+            tensors["beside_NC"] = self.beside_NC
         save_file(tensors, folder / REMEMBERED, {"sources": "\n".join(known)})
 
 
@@ -89,13 +93,14 @@ def read_windows(
     overlap: int,
     device: torch.device,
     sources: Sequence[str] = (),
+    beside_NC: Float32 | None = None,
 ) -> Windows:
-    """Run the network over N tokenised texts."""
+    """Run the network over N tokenised texts; ``beside_NC`` is added to their pooled logits."""
     pieces, text_W = cut_windows(ids, window, overlap)
     logits_WC = one_pass_logits(net, pieces, device)
     tokens_N = np.array([len(i) for i in ids], np.int64)
     known_N = labels_N.astype(np.int64)
-    return Windows(logits_WC, sketches(pieces), text_W, known_N, tokens_N, sources)
+    return Windows(logits_WC, sketches(pieces), text_W, known_N, tokens_N, sources, beside_NC)
 
 
 def to_remember(
@@ -132,4 +137,5 @@ def load_remembered(folder: Path) -> Windows:
         tensors["labels_N"],
         tensors["tokens_N"],
         [known[i] for i in tensors["source_N"]],
+        tensors.get("beside_NC"),
     )

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from scipy import sparse
 from torch import Tensor
 
-from guardkit_mdlm.batches import TokenIds
-from guardkit_mdlm.ngrams import once, run_hashes, window_hashes
+from guardkit_mdlm.ngrams import once, run_hashes
+from guardkit_mdlm.runs import window_hashes
+from guardkit_mdlm.token_ids import TokenIds
 
 BUCKETS, LONGEST_RUN = 8_192, 2
 #: What spreads hashes over buckets, and how much of the product is too regular to be used.

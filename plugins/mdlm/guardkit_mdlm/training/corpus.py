@@ -14,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from guardkit_mdlm.batches import Batch, TokenIds, pad_batch
+from guardkit_mdlm.batches import Batch, pad_batch
+from guardkit_mdlm.token_ids import TokenIds
 
 T = TypeVar("T")
 #: Steps' worth of windows that are sorted by length together: enough to pack well, few
@@ -25,12 +26,13 @@ POOL_STEPS = 40
 @dataclass(frozen=True)
 class Tokenised:
     """Texts as token ids, and their labels; -1 where there is none. ``features_NF`` are another
-    model's, standardised."""
+    model's, standardised. ``texts`` are the texts themselves, where something else reads them."""
 
     ids: Sequence[TokenIds]
     labels_N: npt.NDArray[np.integer]
     features_NF: npt.NDArray[np.float32] | None = None
     sources: Sequence[str] = ()
+    texts: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -15,7 +15,7 @@ Shape letters: W windows, R runs of a window, T terms, C classes, N texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,14 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from scipy.sparse import csr_array, diags_array
+from tokenizers import Tokenizer
 
 from guardkit import Pooling, pool_windows
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
-from guardkit_mdlm.ngrams import Ngrams, window_hashes
+from guardkit_mdlm.ngrams import Ngrams
+from guardkit_mdlm.runs import window_hashes
+from guardkit_mdlm.text_ngrams import TextNgrams
 from guardkit_mdlm.training.corpus import Tokenised
 
 #: Weights of the data against the penalty, of which held-out texts choose one.
@@ -90,7 +93,7 @@ def add_ngrams(
     label_W, vote_W = labelled.labels_N[text_W], (1.0 / np.bincount(text_W))[text_W]
     fits = _fits(term_matrix(hashes, hash_T), label_W, vote_W, C)
     held_WT = term_matrix(list(window_hashes(held_pieces, longest)), hash_T)
-    chosen, weight_TC, bias_C = _weighed(fits, held_WT, network_WC, loss)
+    chosen, weight_TC, bias_C = _weighed(fits, held_WT.__matmul__, network_WC, loss)
 
     model = Ngrams(longest, len(hash_T), C)
     with torch.no_grad():
@@ -100,6 +103,56 @@ def add_ngrams(
     net.scale_label_logits(chosen.network_scale)
     net.join_ngrams(model.to(device))
     return {"terms": len(hash_T), **asdict(chosen)}
+
+
+def fit_text_ngrams(
+    texts: Sequence[str],
+    labels_N: Labels,
+    held_out: Sequence[str],
+    held_labels_N: Labels,
+    network_NC: Float64,
+    *,
+    tokenizer: Tokenizer,
+    longest: int,
+    most: int,
+    window: int,
+    overlap: int,
+    pooling: Pooling,
+    neutral: int | None,
+) -> tuple[TextNgrams, Weighing]:
+    """Return n-grams of ``texts`` by a tokenizer of their own, and how they and a network were
+    weighed: ``network_NC`` are the network's pooled logits of the ``held_out`` texts. The scale of
+    the n-grams is in their weights; the network's is left to the caller."""
+    C = network_NC.shape[1]
+    empty = TextNgrams(
+        tokenizer, longest, window, overlap,
+        np.zeros(0, np.int32), np.zeros((0, C), np.float32), np.zeros(C, np.float32),
+    )  # fmt: skip
+    pieces, text_W = empty.cut(texts)
+    held_pieces, held_W = empty.cut(held_out)
+    hashes = list(window_hashes(pieces, longest))
+    hash_T = known_terms(hashes, text_W, labels_N, C, most)
+    label_W, vote_W = labels_N[text_W], (1.0 / np.bincount(text_W))[text_W]
+    fits = _fits(term_matrix(hashes, hash_T), label_W, vote_W, C)
+    held_WT = term_matrix(list(window_hashes(held_pieces, longest)), hash_T)
+
+    def own(parameters_TC: Float64) -> Float64:
+        own_WC = (held_WT @ parameters_TC).astype(np.float32)
+        pooled_NC = pool_windows(own_WC, held_W, len(held_out), pooling, neutral)
+        return pooled_NC.astype(np.float64)
+
+    def loss(logits_NC: Float64) -> float:
+        return smoothed_loss(logits_NC, held_labels_N)
+
+    chosen, weight_TC, bias_C = _weighed(fits, own, network_NC, loss)
+    scale = np.float32(chosen.ngrams_scale)
+    fitted = replace(
+        empty,
+        hash_T=hash_T,
+        weight_TC=scale * weight_TC.astype(np.float32),
+        bias_C=scale * bias_C.astype(np.float32),
+    )
+    return fitted, chosen
 
 
 def known_terms(
@@ -145,15 +198,17 @@ def _fits(
 
 def _weighed(
     fits: Iterable[tuple[float, Float64, Float64]],
-    held_WT: csr_array,
+    logits_of: Callable[[Float64], Float64],
     network_WC: Float64,
     loss: Loss,
 ) -> tuple[Weighing, Float64, Float64]:
-    """Return the fit that is worth most beside the network, and its weighing."""
+    """Return the fit that is worth most beside the network, and its weighing. ``logits_of`` gives
+    the logits of weights, without their bias; they are of windows or of texts, as ``network_WC``
+    are."""
     _, network_loss = _least(lambda a: loss(np.exp(a[0]) * network_WC), 1)
     found = []
     for strength, weight_TC, bias_C in fits:
-        own_WC = held_WT @ weight_TC + bias_C
+        own_WC = logits_of(weight_TC) + bias_C
 
         def joined(scales: Float64, own_WC: Float64 = own_WC) -> float:
             network, own = np.exp(scales)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.model import Denoiser
+from guardkit_mdlm.token_ids import TokenIds
 
 #: Neighbours this far apart count as met; the first two in full, others by 1 / distance.
 REACH = 8

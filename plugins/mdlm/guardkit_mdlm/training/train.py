@@ -8,7 +8,7 @@ Text alone first where there is some (``pretrain``), then the joint loss (``trai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from guardkit import (
     TOKENIZER,
     Examples,
+    Pooling,
     Progress,
     TrainingData,
     choose_pooling,
@@ -27,18 +28,19 @@ from guardkit import (
     pool_windows,
     train_bpe,
 )
-from guardkit_mdlm.batches import TokenIds
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.features import TextFeatures, learn_features
 from guardkit_mdlm.inference import cut_windows, one_pass_logits
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
+from guardkit_mdlm.text_ngrams import TextNgrams
+from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.artefact import write_artefact
 from guardkit_mdlm.training.corpus import Corpus, Tokenised, steps_of
 from guardkit_mdlm.training.loop import CHECKPOINT, Measure, Run, Stage, run_stage
-from guardkit_mdlm.training.ngram_fit import add_ngrams
+from guardkit_mdlm.training.ngram_fit import Weighing, add_ngrams, fit_text_ngrams
 from guardkit_mdlm.training.parallel import join
 from guardkit_mdlm.training.pretrained import Pretrained, open_pretrained
 from guardkit_mdlm.training.start import start_from_cooccurrence, start_from_naive_bayes
@@ -119,8 +121,9 @@ def fit(
         run_stage(net, stage, config, run)
     parameters = sum(p.numel() for p in net.parameters())
     if run.workers.leads:
+        text_ngrams = None
         if _is_measured(net, data, config) and config.ngrams:
-            reports["ngrams"] = _join_ngrams(net, data, config, run)
+            reports["ngrams"], text_ngrams = _join_ngrams(net, data, config, run)
         record = {
             "options": config.model_dump(),
             "init": None if start is None else start.init,
@@ -132,7 +135,8 @@ def fit(
         }
         write_artefact(
             run.folder, net, tokenizer, config, data.labels,
-            texts=data.texts, held_out=data.held_out, features=features, training=record,
+            texts=data.texts, held_out=data.held_out, features=features, text_ngrams=text_ngrams,
+            training=record,
         )  # fmt: skip
     run.workers.wait()
     return run.folder
@@ -143,7 +147,7 @@ def _tokenised(
 ) -> TokenisedData:
     def read(examples: Examples) -> Tokenised:
         ids = encode(tokenizer, examples.texts)
-        return Tokenised(ids, examples.labels_N, sources=examples.sources)
+        return Tokenised(ids, examples.labels_N, sources=examples.sources, texts=examples.texts)
 
     return TokenisedData(
         data.label_names,
@@ -285,17 +289,51 @@ def _held_out_measure(
 
 def _join_ngrams(
     net: ClassNetwork, data: TokenisedData, config: MdlmConfig, run: Run
-) -> dict[str, Any]:
-    """Fit n-grams beside the trained network and return the record of how the two are weighed."""
+) -> tuple[dict[str, Any], TextNgrams | None]:
+    """Fit n-grams to stand beside the trained network; return the record of how the two are
+    weighed, and the n-grams where they read tokens of their own."""
     assert isinstance(net, Denoiser)
     assert data.held_out is not None
     run.progress("ngrams", 0, 1)
-    pooling, neutral = choose_pooling(data.labels, config.neutral, config.window_pooling)
-    found = add_ngrams(
-        net, data.labelled, data.held_out, longest=config.ngrams, most=config.ngram_terms,
-        pooling=pooling, neutral=None if neutral is None else data.labels.index(neutral),
-        window=config.window_tokens, overlap=config.overlap_tokens, device=run.device,
-    )  # fmt: skip
+    pooling, name = choose_pooling(data.labels, config.neutral, config.window_pooling)
+    neutral = None if name is None else data.labels.index(name)
+    text_ngrams = None
+    if net.shape.encoder is None:
+        found = add_ngrams(
+            net, data.labelled, data.held_out, longest=config.ngrams, most=config.ngram_terms,
+            pooling=pooling, neutral=neutral,
+            window=config.window_tokens, overlap=config.overlap_tokens, device=run.device,
+        )  # fmt: skip
+    else:
+        text_ngrams, weighing = _text_ngrams(net, data.labelled, data.held_out, config, run.device,
+                                             pooling, neutral)  # fmt: skip
+        net.scale_label_logits(weighing.network_scale)
+        found = {"terms": len(text_ngrams.hash_T), **asdict(weighing)}
     alone = f"network {found['network_loss']:.3f}, n-grams {found['ngrams_loss']:.3f}"
     run.progress("ngrams", 1, 1, f"held-out loss {alone}, both {found['joined_loss']:.3f}")
-    return found
+    return found, text_ngrams
+
+
+def _text_ngrams(
+    net: Denoiser,
+    labelled: Tokenised,
+    held_out: Tokenised,
+    config: MdlmConfig,
+    device: torch.device,
+    pooling: Pooling,
+    neutral: int | None,
+) -> tuple[TextNgrams, Weighing]:
+    """Return n-grams of the labelled texts' own bytes, weighed beside the network's one pass."""
+    pieces, text_W = cut_windows(held_out.ids, config.window_tokens, config.overlap_tokens)
+    logits_WC = one_pass_logits(net, pieces, device)
+    network_NC = pool_windows(logits_WC, text_W, len(held_out), pooling, neutral)
+    return fit_text_ngrams(
+        labelled.texts, labelled.labels_N, held_out.texts, held_out.labels_N,
+        network_NC.astype(np.float64),
+        tokenizer=train_bpe(
+            labelled.texts, vocab_size=config.ngram_vocab_size, lower_case=False
+        ),
+        longest=config.ngrams, most=config.ngram_terms,
+        window=config.window_tokens, overlap=config.overlap_tokens,
+        pooling=pooling, neutral=neutral,
+    )  # fmt: skip
