@@ -132,9 +132,15 @@ def verify(folder: Path) -> str:
     A file changed, missing, added, linked or of a format that can hold code is refused.
     """
     sums = folder / SUMS
+    if not folder.is_dir():
+        raise ArtefactError(
+            f"{folder}: no such folder. Name the folder of a model, as guardkit train writes it, or "
+            "a bundled one: see guardkit models list"
+        )
     if not sums.is_file():
         raise ArtefactError(
-            f"{folder}: no {SUMS}; the model is incomplete. --allow-unverified loads it even so"
+            f"{folder}: no {SUMS}; it is no model's folder, or the model is incomplete. Python's "
+            "load_model(..., allow_unverified=True) loads it even so"
         )
     lines = (
         line.partition("  ") for line in sums.read_text("utf-8", "replace").splitlines() if line
