@@ -106,13 +106,13 @@ def test_a_file_that_may_hold_code_is_refused_even_when_listed(model: Path, name
 
 
 def test_a_folder_that_is_not_there_is_said_to_be_that(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="no such folder. Name the folder of a model"):
+    with pytest.raises(ArtefactError, match="no such folder"):
         verify(tmp_path / "nowhere")
 
 
 def test_a_model_without_hashes_is_refused(model: Path) -> None:
     (model / artefact.SUMS).unlink()
-    with pytest.raises(ArtefactError, match="no SHA256SUMS; .* the model is incomplete"):
+    with pytest.raises(ArtefactError, match=r"no SHA256SUMS; .* the model is incomplete"):
         verify(model)
 
 
