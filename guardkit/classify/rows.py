@@ -22,14 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from guardkit.classify.fields import (
+from guardkit.classify.json_block import plain_rows
+from guardkit.data.fields import (
     TEXT_FIELDS,
     Unreadable,
     json_fields,
     row_of,
     text_fields,
 )
-from guardkit.classify.json_block import plain_rows
 from guardkit.errors import InputFileError
 from guardkit.types import Row
 
