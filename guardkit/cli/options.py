@@ -33,9 +33,9 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SPEC",
-        help="hf:NAME, a folder of train/validation/test files, or files (parquet, csv, jsonl). "
-        "Options follow a ?, joined by &: text=, label=, group=, source= (columns), split=, "
-        "config=, where=COLUMN:VALUE|VALUE.",
+        help="hf:NAME, a folder of train/validation/test files, or files (parquet, csv, tsv, "
+        "json, jsonl). Options follow a ?, joined by &: text=, label=, group=, source= (columns), "
+        "split=, config=, delimiter=, where=COLUMN:VALUE|VALUE.",
     ),
 ]
 SetOption = Annotated[

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from guardkit.classify import rows as rows_module
 from guardkit.classify.rows import read_rows
+from guardkit.data import files
 from guardkit.errors import InputFileError
 from guardkit.types import Row
 
@@ -177,7 +177,7 @@ def test_other_fields_may_hold_anything_valid(tmp_path: Path, line: str) -> None
 def test_a_line_too_long_for_memory_is_one_unreadable_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 100)
     data = b'{"text": "a"}\n' + b"x" * 1000 + b'\n{"text": "b"}\n' + b"y" * 101
     found = read(tmp_path / "a.jsonl", data)
     assert [row.texts for row in found] == [("a",), (), ("b",), ()]
@@ -336,8 +336,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.json", b"[]", "unknown kind of file '.json'; known: .jsonl, .ndjson, .csv"),
-        ("a.zip", b"", "unknown kind of file '.zip'"),
+        ("a.zip", b"", "unknown kind of file '.zip'; known: .jsonl, .ndjson, .json, .csv, .tsv"),
         ("a.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
         ("a.jsonl.zst", b"plain", "cannot be read: ZSTD"),
         ("a.parquet", b"plain", "cannot read it as parquet"),

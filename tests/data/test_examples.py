@@ -6,7 +6,10 @@ import csv
 import gzip
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +121,7 @@ def test_one_split_of_a_hub_folder_can_be_asked_for_by_either_name(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "name",
-    ["a.parquet", "a.csv", "a.jsonl", "a.json", "a.csv.gz", "a.jsonl.gz", "a.json.gz"],
+    ["a.parquet", "a.csv", "a.jsonl", "a.json", "a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.ndjson"],
 )
 def test_every_format_gives_the_same_examples(tmp_path: Path, name: str) -> None:
     rows = [
@@ -261,13 +264,192 @@ def test_mistakes_in_a_spec_say_what_was_expected(tmp_path: Path) -> None:
         f"{path}?text=body&label=score": r"row 1: column 'score' holds 0.5; a label is a name",
         f"{path}?text=score": r"row 1: column 'score' holds 0.5, not a text",
         f"{tmp_path}/none.jsonl": r"none.jsonl: no such file",
-        f"{tmp_path}/a.xlsx": r"cannot read this kind of file; known: .parquet, .csv, .jsonl",
+        f"{tmp_path}/a.xlsx": r"cannot read this kind of file; known: .jsonl, .ndjson, .json, .csv",
         str(empty): r"the file is empty",
-        str(broken): r"broken.jsonl: ArrowInvalid",
+        str(broken): r"broken.jsonl, split train, row 1: not JSON: ",
         "hf:": r"names no data set",
     }.items():
         with pytest.raises(DataError, match=message):
             load_examples(spec)
+
+
+def read(path: Path, data: str | bytes, options: str = "") -> Examples:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return load_examples(f"{path}{options}", need_labels=False)["train"]
+
+
+def refused(path: Path, data: str | bytes, options: str = "") -> str:
+    """Return why the file is refused, without its name, which must stand first."""
+    with pytest.raises(DataError) as error:
+        read(path, data, options)
+    assert str(error.value).startswith(f"{path}")
+    return str(error.value).removeprefix(f"{path}")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("Dear team, order 1 is late,ham", "3 fields where the header has 2; a text with commas"),
+        ("order 1 is late,ham,", "3 fields where the header has 2; a text with commas"),
+        ("order 1 is late", "1 field where the header has 2; 'label' is missing"),
+        ("", "0 fields where the header has 2; the line is empty"),
+        ('"a"b,ham', "not CSV, near line 3: ',' expected after '\"'"),
+        ('"a,ham', "not CSV, near line 4: unexpected end of data"),
+    ],
+)
+def test_a_csv_row_that_does_not_fit_the_header_is_named_and_shifts_nothing(
+    tmp_path: Path, row: str, why: str
+) -> None:
+    said = refused(tmp_path / "mail.csv", f"text,label\nfine,ham\n{row}\nlast,spam\n")
+    assert said.startswith(f", split train, row 2: {why}")
+
+
+@pytest.mark.parametrize("cell", ["01", "TRUE", "1e1", "1.0", "NA", "null", "2024-05-01", " x "])
+def test_a_label_is_what_the_file_says(tmp_path: Path, cell: str) -> None:
+    assert labels_of(read(tmp_path / "a.csv", f"text,label\na,{cell}\n")) == [cell]
+    assert labels_of(read(tmp_path / "a.tsv", f"text\tlabel\na\t{cell}\n")) == [cell]
+    line = json.dumps({"text": "a", "label": cell})
+    assert labels_of(read(tmp_path / "a.jsonl", line)) == [cell]
+
+
+def test_what_looks_like_a_date_or_a_number_is_text_to_where_and_in_groups(tmp_path: Path) -> None:
+    rows = [
+        {"text": "2024-05-01", "label": "x", "day": "2024-05-01", "group": "2024-05-01T10:00:00Z"},
+        {"text": "2024-05-02", "label": "x", "day": "2024-05-02", "group": "007"},
+    ]
+    for name in ("a.jsonl", "a.csv", "a.json", "a.parquet"):
+        path = write(tmp_path / name, rows)
+        examples = load_examples(f"{path}?where=day:2024-05-01")["train"]
+        assert (examples.texts, examples.groups) == (["2024-05-01"], ["2024-05-01T10:00:00Z"])
+        assert load_examples(f"{path}?where=group:007")["train"].groups == ["007"]
+
+
+def test_json_that_is_no_string_is_a_name_as_it_was_written(tmp_path: Path) -> None:
+    lines = (
+        '{"text": "a", "label": true, "group": 1.50}\n{"text": "b", "label": 2.0, "group": null}'
+    )
+    examples = read(tmp_path / "a.jsonl", lines)
+    assert (labels_of(examples), examples.groups) == (["true", "2"], ["1.50", ""])
+    assert read(tmp_path / "a.jsonl", lines, "?where=label:true").texts == ["a"]
+
+
+def test_a_column_that_nobody_asked_for_may_hold_anything(tmp_path: Path) -> None:
+    ids = "".join(f"t{i},x,{i}\n" for i in range(30_000))
+    examples = read(tmp_path / "a.csv", f"text,label,id\n{ids}last,y,abc\n")
+    assert (len(examples), examples.texts[-1]) == (30_001, "last")
+    lines = '{"text": "a", "id": 1}\n{"text": "b", "id": {"x": []}, "new": "é"}\n'
+    assert read(tmp_path / "a.jsonl", lines).texts == ["a", "b"]
+    assert read(tmp_path / "b.csv", "text,x,x\na,1,2\n").texts == ["a"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_what_separates_the_fields_is_found_in_the_header(
+    tmp_path: Path, delimiter: str, quote: str
+) -> None:
+    header = delimiter.join(f"{quote}{name}{quote}" for name in ("id", "text", "label"))
+    row = delimiter.join(("1", '"a, b; c\td|e"', "x"))
+    examples = read(tmp_path / "a.csv", f"\ufeff{header}\r\n{row}\r\n")
+    assert (examples.texts, labels_of(examples)) == (["a, b; c\td|e"], ["x"])
+
+
+def test_what_separates_the_fields_can_be_named(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.csv", "text^label\na,b^x\n"
+    assert "?delimiter=" in refused(path, data)
+    for options in ("?delimiter=^", "?delimiter=%5E"):
+        assert labels_of(read(path, data, options)) == ["x"]
+    assert read(path, "text\tlabel\na\tx\n", "?delimiter=tab").texts == ["a"]
+    assert read(tmp_path / "a.tsv", "text;label\na;x\n", "?delimiter=;").texts == ["a"]
+    for wrong in ("::", '"'):
+        with pytest.raises(DataError, match="expected one character that separates fields"):
+            load_examples(f"{path}?delimiter={wrong}")
+    with pytest.raises(DataError, match="for CSV files, not for a hub data set"):
+        load_examples("hf:x/y?delimiter=;")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.json", "a.csv.gz"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_blank_line_is_named_in_every_format(tmp_path: Path, name: str, at: int) -> None:
+    row, header = ('{"text": "a", "label": "x"}', [])
+    if "json" not in name:
+        mark = "\t" if "tsv" in name else ","
+        row, header = f"a{mark}x", [f"text{mark}label"]
+    rows = [row, row]
+    rows.insert(at, "")
+    data = "\n".join([*header, *rows, ""]).encode()
+    said = refused(tmp_path / name, gzip.compress(data) if name.endswith(".gz") else data)
+    assert said.startswith(f", split train, row {at + 1}: ")
+    assert "empty" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.csv", b"text,label\nfine,x\ncaf\xe9,\n", ", split train, row 2: not UTF-8; column 'te"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n', ", split train, row 2: not UTF-8"),
+        ("a.json", b'[{"text": "a"},\n{"text": "caf\xe9"}]', ", split train, row 2: not UTF-8"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16"), ": UTF-16; save it as UTF-8"),
+        ("a.csv", b"text,t\xeft\na,x\n", ": the header row is not UTF-8"),
+        ("a.json", b'[{"text": "a"}', ": not a JSON array of objects: Input data was truncated"),
+        ("a.json", b'[{"text": "a"}, 5]', ", split train, row 2: expected an object"),
+        ("a.jsonl", b'{"text": "a", "label": "x", "label": "y"}', ", split train, row 1: 'label'"),
+        ("a.jsonl", b'{"text": "a", "label":1, "\\u006cabel": 2}', ", split train, row 1: 'label'"),
+        ("a.csv", b"text,label,text\na,x,b\n", ": a column's name repeats: 'text'"),
+        ("a.csv", b"text,label,%s" % (b"a" * 2**21), ": cannot read the header row: a line"),
+        ("a.parquet", b"plain", ": cannot read it as parquet"),
+        ("a.csv.gz", b"plain", ": cannot be read: Not a gzipped file"),
+        ("a.csv.gz", gzip.compress(b"text\n" + b"abc\n" * 99)[:-9], ", split train, row "),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_is_named_by_file_row_and_field(
+    tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    assert refused(tmp_path / name, data).startswith(said)
+
+
+def test_conversations_can_be_learnt_from_as_what_classify_judges_of_them(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
+    messages = [{"role": "user", "content": "a"}, {"role": "tool", "content": parts}]
+    rows = [{"messages": messages, "label": "p"}]
+    for name in ("a.jsonl", "a.json"):
+        examples = load_examples(str(write(tmp_path / name, rows)))["train"]
+        assert examples.texts == ["a\n\nx\ny"]
+    path = write(tmp_path / "a.parquet", [{"chat": messages[:1] * 2, "label": "p"}])
+    assert load_examples(f"{path}?text=chat")["train"].texts == ["a\n\na"]
+    image = [{"role": "user", "content": [{"type": "image_url"}]}]
+    write(tmp_path / "a.jsonl", [*rows, {"messages": image, "label": "p"}])
+    with pytest.raises(DataError, match=r"row 2: column 'messages': .*not text"):
+        load_examples(str(tmp_path / "a.jsonl"))
+
+
+def test_reading_files_needs_no_home_and_leaves_no_copy_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    for name in ("train.jsonl", "validation.csv", "test.parquet", "ood.json"):
+        write(folder / name, [{"text": "secret", "label": "p"}])
+    before = {*tmp_path.rglob("*")}
+    code = (
+        "import sys; from guardkit.data.examples import load_examples; "
+        "print(*load_examples(sys.argv[1])); print(*load_examples(sys.argv[1] + '?split=ood')); "
+        "assert not {'datasets', 'pandas'} & set(sys.modules)"
+    )
+    homeless = {**os.environ, "HOME": "/proc/none", "HF_HOME": "/proc/none"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], env=homeless, capture_output=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == (b"train validation test\nood\n", b"")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "data"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    load_examples(str(hub_folder(tmp_path / "hub")))
+    assert {*tmp_path.rglob("*")} - before == {
+        tmp_path / "hub", *(tmp_path / "hub").rglob("*")
+    }  # fmt: skip
+
+
+def test_numbers_with_names_in_a_parquet_file_are_their_names(tmp_path: Path) -> None:
+    path = next((hub_folder(tmp_path / "hub") / "data").glob("train*"))
+    assert labels_of(load_examples(str(path))["train"]) == ["pos", "neg"]
 
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
