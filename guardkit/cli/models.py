@@ -119,6 +119,7 @@ def models_import(
             card=card,
             device=device,
             progress=progress,
+            note=output.say_note,
         )
     output.show_measured(result.metrics)
     if calibration_data is None:

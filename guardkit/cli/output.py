@@ -58,10 +58,15 @@ def say_where(model: Path) -> None:
     print(f"the model is in {model}; try: guardkit classify FILE --model {model}")
 
 
+def say_note(line: str) -> None:
+    """Say on standard error what does not stop the work."""
+    print(f"note: {line}", file=sys.stderr)
+
+
 def note_unproven(router: PolicyRouter) -> None:
     """Say on standard error which of a policy's cascades have not been shown to pay."""
     for line in unproven(router.policy, router.folders):
-        print(f"note: {line}", file=sys.stderr)
+        say_note(line)
 
 
 def times_line(summary: Summary) -> str | None:

@@ -65,7 +65,9 @@ def train(
         card=card,
     )
     with shown_progress() as shown, stopped_between_steps(shown) as progress:
-        result = train_model(recipe, out, resume=resume, device=device, progress=progress)
+        result = train_model(
+            recipe, out, resume=resume, device=device, progress=progress, note=output.say_note
+        )
     if result is None:  # another process of this torchrun leads
         return
     output.show_measured(result.metrics)

@@ -7,20 +7,43 @@ Groups stay whole: near-duplicates, or one author's texts, are all on one side.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.data.doubts import (
+    LEAST_CALIBRATION_GROUPS,
+    few_to_calibrate_on,
+    refuse_labels_alike,
+    texts_under_two_labels,
+)
 from guardkit.data.examples import load_examples
 from guardkit.data.labels import labelled
+from guardkit.data.stratify import Bounds, stratify
 from guardkit.errors import DataError
 from guardkit.metrics import group_index
 from guardkit.types import UNLABELLED, Examples, IntArray
 
 #: What is held out of the training examples where the data has no validation split.
 HELD_OUT_SHARE = 0.1
+#: Groups of a label that are held out at least, where it has twice as many: two to stop training
+#: by and two to calibrate on.
+LEAST_HELD_OUT = 4
+#: How many rows of a label it takes, by where the calibration set comes from.
+NEEDED_TO_HOLD_OUT = (
+    "Of each label a tenth is held out (four texts at least, half of them at most), and half of "
+    "that calibrates: it takes 4 rows of a label, each with a text or group of its own that is in "
+    "no test split, and about 200 for ten; or text of its own, --calibration-data"
+)
+NEEDED_TO_HALVE = (
+    "Half of the validation split calibrates: it takes 2 rows of a label there, each with a text "
+    "or group of its own that is in no test split, and about 20 for ten; or text of its own, "
+    "--calibration-data"
+)
+NEEDED_TO_CALIBRATE = "Add such rows there, each with a text or group of its own"
 #: Parts that cross-fitting makes of labelled text.
 FOLDS = 5
 
@@ -46,13 +69,18 @@ class DataSplits:
 
 
 def load_data_splits(
-    data: str, pretrain_data: str | None = None, calibration_data: str | None = None
+    data: str,
+    pretrain_data: str | None = None,
+    calibration_data: str | None = None,
+    *,
+    note: Callable[[str], None] = lambda _: None,
 ) -> DataSplits:
     """Load the specs (``data.examples``) and decide what each example may be used for.
 
     Without a validation split some of the training groups are held out; without
     ``calibration_data`` half of the held-out groups become the calibration set. Raises DataError
-    where a label has no example to train or to calibrate on.
+    where a label has no example to train on or too few to calibrate on, or differs from another by
+    case or space alone; ``note`` is told of what may be a mistake.
     """
     splits = load_examples(data)
     if "train" not in splits:
@@ -60,8 +88,12 @@ def load_data_splits(
     train = labelled(splits["train"])
     if len(train.label_names) < 2:
         raise OneLabelError(data, *train.label_names)
+    refuse_labels_alike(data, train.label_names)
+    for doubt in texts_under_two_labels(splits, normalised):
+        note(doubt)
+    needed = NEEDED_TO_HOLD_OUT
     if "validation" in splits:
-        held_out = labelled(splits["validation"])
+        held_out, needed = labelled(splits["validation"]), NEEDED_TO_HALVE
     else:
         train, held_out = hold_out(train)
     if calibration_data is None:
@@ -69,6 +101,7 @@ def load_data_splits(
     else:
         validation = held_out
         calibration = load_calibration_set(calibration_data, train.label_names)
+        needed = NEEDED_TO_CALIBRATE
     test = labelled(splits["test"]) if "test" in splits else None
 
     tested = _texts(test)
@@ -76,13 +109,17 @@ def load_data_splits(
     validation = _without(validation, tested | _texts(calibration))
     reserved = tested | _texts(calibration) | _texts(validation)
     train = _without(train, reserved)
-    for what, examples in (("train", train), ("calibrate", calibration)):
-        if missing := _unseen_labels(examples):
-            raise DataError(
-                f"{calibration_data or data}: no example labelled {missing[0]!r} to {what} on, "
-                "once texts that stand in a later set are left out"
-            )
-    refuse_one_group(group_names(calibration))
+    if missing := _unseen_labels(train):
+        raise DataError(
+            f"{data}: no example labelled {missing[0]!r} to train on, once texts that stand in a "
+            "later set are left out"
+        )
+    if len(calibration) > 1:
+        refuse_one_group(group_names(calibration))
+    for doubt in few_to_calibrate_on(
+        calibration_data or data, calibration, group_names(calibration), needed
+    ):
+        note(doubt)
     pretrain = _pretrain_texts(splits["train"], pretrain_data, reserved)
     return DataSplits(train, validation, calibration, test, pretrain)
 
@@ -120,28 +157,48 @@ def refuse_one_group(groups: Sequence[str]) -> None:
 
 def hold_out(train: Examples) -> tuple[Examples, Examples]:
     """Return (rest, held out) of training examples that come without a validation split."""
-    return split_by_group(train, HELD_OUT_SHARE, seed=0)
+
+    def bounds(n: int) -> tuple[int, int]:
+        low = min(max(LEAST_HELD_OUT, math.ceil(HELD_OUT_SHARE * n / 2)), n // 2)
+        return low, max(low, min(math.ceil(HELD_OUT_SHARE * n * 2), n // 2))
+
+    return split_by_group(train, HELD_OUT_SHARE, seed=0, bounds=bounds)
 
 
 def halve(held_out: Examples) -> tuple[Examples, Examples]:
     """Return (validation, calibration) of what is held out."""
+
+    def bounds(n: int) -> tuple[int, int]:
+        low = min(max(LEAST_CALIBRATION_GROUPS, math.ceil(n / 4)), n)
+        return low, max(low, n - max(LEAST_HELD_OUT - LEAST_CALIBRATION_GROUPS, math.ceil(n / 4)))
+
     # another seed: by the same one every held-out group would fall on one side
-    return split_by_group(held_out, 0.5, seed=1)
+    return split_by_group(held_out, 0.5, seed=1, bounds=bounds)
 
 
-def split_by_group(examples: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
-    """Return (rest, chosen), with about ``share`` of the groups in ``chosen``.
+def split_by_group(
+    examples: Examples, share: float, *, seed: int, bounds: Bounds | None = None
+) -> tuple[Examples, Examples]:
+    """Return (rest, chosen), with about ``share`` of the groups in ``chosen``, by hash alone, or
+    with as many of each label as ``bounds`` allow.
 
     A group goes whole to one side, by a hash of the seed and its name, so rows added later
     move nobody else. Where there are no groups each distinct text is one.
     """
-    inside: list[int] = []
-    rest: list[int] = []
-    for i, name in enumerate(group_names(examples)):
-        digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
-        chosen = int.from_bytes(digest[:8], "big") < share * 2**64
-        (inside if chosen else rest).append(i)
-    return examples.select(rest), examples.select(inside)
+    index: dict[str, int] = {}
+    group_N = np.array([index.setdefault(g, len(index)) for g in group_names(examples)], np.int64)
+    hashes = [_hash(seed, name) for name in index]
+    chosen_G = np.array([h < share * 2**64 for h in hashes], np.bool_)
+    if bounds is not None:
+        hash_G = np.array(hashes, np.uint64)
+        stratify(chosen_G, hash_G, group_N, examples.labels_N, share, bounds)
+    chosen_N = chosen_G[group_N]
+    return examples.select(np.flatnonzero(~chosen_N)), examples.select(np.flatnonzero(chosen_N))
+
+
+def _hash(seed: int, name: str) -> int:
+    digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def group_folds(

@@ -7,10 +7,11 @@ Work happens in a hidden folder beside ``OUT`` and moves there in one rename, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from guardkit.data.splits import load_calibration_set
+from guardkit.data.doubts import few_to_calibrate_on
+from guardkit.data.splits import NEEDED_TO_CALIBRATE, group_names, load_calibration_set
 from guardkit.errors import PluginError, UsageError
 from guardkit.model import artefact
 from guardkit.plugins import installed_plugins
@@ -29,12 +30,14 @@ def import_model(
     card: Path | None,
     device: str,
     progress: Progress,
+    note: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:
     """Make a model of family ``plugin`` out of ``checkpoints``, {label: where it is}.
 
     ``calibration_data`` is a data spec of labelled text that no checkpoint was trained on;
     without it the model gives no probabilities. ``overrides`` are options of the family's
-    ``import_config``, as text. Raises UsageError, as far as can be before any work is done.
+    ``import_config``, as text; ``note`` is told where the text is little. Raises UsageError, as
+    far as can be before any work is done.
     """
     family = installed_plugins().family(plugin)
     if not isinstance(family, SupportsImport):
@@ -49,6 +52,10 @@ def import_model(
     calibration = None
     if calibration_data is not None:
         calibration = load_calibration_set(calibration_data, tuple(checkpoints))
+        for doubt in few_to_calibrate_on(
+            calibration_data, calibration, group_names(calibration), NEEDED_TO_CALIBRATE
+        ):
+            note(doubt)
     artefact.refuse_to_replace(out)
     with artefact.workspace(out) as folder:
         return finish_model(

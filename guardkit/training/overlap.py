@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from guardkit.data.hashes import examples_hash, texts_hash
-from guardkit.data.splits import halve, hold_out
+from guardkit.data.splits import HELD_OUT_SHARE, halve, hold_out, split_by_group
 from guardkit.errors import DataError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
@@ -46,12 +46,22 @@ def refuse_training_texts(member: str, model: Model, examples: Examples) -> None
 
 
 def _sets(examples: Examples) -> Iterator[Examples]:
-    """Yield the examples and what ``guardkit train`` divides such a set into."""
+    """Yield the examples and what ``guardkit train`` divides such a set into, or did before it
+    counted the texts of each label."""
     yield examples
-    kept, held_out = hold_out(examples)
-    yield kept
-    for whole in (examples, held_out):  # a validation split is halved as what is held out
-        yield from halve(whole)
+    for divide in (_divided, _divided_by_hash_alone):
+        kept, held_out = divide(examples, HELD_OUT_SHARE)
+        yield kept
+        for whole in (examples, held_out):  # a validation split is halved as what is held out
+            yield from divide(whole, None)
+
+
+def _divided(examples: Examples, share: float | None) -> tuple[Examples, Examples]:
+    return hold_out(examples) if share else halve(examples)
+
+
+def _divided_by_hash_alone(examples: Examples, share: float | None) -> tuple[Examples, Examples]:
+    return split_by_group(examples, share or 0.5, seed=0 if share else 1)
 
 
 def _hashes(examples: Examples) -> tuple[str, str]:

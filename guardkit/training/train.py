@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,9 +43,16 @@ class Recipe:
 
 
 def train_model(
-    recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", progress: Progress
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress,
+    note: Callable[[str], None] = lambda _: None,
 ) -> TrainResult | None:
-    """Train, calibrate and measure a model and write it to ``out``.
+    """Train, calibrate and measure a model and write it to ``out``. ``note`` is told, before the
+    work begins, of what in the data may be a mistake or is too little.
 
     How the data is divided: ``data.splits.load_data_splits``. Raises UsageError before any work
     is done, and TrainingInterrupted, after which the same call with ``resume`` goes on.
@@ -56,7 +63,7 @@ def train_model(
     leads = _leads(family)
     config = build_config(family, recipe.preset, recipe.config_file, recipe.overrides)
     opening = read_card(recipe.card) if recipe.card else None
-    splits = _load(recipe, family, out)
+    splits = _load(recipe, family, out, note if leads else lambda _: None)
     learnt_from = {
         "train": examples_hash(splits.train),
         "validation": examples_hash(splits.validation),
@@ -108,9 +115,12 @@ def _leads(family: ClassifierFamily) -> bool:
     return os.environ["RANK"] == "0"
 
 
-def _load(recipe: Recipe, family: ClassifierFamily, out: Path) -> DataSplits:
+def _load(
+    recipe: Recipe, family: ClassifierFamily, out: Path, note: Callable[[str], None]
+) -> DataSplits:
+    specs = recipe.data, recipe.pretrain_data, recipe.calibration_data
     try:
-        return load_data_splits(recipe.data, recipe.pretrain_data, recipe.calibration_data)
+        return load_data_splits(*specs, note=note)
     except OneLabelError as error:
         model = recipe.init if recipe.init and isinstance(family, SupportsAdapt) else "MODEL"
         command = ["guardkit", "adapt", model, "--data", recipe.data, "--out", str(out)]

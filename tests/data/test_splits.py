@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from guardkit.data.examples import load_examples
 from guardkit.data.splits import (
+    HELD_OUT_SHARE,
     OneLabelError,
     group_names,
+    halve,
+    hold_out,
     load_data_splits,
     normalised,
     split_by_group,
@@ -126,3 +130,104 @@ def test_without_groups_equal_texts_stay_together() -> None:
     rest, part = split_by_group(examples, 0.5, seed=0)
     assert 100 < len(part) < 300
     assert not set(group_names(rest)) & set(group_names(part))
+
+
+def shuffled(ham: int, spam: int, seed: int) -> list[tuple[str, str | None]]:
+    """Return rows whose texts, and so hashes, are others for each seed."""
+    return [(f"{seed} letter {i}", "ham") for i in range(ham)] + [
+        (f"{seed} spam {i}", "spam") for i in range(spam)
+    ]
+
+
+def of_label(examples: Examples, name: str) -> int:
+    return int((examples.labels_N == examples.label_names.index(name)).sum())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rare_label_is_in_every_set_whatever_the_hashes(tmp_path: Path, seed: int) -> None:
+    notes: list[str] = []
+    path = write(tmp_path / "mail.jsonl", shuffled(400, 8, seed))
+    splits = load_data_splits(str(path), note=notes.append)
+    parts = (splits.train, splits.validation, splits.calibration)
+    assert [of_label(part, "spam") for part in parts] == [4, 2, 2]
+    assert all(of_label(part, "ham") >= 10 for part in parts)
+    (note,) = notes
+    assert "label 'spam' has 2 texts to calibrate on" in note
+    assert "all 2 judged right, the share judged right in truth could still be 34% (95%)" in note
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_enough_of_every_label_is_split_by_hash_alone_and_nothing_is_noted(
+    tmp_path: Path, seed: int
+) -> None:
+    path, notes = write(tmp_path / "mail.jsonl", shuffled(2000, 600, seed)), []
+    splits = load_data_splits(str(path), note=notes.append)
+    all_of_it = load_examples(str(path))["train"]
+    train, held_out = split_by_group(all_of_it, HELD_OUT_SHARE, seed=0)
+    validation, calibration = split_by_group(held_out, 0.5, seed=1)
+    found = (splits.train.texts, splits.validation.texts, splits.calibration.texts)
+    assert found == (train.texts, validation.texts, calibration.texts)
+    assert notes == []
+
+
+def test_too_few_rows_of_a_label_are_refused_with_how_many_it_takes(tmp_path: Path) -> None:
+    for spam in (1, 2, 3):
+        path = write(tmp_path / "mail.jsonl", shuffled(400, spam, 0))
+        with pytest.raises(DataError) as refused:
+            load_data_splits(str(path))
+        has = "label 'spam' has 1 text" if spam > 1 else "no example labelled 'spam'"
+        assert f"{path}: {has} to calibrate on" in str(refused.value)
+        assert "2 are the least" in str(refused.value)
+        assert "it takes 4 rows of a label" in str(refused.value)
+    load_data_splits(str(write(path, shuffled(400, 4, 0))))
+    folder = tmp_path / "data"
+    write(folder / "train.jsonl", shuffled(40, 40, 0))
+    write(folder / "validation.jsonl", shuffled(40, 1, 1))
+    with pytest.raises(DataError, match=r"'spam' has 1 text .* 2 rows of a label there"):
+        load_data_splits(str(folder))
+    own = write(tmp_path / "own.jsonl", shuffled(40, 1, 2))
+    with pytest.raises(DataError, match=rf"{own}: label 'spam' has 1 text .* Add such rows there"):
+        load_data_splits(str(folder), None, str(own))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_stratifying_keeps_groups_whole_and_every_label_on_both_sides(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    n, groups = 600, 90
+    group_N = random.integers(0, groups, n)
+    # labels follow their group, but for some, so that groups have several
+    labels_N = np.where(random.random(n) < 0.8, group_N % 10 == 0, random.random(n) < 0.05)
+    examples = Examples(
+        [f"{seed} {i}" for i in range(n)],
+        labels_N.astype(np.int64),
+        ("often", "rare"),
+        [f"{seed} g{g}" for g in group_N],
+    )
+    train, held_out = hold_out(examples)
+    validation, calibration = halve(held_out)
+    parts = [set(part.groups) for part in (train, validation, calibration)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == len(set(examples.groups))
+    for part in (train, validation, calibration):
+        for label in (0, 1):
+            there = {g for g, y in zip(part.groups, part.labels_N, strict=True) if y == label}
+            assert len(there) >= 2
+
+
+def test_labels_that_differ_by_case_or_space_are_refused_and_named(tmp_path: Path) -> None:
+    for other in ("Spam", "spam ", " SPAM", "spam\u00a0", "\uff53pam"):
+        path = write(tmp_path / "mail.jsonl", [*rows("a", 30), ("odd", other)])
+        with pytest.raises(DataError, match="differ by case or space alone") as refused:
+            load_data_splits(str(path))
+        assert "'spam'" in str(refused.value)
+        assert repr(other) in str(refused.value)
+
+
+def test_a_text_under_two_labels_is_named(tmp_path: Path) -> None:
+    path, notes = tmp_path / "mail.jsonl", []
+    write(path, [*rows("a", 300), ("A letter  number 7", "spam"), ("a letter number 7", "spam")])
+    load_data_splits(str(path), note=notes.append)
+    (note,) = notes
+    assert note.startswith(
+        "1 text of the train split (compared without case and white space) stands under two "
+        "labels; the first: 'A letter  number 7' is 'ham' and 'spam'."
+    )

@@ -1,6 +1,7 @@
-"""Feed the reader or the policy checker bytes that coverage breeds, for as long as is wanted:
+"""Feed the readers or the policy checker bytes that coverage breeds, for as long as is wanted:
 
     python tests/reliability/fuzz.py reader --minutes 60
+    python tests/reliability/fuzz.py csv --minutes 60
     python tests/reliability/fuzz.py policy --minutes 60
 
 Needs atheris (``pip install guardkit[fuzz]``). What breaks a promise is written to
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import io
 import json
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import atheris
@@ -26,7 +29,8 @@ with atheris.instrument_imports(include=["guardkit"]):
     from guardkit.classify import shards
     from guardkit.classify.rows import read_rows
     from guardkit.classify.shards import Input
-    from guardkit.errors import InputFileError, PolicyError
+    from guardkit.data.examples import load_examples
+    from guardkit.errors import DataError, InputFileError, PolicyError
     from guardkit.plugins import installed_plugins
     from guardkit.policy.json_schema import policy_schema
     from guardkit.policy.router import check_policy
@@ -40,6 +44,13 @@ LINES = [
     b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}',
     b'{"text": "a", "text": "b"}', b'{"te\\u0078t": "a"}\r', b"", b"\xef\xbb\xbf{}", b"[1e999]",
     b'"a,b","c ""d"""', b"text,id\na,1\n",
+]  # fmt: skip
+TABLES = [
+    b"text,label,id\na,x,1\nb,y,2\n", b'id,prompt\r\n1,"a, ""b""\r\nc"\r\n2,\r\n',
+    b"\xef\xbb\xbftext\n\n", b"text,label\nDear team, order 1 is late,ham\n",
+    b'text,label\n"a,x\nb,y\n', b"text,label\ncaf\xe9,x\n", b"text,text\na,b\n",
+    b'"text","label"\n"a","x"\n', b"text,label\r01,TRUE\r1e1,NA", b"body,label\na,x\n",
+    "text,label\na,x\n".encode("utf-16"),
 ]  # fmt: skip
 WORDS = ("text", "prompt", "messages", "content", "type", "id", "meta", "\\u0074", "\\ud800",
          "\\\\", "\n", "\r\n", "\ufeff", "1e999", "true", "null", "[[[[", '{"a":')  # fmt: skip
@@ -90,6 +101,50 @@ def _plain(row: Row) -> tuple[object, ...]:
     return row.line, own, row.texts, row.error, kept, row.own_id
 
 
+def csv_file(path: Path, data: bytes) -> None:
+    """Training and classify read the same rows or name the same one; and what they read is what
+    the standard library's reader makes of it."""
+    kind = (".csv", ".tsv")[data[0] % 2] if data else ".csv"
+    path, content = path.with_suffix(kind), data[1:]
+    path.write_bytes(content)
+    try:
+        with read_rows(path) as found:
+            rows = list(found)
+    except InputFileError as refused:
+        with contextlib.suppress(DataError):  # it has a text column, by another name
+            load_examples(f"{path}?text=body", need_labels=False)
+        str(refused).encode()
+        return
+    for number, row in enumerate(rows, start=1):
+        _check(row, number)
+    if content.count(b"text") + content.count(b"prompt") + content.count(b"messages") > 1:
+        return  # of two text fields classify may judge both
+    wrong = next((row for row in rows if row.error), None)
+    try:
+        texts = load_examples(str(path), need_labels=False)["train"].texts
+    except DataError as refused:
+        # a label column, say, may stand there twice: classify does not read it
+        why = {"a column's name repeats", (wrong.error if wrong else None) or "it has no rows"}
+        assert any(one in str(refused) for one in why), refused  # noqa: PT017 - not pytest's
+        return
+    assert wrong is None, wrong
+    assert [(text,) for text in texts] == [row.texts for row in rows]
+    assert any(_column(content, mark, texts) for mark in ",;\t|"), "not what csv.reader reads"
+
+
+def _column(content: bytes, delimiter: str, texts: Sequence[str]) -> bool:
+    """Whether the standard library reads these texts as the text column."""
+    lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+    try:
+        header, *rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    except csv.Error:
+        return False
+    return any(
+        name in ("text", "prompt") and [row[i] for row in rows] == list(texts)
+        for i, name in enumerate(header)
+    )
+
+
 def policy(path: Path, data: bytes) -> None:
     """A policy, or every mistake in it with its line; never anything else."""
     path = path.with_suffix(".yaml")
@@ -107,7 +162,9 @@ def policy(path: Path, data: bytes) -> None:
         assert checked.categories
 
 
-TARGETS: dict[str, Callable[[Path, bytes], None]] = {"reader": reader, "policy": policy}
+TARGETS: dict[str, Callable[[Path, bytes], None]] = {
+    "reader": reader, "csv": csv_file, "policy": policy,
+}  # fmt: skip
 
 
 def in_time(check: Callable[[Path, bytes], None], path: Path) -> Callable[[bytes], None]:
@@ -124,6 +181,11 @@ def seeds(target: str) -> Iterable[bytes]:
         for path in sorted((ROOT / "policies").glob("*.yaml")):
             yield path.read_bytes()
         return
+    if target == "csv":
+        for first, mark in enumerate(b",;\t|"):
+            for table in TABLES:
+                yield bytes([first]) + table.replace(b",", bytes([mark]))
+        return
     for first in range(0, 256, 61):
         yield bytes([first]) + b"\n".join(LINES)
         yield from (bytes([first]) + line for line in LINES)
@@ -132,6 +194,9 @@ def seeds(target: str) -> Iterable[bytes]:
 def words(target: str) -> set[str]:
     if target == "reader":
         return set(WORDS)
+    if target == "csv":
+        return {"text", "prompt", "label", "id", "body", '"', '""', '",', ",", ";", "\t", "|", "\n",
+                "\r\n", "\r", "\ufeff", "TRUE", "01", "-1"}  # fmt: skip
     found: set[str] = {"&a", "*a", "!!python/object", "<<", "---", "...", "%YAML 1.1", "|", ">"}
 
     def collect(value: object) -> None:
