@@ -4,15 +4,16 @@ the rows that a spec keeps, and nothing else of them."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from guardkit.data.fields import Unreadable, row_of
+from guardkit.data.fields import Unreadable, json_fields, row_of
 from guardkit.data.files import CutShort, kind_of
 from guardkit.data.reader import KINDS, Choose, RowFile, having, open_rows
 from guardkit.data.spec import Spec
@@ -23,6 +24,9 @@ _JSON = (".jsonl", ".ndjson", ".json")
 #: Between the messages of a conversation that is one text to learn from.
 BETWEEN_MESSAGES = "\n\n"
 _LONGEST_SHOWN = 60
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+#: An escape in what may be a key: an escaped letter of text is text, too.
+_ESCAPED_KEY = re.compile(rb'\\u[^"\\]*"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,14 @@ def _opened(path: Path, choose: Choose, spec: Spec) -> Iterator[RowFile]:
 def _keys(path: Path, name: str, spec: Spec) -> list[str]:
     """Return the columns of JSON: every key that some row has, in the order they come."""
     keys: dict[str, None] = {}
-    with _opened(path, list, spec) as file:
-        for _, fields in _fields(file, name, ()):
-            keys.update(dict.fromkeys(fields))
+    with _opened(path, list, spec) as file, suppress(CutShort):
+        for number, item, why in file.items:
+            try:
+                if why is None:
+                    keys.update(dict.fromkeys(_OBJECT.decode(item)))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                one = RowFile(iter([(number, item, None)]), json_fields, file.close)
+                list(_fields(one, name, ()))  # says what is wrong with it
     return list(keys)
 
 
@@ -175,8 +184,9 @@ def _fields(
 
 def _refuse_repeated(line: bytes, wanted: Sequence[str]) -> None:
     """Raise Unreadable where a field that is read stands in a JSON object twice."""
-    maybe = any(line.count(json.dumps(key, ensure_ascii=False).encode()) > 1 for key in wanted)
-    if not maybe and not (wanted and b"\\u00" in line):  # \u0074ext is text, too
+    once = all(line.count(b'"%s"' % key.encode()) < 2 for key in wanted)
+    simple = all(key.isprintable() and '"' not in key and "\\" not in key for key in wanted)
+    if once and simple and not _ESCAPED_KEY.search(line):
         return
     keys = [key for key, _ in json.loads(line, object_pairs_hook=tuple, parse_int=str)]
     for key in wanted:
