@@ -77,6 +77,6 @@ def few_to_calibrate_on(
             yield (
                 f"label {name!r} has {texts}, so its probabilities are worth little: were all {n} "
                 f"judged right, the share judged right in truth could still be {lowest:.0%} "
-                f"(95%). {FEW_CALIBRATION_GROUPS} give rough figures, some hundreds good ones. "
-                f"{needed}"
+                f"(95%). {FEW_CALIBRATION_GROUPS} give rough figures, some hundreds good ones: add "
+                "rows, or name text of its own, --calibration-data"
             )
