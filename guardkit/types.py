@@ -30,6 +30,9 @@ Pooling = Literal["mean", "max"]
 #: f(log_odds_MN, prior_log_odds_M) -> log_odds_N, float32, natural logarithm.
 Combiner = Callable[[FloatArray, FloatArray], FloatArray]
 
+#: Whose words a text of a conversation is. A text of none is judged by every category.
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
 UNLABELLED = -1
 
 
@@ -106,8 +109,17 @@ class RawScores:
     evidence: Sequence[Evidence] | None = None
 
 
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """Where a text of a conversation comes from: ``messages[3]``, ``content[0].text``."""
+
+    message: str
+    role: Role | None = None
+    part: str | None = None  # None where the text is all there is, as in ``system``
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One line to classify: its texts (several for ``messages``), or why it has none."""
+    """One line to classify: its texts, or why it has none. ``origins`` says of each text where it
+    comes from; it is empty where the line is one plain text, which no role has."""
 
     line: int  # 1-based
     id: Any  # as the line gave it, else the line number
@@ -115,6 +127,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     kept: Mapping[str, Any] = msgspec.field(default_factory=dict)  # fields named by --keep
     own_id: bool = False  # the line gave the id itself
+    origins: tuple[Origin, ...] = ()
 
 
 class CategoryDecision(msgspec.Struct, frozen=True, gc=False):
@@ -127,13 +140,17 @@ class CategoryDecision(msgspec.Struct, frozen=True, gc=False):
     decided_by: str | None
 
 
-class RouteStep(msgspec.Struct, frozen=True, gc=False):
-    """A member that ran for a text: its calibrated probability and what followed."""
+class RouteStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A member that ran for a text: its calibrated probability and what followed. Of a line with
+    several texts also which one it was; the JSON of a plain text's has none of these."""
 
     category: str
     member: str
     score: float | None
     why: str
+    message: str | None = None
+    role: Role | None = None
+    part: str | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

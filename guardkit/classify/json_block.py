@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from guardkit.data.fields import TEXT_FIELDS
 from guardkit.types import Row
 
+#: Fields that carry texts, too: their lines are not plain.
+_OTHERS = tuple(name for name in TEXT_FIELDS if name not in ("text", "prompt"))
+_others = attrgetter(*_OTHERS)
+_NONE = (UNSET,) * len(_OTHERS)
 #: The keys of a text. As bytes they can stand more often than as keys, never less often.
 _KEY = re.compile(rb'"(?:text|prompt)"')
 #: An escaped lower-case letter: a key that has one is not found by its bytes.
@@ -24,8 +30,9 @@ def plain_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row] | Non
     """Return the rows of the whole lines in ``block``, ``first`` the number of the first, or None
     where one of them is not plain.
 
-    Plain is UTF-8, an object, a string as ``text`` or ``prompt``, neither of them twice, and no
-    ``messages``. Of such lines this makes what ``guardkit.classify.rows`` makes of each on its own.
+    Plain is UTF-8, an object, a string as ``text`` or as ``prompt``, neither of them twice, and no
+    other field that carries a text. Of such lines this makes what ``guardkit.classify.rows`` makes
+    of each on its own.
     """
     decode = _decoder(tuple(keep))
     if decode is None or (b"\r" in block and _LONE_RETURN.search(block)):
@@ -41,7 +48,9 @@ def plain_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row] | Non
         keys += (text is not UNSET) + (prompt is not UNSET)
         if not isinstance(text, str):
             text = prompt
-        if not isinstance(text, str) or line.messages is not UNSET:
+        elif isinstance(prompt, str):
+            return None
+        if not isinstance(text, str) or _others(line) != _NONE:
             return None
         own_id = own is not UNSET
         kept = _kept(line, keep) if keep else {}
@@ -61,7 +70,8 @@ def _decoder(keep: tuple[str, ...]) -> Any:
     """Return what decodes a line into the fields that are looked at and those of ``keep``; None
     where no struct can have such fields."""
     text, rest = str | None | UnsetType, Raw | UnsetType
-    kinds: dict[str, Any] = {"text": text, "prompt": text, "messages": rest, "id": rest}
+    kinds: dict[str, Any] = {"text": text, "prompt": text, "id": rest}
+    kinds |= dict.fromkeys(_OTHERS, rest)
     names = {f"kept_{i}": name for i, name in enumerate(keep)}
     if len({*kinds, *keep}) < len(kinds) + len(keep) or not all(map(_simple, keep)):
         return None

@@ -1,6 +1,6 @@
 """Rows to classify, read lazily: one Row per input line, in order, whatever the line holds.
 
-    .jsonl .ndjson   an object a line: ``text``, else ``prompt``, else ``messages``
+    .jsonl .ndjson   an object a line: ``text``, ``prompt``, ``messages`` and others that carry text
     .json            an array of such objects, or lines of them
     .csv .tsv .parquet    columns of these names
     .txt             a text a line
@@ -59,9 +59,9 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
     """Open ``path`` (``-``: standard input) and return its rows, read as they are asked for.
 
     ``id`` is the line's own, else its number from 1; ``keep`` names fields to carry along.
-    From JSON both are ``msgspec.Raw``, echoed as they were written. ``messages`` give one text
-    each. Raises InputFileError where the file cannot be opened, is of no known kind or has no
-    column to read.
+    From JSON both are ``msgspec.Raw``, echoed as they were written. Of a conversation every text
+    is read (``guardkit.text.chat``). Raises InputFileError where the file cannot be opened, is of
+    no known kind or has no column to read.
     """
     if str(path) == "-":
         return Rows(_line_rows(sys.stdin.buffer, json_fields, keep), lambda: None)
@@ -152,7 +152,7 @@ def _rows(source: Any, file: RowFile, keep: Sequence[str]) -> Iterator[Row]:
 
 def _columns(path: Path, columns: Sequence[str], keep: Sequence[str]) -> list[str]:
     if not set(columns) & set(TEXT_FIELDS):
-        raise InputFileError(f"{path}: no column {' or '.join(TEXT_FIELDS)}; {having(columns)}")
+        raise InputFileError(f"{path}: no column {', '.join(TEXT_FIELDS)}; {having(columns)}")
     if missing := [name for name in keep if name not in columns]:
         raise InputFileError(f"{path}: --keep {missing[0]}: no such column; {having(columns)}")
     return [name for name in dict.fromkeys(columns) if name in (*TEXT_FIELDS, "id", *keep)]

@@ -63,7 +63,7 @@ class Shard:
         digest = hashlib.sha256()
         for row in self.rows or ():
             # an id or a kept field may be JSON as it was written
-            rest = [row.id, row.kept, row.error, len(row.texts)]
+            rest = [row.id, row.kept, row.error, len(row.texts), row.origins]
             digest.update(msgspec.json.encode(rest) + b"\0")
             for text in row.texts:
                 data = text.encode("utf-8", "surrogatepass")

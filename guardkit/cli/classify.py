@@ -28,9 +28,9 @@ def classify(
         str,
         typer.Argument(
             metavar="FILE",
-            help="JSON lines (text, prompt or messages; id if any), .json, .csv, .tsv, .parquet or "
-            ".txt, each also as .gz or .zst; a folder or a pattern of such files; - reads JSON "
-            "lines from standard input.",
+            help="JSON lines (text, prompt or a conversation; id if any), .json, .csv, .tsv, "
+            ".parquet or .txt, each also as .gz or .zst; a folder or a pattern of such files; - "
+            "reads JSON lines from standard input.",
         ),
     ],
     policy: PolicyOption = None,

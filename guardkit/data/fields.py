@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from guardkit.types import Row
+from guardkit.text.chat import FIELDS, parse_chat, read_chat
+from guardkit.text.chat_fields import NotRead
+from guardkit.types import Origin, Row
 
-#: Where a row's texts are, in order of preference.
-TEXT_FIELDS = ("text", "prompt", "messages")
+#: The fields that carry texts; all that are there are judged.
+TEXT_FIELDS = tuple(FIELDS)
 EXPECTED = 'expected an object such as {"id": 1, "text": "..."}, or with "prompt" or "messages"'
 
 
@@ -21,27 +23,10 @@ class Unreadable(Exception):
     """Why one line is no row."""
 
 
-class _ContentPart(msgspec.Struct):
-    type: str = "text"
-    text: str | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[_ContentPart] | None  # null where a message only calls a tool
-
-    def text(self) -> str | None:
-        if not isinstance(self.content, list):
-            return self.content
-        texts = [part.text for part in self.content if part.type == "text"]
-        if None in texts or len(texts) < len(self.content):
-            # an image cannot be judged, and what cannot be judged must not pass as read
-            raise Unreadable("a message has a part that is not text")
-        return "\n".join(cast(list[str], texts))
-
-
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str | None)
-_MESSAGES = msgspec.json.Decoder(list[_Message] | None)
+#: Fields that are a text and nothing else.
+_PLAIN = ("text", "prompt")
 
 
 def row_of(
@@ -59,31 +44,52 @@ def row_of(
         fields = fields_of(item)
         identity, own = fields.get("id", number), "id" in fields
         kept = {name: fields[name] for name in keep if name in fields}
-        return Row(number, identity, _texts(fields), None, kept, own)
+        texts, origins = _texts(fields)
+        return Row(number, identity, texts, None, kept, own, origins)
     except Unreadable as why:
         return Row(number, identity, (), f"{unit} {number}: {why}", kept, own)
 
 
-def _texts(fields: Mapping[str, Any]) -> tuple[str, ...]:
+def _texts(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Origin, ...]]:
+    """Return the texts of a row and where each comes from; of one plain text there is no need to
+    say. Raises Unreadable."""
+    found: dict[str, Any] = {}
     for name in TEXT_FIELDS:
-        if name not in fields:
-            continue
-        try:
-            value = _typed(fields[name], _MESSAGES if name == "messages" else _TEXT)
-        except msgspec.ValidationError as error:
-            what = "a list of messages with content" if name == "messages" else "a string"
-            raise Unreadable(f"{name!r} must be {what}: {error}") from error
-        if name != "messages" and value is not None:
-            return (value,)
-        if texts := tuple(t for m in value or () if (t := m.text()) is not None):
-            return texts
-    raise Unreadable(f"no text; {EXPECTED}")
+        if name in fields:
+            value = _plain(name, fields[name]) if name in _PLAIN else _parsed(fields[name])
+            if value is not None:
+                found[name] = value
+    try:
+        said = read_chat(found)
+    except NotRead as why:
+        raise Unreadable(str(why)) from why
+    if not said:
+        raise Unreadable(f"no text; {EXPECTED}")
+    texts = tuple(text for text, _ in said)
+    if len(said) == 1 and said[0].origin.message in _PLAIN:
+        return texts, ()
+    return texts, tuple(origin for _, origin in said)
+
+
+def _plain(name: str, value: Any) -> str | None:
+    try:
+        text: str | None = _typed(value, _TEXT)
+        return text
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"{name!r} must be a string: {error}") from error
 
 
 def _typed(value: Any, decoder: msgspec.json.Decoder[Any]) -> Any:
     if isinstance(value, msgspec.Raw):
         return decoder.decode(value)
     return msgspec.convert(value, decoder.type)
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return parse_chat(bytes(value)) if isinstance(value, msgspec.Raw) else value
+    except NotRead as why:
+        raise Unreadable(str(why)) from why
 
 
 def json_fields(line: bytes) -> Mapping[str, Any]:
@@ -124,25 +130,11 @@ def _utf8(line: bytes) -> None:
         raise Unreadable(f"not UTF-8: byte 0x{byte:02x} at position {error.start}") from error
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with its repeated keys."""
-
-
 def _repeated(line: bytes, fields: Mapping[str, Any]) -> str | None:
     """Return a field that gives a text and stands there twice, if there is one."""
     once = all(line.count(b'"%s"' % name.encode()) < 2 for name in TEXT_FIELDS if name in fields)
-    if once and "messages" not in fields and b"\\u00" not in line:  # \u0074ext is text, too
+    if once and b"\\u00" not in line:  # \u0074ext is text, too
         return None
-    top = json.loads(line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
-    messages = [m for key, value in top if key == "messages" for m in _objects(value)]
-    parts = [p for m in messages for key, value in m if key == "content" for p in _objects(value)]
-    for found, names in (([top], TEXT_FIELDS), (messages, ("content",)), (parts, ("text", "type"))):
-        for pairs in found:
-            keys = [key for key, _ in pairs if key in names]
-            if len(set(keys)) < len(keys):
-                return Counter(keys).most_common(1)[0][0]  # of a million keys, too
-    return None
-
-
-def _objects(value: Any) -> list[_Pairs]:
-    return [v for v in value if isinstance(v, _Pairs)] if isinstance(value, list) else []
+    top = json.loads(line, object_pairs_hook=tuple, parse_int=str, parse_float=str)
+    keys = [key for key, _ in top if key in TEXT_FIELDS]
+    return Counter(keys).most_common(1)[0][0] if len(set(keys)) < len(keys) else None

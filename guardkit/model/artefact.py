@@ -134,8 +134,8 @@ def verify(folder: Path) -> str:
     sums = folder / SUMS
     if not folder.is_dir():
         raise ArtefactError(
-            f"{folder}: no such folder. Name the folder of a model, as guardkit train writes it, or "
-            "a bundled one: see guardkit models list"
+            f"{folder}: no such folder. Name the folder of a model, as guardkit train writes it, "
+            "or a bundled one: see guardkit models list"
         )
     if not sums.is_file():
         raise ArtefactError(

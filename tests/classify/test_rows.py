@@ -50,11 +50,11 @@ def error_of(path: Path, line: bytes) -> str:
 
 
 @pytest.mark.parametrize("compression", PLAIN)
-def test_text_prompt_and_messages_are_read_in_this_order(tmp_path: Path, compression: str) -> None:
+def test_all_that_a_line_says_is_read(tmp_path: Path, compression: str) -> None:
     parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
     objects = [
-        {"prompt": "no", "text": "a", "messages": 5},
-        {"messages": [{"content": "no"}], "prompt": "b"},
+        {"prompt": "too", "text": "a", "messages": None},
+        {"messages": [{"content": "too"}], "prompt": "b"},
         {"messages": [{"role": "user", "content": "c"}, {"role": "tool", "content": parts}]},
         {"text": None, "prompt": "d"},
         {"messages": [{"content": None, "tool_calls": [{}]}, {"content": "e"}]},
@@ -62,7 +62,9 @@ def test_text_prompt_and_messages_are_read_in_this_order(tmp_path: Path, compres
     ]
     data = "".join(json.dumps(o) + "\n" for o in objects).encode()
     found = read(tmp_path / f"rows.jsonl{compression}", PLAIN[compression](data))
-    assert [row.texts for row in found] == [("a",), ("b",), ("c", "x\ny"), ("d",), ("e",), ("",)]
+    assert [row.texts for row in found] == [
+        ("a", "too"), ("b", "too"), ("c", "x", "y", "x\ny"), ("d",), ("e",), ("",),
+    ]  # fmt: skip
     assert [row.line for row in found] == [row.id for row in found] == [1, 2, 3, 4, 5, 6]
     assert not any(row.error for row in found)
 
@@ -112,7 +114,10 @@ def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path: Path) -> None:
         (b'{"prompt": 1}', "'prompt' must be a string"),
         (b'{"messages": "a"}', "'messages' must be a list of messages with content"),
         (b'{"messages": ["a"]}', "'messages' must be a list of messages with content"),
-        (b'{"messages": [{"role": "user"}]}', "missing required field `content`"),
+        (b'{"messages": [{"role": "user"}]}', "no text"),
+        (b'{"text": "a", "messages": 5}', "'messages' must be a list of messages with content"),
+        (b'{"text": "a", "prompt": 5}', "'prompt' must be a string"),
+        (b'{"input": {"a": "b"}}', "input must be a string or a list of messages"),
         (b'{"messages": []}', "no text"),
         (b'{"messages": [{"content": null}]}', "no text"),
         (
@@ -340,7 +345,11 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
         ("a.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
         ("a.jsonl.zst", b"plain", "cannot be read: ZSTD"),
         ("a.parquet", b"plain", "cannot read it as parquet"),
-        ("a.csv", b"", "no column text or prompt or messages; its columns: none"),
+        (
+            "a.csv",
+            b"",
+            "no column text, prompt, system, instructions, messages, input; its columns: none",
+        ),
         ("a.csv", b"body,id\n", "its columns: body, id"),
         ("a.csv", b"text,text,k\n", "a column's name repeats"),
         ("a.csv", b"text\n", "--keep k: no such column; its columns: text"),
