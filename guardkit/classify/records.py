@@ -21,7 +21,7 @@ from guardkit.files import replacing
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter
 from guardkit.rounding import six_digits
-from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progress, RouteStep, Row
+from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progress, Row
 
 #: Rows of a stream decided together. A constant: batches are a function of the input alone.
 CHUNK_ROWS = 256
@@ -120,14 +120,15 @@ def output_lines(rows: Sequence[Row], decide: Decide) -> tuple[bytes, Summary]:
 
 def as_errors(rows: Sequence[Row], why: str) -> list[Row]:
     """Return the rows without their texts and with ``why`` as the error of each."""
-    return [replace(row, texts=(), error=row.error or why) for row in rows]
+    return [replace(row, texts=(), origins=(), error=row.error or why) for row in rows]
 
 
 def by_policy(router: PolicyRouter) -> Decide:
     """Return what decides rows under a policy."""
 
     def decide(rows: Sequence[Row]) -> Sequence[Record]:
-        if all(len(row.texts) == 1 and row.error is None for row in rows) and not router.heard:
+        plain = all(len(r.texts) == 1 and not r.origins and r.error is None for r in rows)
+        if plain and not router.heard:
             return router.decide_rows(rows, rounded=True)  # nobody looks at the digits left out
         return [_rounded(decision) for decision in router.decide_rows(rows)]
 
@@ -137,8 +138,8 @@ def by_policy(router: PolicyRouter) -> Decide:
 def by_model(model: Model) -> Decide:
     """Return what gives each label's calibrated probability and flags nothing.
 
-    Of a row with several messages, each label's highest. Raises ArtefactError where the model
-    has no calibration.
+    Of a row with several texts, each label's highest, whatever their roles. Raises ArtefactError
+    where the model has no calibration.
     """
     model.calibrated()
     return lambda rows: _probabilities(model, rows)
@@ -149,7 +150,7 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     written = _rounded(decision)
     record = asdict(written)
     record["categories"] = {name: asdict(c) for name, c in written.categories.items()}
-    record["route"] = [asdict(step) for step in written.route]
+    record["route"] = [msgspec.to_builtins(step) for step in written.route]
     if written.shadow is None:
         del record["shadow"]
     return record
@@ -163,7 +164,7 @@ def _rounded(decision: Decision) -> Decision:
         )
         for name, c in decision.categories.items()
     }
-    route = [RouteStep(s.category, s.member, _six_digits(s.score), s.why) for s in decision.route]
+    route = [replace(step, score=_six_digits(step.score)) for step in decision.route]
     shadow = decision.shadow
     if shadow is not None and "categories" in shadow:
         beside = {

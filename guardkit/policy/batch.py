@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from guardkit.log_odds import sigmoid_N
 from guardkit.model.loaded import Model, Shared
+from guardkit.policy.schema import Category
 from guardkit.rounding import six_digits, six_digits_N
 from guardkit.text.canonical import canonical
-from guardkit.types import BoolArray, Combiner, IntArray, RouteStep
+from guardkit.types import BoolArray, Combiner, IntArray, Role, RouteStep
 
 _Float64 = npt.NDArray[np.float64]
 
@@ -28,7 +29,8 @@ class PolicyBatch:
     ``novelty_of`` names the models whose novelty some node will ask for: they compute it together
     with their scores, so that they read no text twice. With ``rounded``, scores and thresholds
     are reported with six digits; no decision depends on the rounding. ``beside`` is another
-    policy's batch of the same texts: the two share their models' scores.
+    policy's batch of the same texts: the two share their models' scores. ``roles`` says whose words
+    each text is; without them every category judges every text.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class PolicyBatch:
         *,
         beside: PolicyBatch | None = None,
         rounded: bool = False,
+        roles: Sequence[Role | None] | None = None,
     ) -> None:
         self.texts = texts
+        self.roles = roles
         self.rounded = rounded
         self.model = model
         self.combiners = combiners
@@ -52,6 +56,12 @@ class PolicyBatch:
         self._scores: dict[Path, ModelScores] = {} if beside is None else beside._scores
         self._shared: Shared = {} if beside is None else beside._shared
         self._canonical: dict[int, str] = {}
+
+    def judged_by(self, category: Category) -> IntArray:
+        """Return which of the texts ``category`` judges."""
+        if self.roles is None:
+            return np.arange(len(self.texts))
+        return np.flatnonzero([category.judges(role) for role in self.roles])
 
     def raw(self, i: int) -> str:
         return self.texts[i]

@@ -10,12 +10,14 @@ import numpy as np
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.nodes import PART_FAILED, CategoryTree, why_strange
 from guardkit.policy.schema import AbstainIf, CascadeNode, Category
-from guardkit.types import SEVERITY, Action, CategoryDecision, IntArray, RouteStep
+from guardkit.types import SEVERITY, Action, BoolArray, CategoryDecision, IntArray, RouteStep
 
 #: What ``CategoryDecision.decided_by`` says where the text could not be judged.
 ON_ERROR = "on_error"
 #: What it says where a text that would be allowed is too strange for that.
 ABSTAIN_IF = "abstain_if"
+#: What it says where the text's role is none that the category judges.
+ROLES = "roles"
 
 
 def on_error(category: Category) -> Action:
@@ -27,16 +29,35 @@ def decide_category(
     batch: PolicyBatch, name: str, category: Category
 ) -> tuple[list[CategoryDecision], IntArray]:
     """Return category ``name``'s decision for every text, and the severity of its action."""
+    index_N = batch.judged_by(category)
+    decisions, severity_N = _decide_those(batch, name, category, index_N)
+    n = len(batch.texts)
+    if len(index_N) == n:
+        return decisions, severity_N
+    p = batch.probability(category.threshold.probability)
+    every = [CategoryDecision("allow", None, p, ROLES)] * n
+    every_severity_N = np.zeros(n, np.int64)
+    every_severity_N[index_N] = severity_N
+    for i, decision in zip(index_N.tolist(), decisions, strict=True):
+        every[i] = decision
+    return every, every_severity_N
+
+
+def _decide_those(
+    batch: PolicyBatch, name: str, category: Category, index_N: IntArray
+) -> tuple[list[CategoryDecision], IntArray]:
+    """Return the decisions and severities of the texts at ``index_N``."""
+    if not index_N.size:
+        return [], index_N
     tree = CategoryTree(batch, name, category)
-    everything = np.arange(len(batch.texts))
-    value = tree.evaluate(category.decide, everything)
+    value = tree.evaluate(category.decide, index_N)
     if not isinstance(category.decide, CascadeNode):  # whose stages are in the routes already
-        tree.add_to_routes(category.decide, everything, value, ["decides"] * len(everything))
+        tree.add_to_routes(category.decide, index_N, value, ["decides"] * len(index_N))
 
     threshold = category.threshold
     flagged_N = value.lo_N > threshold.log_odds
     undecided_N = ~flagged_N & (value.hi_N > threshold.log_odds)  # NaN: clear
-    for i in undecided_N.nonzero()[0].tolist():
+    for i in index_N[undecided_N].tolist():
         batch.add_error(i, _why_undecided(batch, name, category, i))
 
     # the score is the end of the interval that decided: lo where flagged, hi where clear
@@ -48,7 +69,8 @@ def decide_category(
     action_N = flagged_N + 2 * undecided_N
     allowed_N = np.array([action == "allow" for action in actions])[action_N]
     if category.abstain_if is not None and allowed_N.any():
-        abstains = _abstaining(batch, name, category.abstain_if, allowed_N.nonzero()[0])
+        at_N = allowed_N.nonzero()[0]
+        abstains = at_N[_strange(batch, name, category.abstain_if, index_N[at_N])]
         action_N[abstains], decided_by_N[abstains] = 3, len(tree.node_names) + 1
     p = batch.probability(threshold.probability)
     decisions = [
@@ -70,10 +92,8 @@ def _why_undecided(batch: PolicyBatch, name: str, category: Category, i: int) ->
     return f"{name} could not be judged ({'; '.join(failed)}); {follows}"
 
 
-def _abstaining(
-    batch: PolicyBatch, name: str, abstain_if: AbstainIf, index_N: IntArray
-) -> IntArray:
-    """Return which of the texts are too strange to be allowed: not known to be familiar."""
+def _strange(batch: PolicyBatch, name: str, abstain_if: AbstainIf, index_N: IntArray) -> BoolArray:
+    """Return whether each of the texts is too strange to be allowed: not known to be familiar."""
     p_N, reasons = batch.novelty_p(batch.model(abstain_if.member), index_N)
     strange_N = ~(p_N > abstain_if.novelty_p_below)
     for i in strange_N.nonzero()[0].tolist():
@@ -82,4 +102,4 @@ def _abstaining(
         batch.routes[text].append(RouteStep(name, abstain_if.member, None, f"abstains: {why}"))
         if i in reasons:
             batch.add_error(text, f"{name} abstains: {abstain_if.member}'s {why}")
-    return index_N[strange_N]
+    return strange_N

@@ -177,6 +177,10 @@ class _Check:
         for index, label in enumerate(positive):
             if label and label in positive[:index]:
                 self._add((*place, "positive", index), f"label {label!r} is listed twice")
+        roles = _list(category, "roles")
+        for index, role in enumerate(roles):
+            if role in roles[:index]:
+                self._add((*place, "roles", index), f"role {role!r} is listed twice")
         flag_at = _mapping(category, "flag_at")
         self._data_spec(flag_at.get("calibrated_on"), (*place, "flag_at", "calibrated_on"))
         threshold = _probability(flag_at.get("probability"))

@@ -24,7 +24,16 @@ from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.category import ON_ERROR, decide_category, on_error
 from guardkit.policy.check import FindModel, read_policy
 from guardkit.policy.schema import Policy, policies_dir
-from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, RouteStep, Row
+from guardkit.types import (
+    SEVERITY,
+    Action,
+    CategoryDecision,
+    Decision,
+    Origin,
+    Role,
+    RouteStep,
+    Row,
+)
 
 DEFAULT_POLICY = "default.yaml"
 
@@ -141,17 +150,23 @@ class PolicyRouter:
         return self._plugins.heard(self.policy)
 
     def batch(
-        self, texts: Sequence[str], *, beside: PolicyBatch | None = None, rounded: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        beside: PolicyBatch | None = None,
+        rounded: bool = False,
+        roles: Sequence[Role | None] | None = None,
     ) -> PolicyBatch:
         """Return a batch of ``texts`` under this policy.
 
         ``beside`` is another policy's batch of the same texts: a model that both ask then scores
-        each text once.
+        each text once. ``roles`` says whose words each text is.
         """
         novelty_of = {self.folders[member] for member in self.policy.novelty_members}
         return PolicyBatch(
-            texts, self.model, self._plugins.combiners, novelty_of, beside=beside, rounded=rounded
-        )
+            texts, self.model, self._plugins.combiners, novelty_of,
+            beside=beside, rounded=rounded, roles=roles,
+        )  # fmt: skip
 
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         """Return one decision per text, in order; ids default to the texts' positions from 0.
@@ -171,13 +186,20 @@ class PolicyRouter:
     def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
         """Return one decision per row, in order.
 
-        For a row with several texts, each category's decision is that of its worst text; a row
-        without a text gets what each category's ``on_error`` says. ``rounded`` gives scores and
-        thresholds with six digits, as they are written; every row must then have one text.
+        For a row with several texts, each category's decision is that of the worst text it
+        judges, and the route says which that is; a row without a text, or whose texts no category
+        judges, gets what each category's ``on_error`` says. ``rounded`` gives scores and
+        thresholds with six digits, as they are written; every row must then be one plain text.
         """
         texts = [text for row in rows if row.error is None for text in row.texts]
         ids = [row.id for row in rows if row.error is None for _ in row.texts]
-        live, shadows = self._decide_and_notify(texts, ids, rounded=rounded)
+        roles: list[Role | None] = []
+        for row in rows:
+            if row.error is None:
+                roles += [o.role for o in row.origins] or [None] * len(row.texts)
+        live, shadows = self._decide_and_notify(
+            texts, ids, rounded=rounded, roles=roles if any(roles) else None
+        )
         result = self._of_rows(rows, live)
         if self._shadow is None:
             return result
@@ -201,13 +223,18 @@ class PolicyRouter:
         return results
 
     def _decide_and_notify(
-        self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
+        self,
+        texts: Sequence[str],
+        ids: Sequence[Any],
+        *,
+        rounded: bool = False,
+        roles: Sequence[Role | None] | None = None,
     ) -> tuple[list[Decision], list[Decision]]:
         """Return the decisions of this policy and those of its shadow policy, if it has one; call
         the ``decided`` hooks that this policy enables."""
         if not texts:
             return [], []
-        batch = self.batch(texts, rounded=rounded)
+        batch = self.batch(texts, rounded=rounded, roles=roles)
         live, shadows = self._decide(batch, ids), []
         if self._shadow is not None:
             shadows = self._shadow._decide_in_shadow(batch, ids)
@@ -222,7 +249,7 @@ class PolicyRouter:
     def _decide_in_shadow(self, batch: PolicyBatch, ids: Sequence[Any]) -> list[Decision]:
         """Decide as the shadow of another policy, which no failure here may reach."""
         try:
-            beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded)
+            beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded, roles=batch.roles)
             return self._decide(beside, ids)
         except Exception as error:  # recorded in every decision; never swallowed
             reason = f"{type(error).__name__}: {error}"
@@ -260,30 +287,50 @@ class PolicyRouter:
 
     def _of_rows(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Decision]:
         """Return a decision for each row; ``decisions`` are those of the readable rows' texts."""
-        if len(decisions) == len(rows) and all(len(row.texts) == 1 for row in rows):
+        if len(decisions) == len(rows) and all(map(_is_plain, rows)):
             return list(decisions)
         of_texts, result = iter(decisions), []
         for row in rows:
             own = [next(of_texts) for _ in row.texts] if row.error is None else []
-            unjudged = row.error or "no text to judge"
-            result.append(self._worst(own) if own else self._unjudged(row.id, unjudged))
+            if why := row.error or self._why_nobody_judges(row):
+                result.append(self._unjudged(row.id, why))
+            else:
+                result.append(own[0] if _is_plain(row) else self._worst(own, row.origins))
         return result
 
-    def _worst(self, decisions: Sequence[Decision]) -> Decision:
-        """Return one decision for several texts; each category takes that of its worst text."""
-        if len(decisions) == 1:
-            return decisions[0]
-        worst = {
-            name: max(decisions, key=partial(_severity_and_score, name))
-            for name in self.policy.categories
-        }
+    def _why_nobody_judges(self, row: Row) -> str | None:
+        """Return why no category judges any text of ``row``, None where one does."""
+        if not row.texts:
+            return "no text to judge"
+        categories = self.policy.categories.values()
+        if not row.origins or any(c.judges(o.role) for c in categories for o in row.origins):
+            return None
+        roles = ", ".join(sorted({o.role for o in row.origins if o.role is not None}))
+        return (
+            f"no category judges any of its texts, which are those of {roles}; `roles` of a "
+            "category says whose words it judges"
+        )
+
+    def _worst(self, decisions: Sequence[Decision], origins: Sequence[Origin]) -> Decision:
+        """Return one decision for the texts of one row; each category takes that of the worst
+        text it judges, and the route says which text that is."""
+        categories: dict[str, CategoryDecision] = {}
+        route: list[RouteStep] = []
+        for name, category in self.policy.categories.items():
+            judged = [
+                i for i in range(len(decisions)) if not origins or category.judges(origins[i].role)
+            ]
+            worst = max(judged or [0], key=lambda i: _severity_and_score(name, decisions[i]))
+            categories[name] = decisions[worst].categories[name]
+            steps = [step for step in decisions[worst].route if step.category == name]
+            route += [_from(step, origins[worst]) for step in steps] if origins else steps
         errors = dict.fromkeys(d.error for d in decisions if d.error is not None)
         return self._combined(
             decisions[0].id,
-            {name: decision.categories[name] for name, decision in worst.items()},
+            categories,
             "; ".join(errors) or None,
             truncated=any(decision.truncated for decision in decisions),
-            route=[s for name, d in worst.items() for s in d.route if s.category == name],
+            route=route,
         )
 
     def _unjudged(self, id: Any, error: str) -> Decision:
@@ -323,6 +370,14 @@ def _with_shadow(live: Decision, shadow: Decision) -> Decision:
         "policy": shadow.policy,
     }
     return replace(live, shadow=record)
+
+
+def _is_plain(row: Row) -> bool:
+    return len(row.texts) == 1 and not row.origins
+
+
+def _from(step: RouteStep, origin: Origin) -> RouteStep:
+    return replace(step, message=origin.message, role=origin.role, part=origin.part)
 
 
 def _severity_and_score(category: str, decision: Decision) -> tuple[int, float]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 
 from guardkit.errors import UsageError
 from guardkit.log_odds import logit
-from guardkit.types import Action
+from guardkit.types import Action, Role
 from guardkit.yamlfile import Place
 
 # Marks the parts of pydantic's error locations that name a node's kind and are not in the file.
@@ -24,6 +24,10 @@ KIND_TAG = "\0"
 Name = Annotated[str, Field(pattern=r"^\w[\w./-]*$", max_length=64)]
 Probability = Annotated[float, Field(gt=0, lt=1)]  # 0 and 1 have no finite log-odds
 Bound = Annotated[float, Field(ge=0, le=1)]  # at 0 or 1 nothing is settled on that side
+
+
+#: The roles that a category judges unless it names its own: not what the operator writes.
+JUDGED_ROLES: tuple[Role, ...] = ("user", "assistant", "tool")
 
 
 class _Frozen(BaseModel):
@@ -222,6 +226,12 @@ class Category(_Frozen):
         default=None,
         description="expected share of positives; moves log-odds from the calibration's prior",
     )
+    roles: list[Role] = Field(
+        default_factory=lambda: list(JUDGED_ROLES),
+        min_length=1,
+        description="whose words in a conversation it judges: all but system and developer where "
+        "left out; a text without a role is always judged",
+    )
     decide: AnyNode
     flag_at: FlagAt
     abstain_if: AbstainIf | None = Field(default=None, description="turns allow into abstain")
@@ -232,6 +242,10 @@ class Category(_Frozen):
     )
 
     _certified: Threshold | None = PrivateAttr(None)
+
+    def judges(self, role: Role | None) -> bool:
+        """Whether it judges a text of this role; one of no known role it always does."""
+        return role is None or role in self.roles
 
     @property
     def threshold(self) -> Threshold:

@@ -156,9 +156,9 @@ class _ModelSharingRouter(PolicyRouter):
         return {x for folder in self.folders.values() for x in artefact.read_config(folder).labels}
 
     def _decide_and_notify(
-        self, texts: Sequence[str], ids: Sequence[Any], *, rounded: bool = False
+        self, texts: Sequence[str], ids: Sequence[Any], **how: Any
     ) -> tuple[list[Decision], list[Decision]]:
-        return (self._decide(self.batch(texts, rounded=rounded), ids) if texts else []), []
+        return (self._decide(self.batch(texts, **how), ids) if texts else []), []
 
 
 def _open(data: str) -> Rows:

@@ -417,6 +417,11 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
         "positive: [injection, injection]",
         [(10, "categories.injection.positive[1]", "listed twice")],
     ),
+    "a role twice": (
+        "positive: [injection]",
+        "positive: [injection]\n    roles: [tool, user, tool]",
+        [(11, "categories.injection.roles[2]", "listed twice")],
+    ),
     "no positive": (
         "    positive: [injection]\n",
         "",
