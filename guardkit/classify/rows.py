@@ -25,6 +25,7 @@ from guardkit.data.fields import TEXT_FIELDS, json_fields, row_of, text_fields
 from guardkit.data.files import BOM, DAMAGE, CutShort, kind_of, open_bytes, uncompressed_name
 from guardkit.data.reader import KINDS, RowFile, having, numbered_lines, open_rows
 from guardkit.errors import InputFileError
+from guardkit.text.chat import TOOL_FIELDS
 from guardkit.types import Row
 
 #: A piece this large is not read whole.
@@ -155,4 +156,5 @@ def _columns(path: Path, columns: Sequence[str], keep: Sequence[str]) -> list[st
         raise InputFileError(f"{path}: no column {', '.join(TEXT_FIELDS)}; {having(columns)}")
     if missing := [name for name in keep if name not in columns]:
         raise InputFileError(f"{path}: --keep {missing[0]}: no such column; {having(columns)}")
-    return [name for name in dict.fromkeys(columns) if name in (*TEXT_FIELDS, "id", *keep)]
+    wanted = (*TEXT_FIELDS, *TOOL_FIELDS, "id", *keep)
+    return [name for name in dict.fromkeys(columns) if name in wanted]

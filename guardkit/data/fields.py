@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from guardkit.text.chat import FIELDS, parse_chat, read_chat
+from guardkit.text.chat import FIELDS, PLAIN, TOOL_FIELDS, parse_chat, read_chat
 from guardkit.text.chat_fields import NotRead
 from guardkit.types import Origin, Row
 
@@ -25,8 +25,6 @@ class Unreadable(Exception):
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str | None)
-#: Fields that are a text and nothing else.
-_PLAIN = ("text", "prompt")
 
 
 def row_of(
@@ -54,9 +52,9 @@ def _texts(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Origin, ..
     """Return the texts of a row and where each comes from; of one plain text there is no need to
     say. Raises Unreadable."""
     found: dict[str, Any] = {}
-    for name in TEXT_FIELDS:
+    for name in (*TEXT_FIELDS, *TOOL_FIELDS):
         if name in fields:
-            value = _plain(name, fields[name]) if name in _PLAIN else _parsed(fields[name])
+            value = _plain(name, fields[name]) if name in PLAIN else _parsed(fields[name])
             if value is not None:
                 found[name] = value
     try:
@@ -66,7 +64,7 @@ def _texts(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Origin, ..
     if not said:
         raise Unreadable(f"no text; {EXPECTED}")
     texts = tuple(text for text, _ in said)
-    if len(said) == 1 and said[0].origin.message in _PLAIN:
+    if len(said) == 1 and said[0].origin.message in PLAIN:
         return texts, ()
     return texts, tuple(origin for _, origin in said)
 
@@ -132,9 +130,10 @@ def _utf8(line: bytes) -> None:
 
 def _repeated(line: bytes, fields: Mapping[str, Any]) -> str | None:
     """Return a field that gives a text and stands there twice, if there is one."""
-    once = all(line.count(b'"%s"' % name.encode()) < 2 for name in TEXT_FIELDS if name in fields)
+    names = [name for name in (*TEXT_FIELDS, *TOOL_FIELDS) if name in fields]
+    once = all(line.count(b'"%s"' % name.encode()) < 2 for name in names)
     if once and b"\\u00" not in line:  # \u0074ext is text, too
         return None
     top = json.loads(line, object_pairs_hook=tuple, parse_int=str, parse_float=str)
-    keys = [key for key, _ in top if key in TEXT_FIELDS]
+    keys = [key for key, _ in top if key in names]
     return Counter(keys).most_common(1)[0][0] if len(set(keys)) < len(keys) else None

@@ -90,6 +90,11 @@ def _messages(reader: Reader, value: Any, place: Place, role: Role | None) -> No
     _items(reader, value, place, role)
 
 
+def _tools(reader: Reader, value: Any, place: Place, role: Role | None) -> None:
+    for i, tool in enumerate(value if isinstance(value, list) else [value]):
+        json_value(reader, tool, Place(f"{place.message}[{i}]"), role)
+
+
 #: Roles as they are written. Any other is nobody's: every category judges what it says.
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -223,6 +228,8 @@ _OTHER = {
 
 _system: Kind = spoken_by("system", _items)
 
+#: The fields that are one text, and no conversation.
+PLAIN = {"text", "prompt"}
 #: The fields of a record that carry text, in the order they are read. All are judged.
 FIELDS: Mapping[str, Kind] = {
     "text": text,
@@ -236,8 +243,14 @@ FIELDS: Mapping[str, Kind] = {
 _NO_MESSAGES = "'messages' must be a list of messages with content"
 
 
+#: What stands beside a conversation and says what the tools are for. Without one it is no text of
+#: the record's.
+TOOL_FIELDS: Mapping[str, Kind] = dict.fromkeys(("tools", "functions"), spoken_by("system", _tools))
+
+
 def read_chat(fields: Mapping[str, Any]) -> list[Said]:
-    """Return every text that ``fields`` carry: those of FIELDS, the rest is not looked at.
+    """Return every text that ``fields`` carry: those of FIELDS and, where there is a conversation,
+    of TOOL_FIELDS; the rest is not looked at.
 
     Empty texts are left out where there are others. Raises NotRead where a part may carry text
     and no table has it, or where it is no text at all, such as an image.
@@ -246,6 +259,9 @@ def read_chat(fields: Mapping[str, Any]) -> list[Said]:
     try:
         for name, kind in FIELDS.items():
             if fields.get(name) is not None:
+                kind(reader, fields[name], Place(name), None)
+        for name, kind in TOOL_FIELDS.items():
+            if fields.get(name) is not None and not PLAIN.issuperset(_given(fields)):
                 kind(reader, fields[name], Place(name), None)
         for said in reader.said:
             said.text.encode()
@@ -257,6 +273,10 @@ def read_chat(fields: Mapping[str, Any]) -> list[Said]:
             "(\\ud800)"
         ) from error
     return [said for said in reader.said if said.text] or reader.said[:1]
+
+
+def _given(fields: Mapping[str, Any]) -> list[str]:
+    return [name for name in FIELDS if fields.get(name) is not None]
 
 
 def parse_chat(data: bytes) -> Any:

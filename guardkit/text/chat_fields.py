@@ -125,7 +125,8 @@ def json_value(reader: Reader, value: Any, place: Place, role: Role | None) -> N
         except TypeError as error:  # a column of a table can hold more than JSON
             raise NotRead(f"{place} must be JSON: {error}") from error
     for found, steps in strings(value):
-        reader.add(found, Place(place.message, place.part + steps), role)
+        at = place.part + steps if place.part else steps.removeprefix(".")
+        reader.add(found, Place(place.message, at), role)
 
 
 def spoken_by(role: Role, kind: Kind) -> Kind:

@@ -15,7 +15,7 @@ from guardkit.classify.json_block import plain_rows
 from guardkit.classify.rows import read_lines, read_rows
 from guardkit.types import Row
 
-names = st.sampled_from(["text", "prompt", "messages", "id", "kept", "x"])
+names = st.sampled_from(["text", "prompt", "messages", "input", "system", "id", "kept", "x"])
 values = st.one_of(
     st.none(),
     st.integers(),
@@ -35,6 +35,9 @@ HARD = [
     b"", b" ", b"\r", b"[]", b"null", b'{"text": "a"', b'{"text": "a"} {"text": "b"}',
     b'{"text": "\xff"}', b'{"text": "a", "x": "\xff"}', b'{"text": "\\ud800"}',
     b'{"\\u0074ext": "a"}', b'{"text": "a", "\\u0074ext": "b"}', b'{"text": "a", "text": "b"}',
+    b'{"text": "a", "prompt": "b"}', b'{"text": "", "prompt": "b"}', b'{"text": "a", "input": "b"}',
+    b'{"text": "a", "system": "b"}', b'{"text": "a", "instructions": "b"}',
+    b'{"text": "a", "tools": ["b"]}', b'{"text": "a", "\\u0069nput": "b"}',
     b'{"text": "a", "prompt": 1}', b'{"text": "a", "messages": 1}', b'{"text": "a", "id": [1,\r2]}',
     b'{"text": "a", "kept": {"b":\r1}}', b"\xef\xbb\xbf" + b'{"text": "a"}',
     b'{"text": "a", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}", b'{"text": "a", "x": 01}',
@@ -48,7 +51,7 @@ def seen(row: Row) -> tuple[Any, ...]:
     """Return a row with its JSON as the bytes it was."""
     raw = {name: bytes(value) for name, value in row.kept.items()}
     identity = bytes(row.id) if isinstance(row.id, msgspec.Raw) else row.id
-    return row.line, identity, row.texts, row.error, raw, row.own_id
+    return row.line, identity, row.texts, row.error, raw, row.own_id, row.origins
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -87,8 +90,8 @@ def test_ordinary_lines_are_plain() -> None:
     rows = plain_rows(block, 7, ("y",))
     assert rows is not None
     assert [seen(row) for row in rows] == [
-        (7, b'"x"', ('a\n"b" é é',), None, {"y": b"[1]"}, True),
-        (8, 8, ("c",), None, {}, False),
+        (7, b'"x"', ('a\n"b" é é',), None, {"y": b"[1]"}, True, ()),
+        (8, 8, ("c",), None, {}, False, ()),
     ]
 
 

@@ -136,6 +136,12 @@ def test_line_ends_and_byte_order_marks_do_not_matter(tmp_path: Path) -> None:
         (b"[" * 100_000, ""),
         (b'{"text": "good", "text": "bad"}', "'text' is given more than once"),
         (b'{"text": "good", "\\u0074ext": "bad"}', "'text' is given more than once"),
+        (b'{"input": "a", "input": "b"}', "'input' is given more than once"),
+        (b'{"input": "a", "tools": [], "tools": ["b"]}', "'tools' is given more than once"),
+        (
+            b'{"input": [{"type": "function_call", "arguments": "{\\"a\\": \\"\\\\ud800\\"}"}]}',
+            "input[0].arguments.a holds half a surrogate pair",
+        ),
         (b'{"prompt": "a", "prompt": "b"}', "'prompt' is given more than once"),
         (b'{"messages": [{"content": "a", "content": "b"}]}', "'content' is given more than once"),
         (

@@ -168,7 +168,7 @@ def _check(row: Row, number: int) -> None:
 def _plain(row: Row) -> tuple[object, ...]:
     kept = {name: bytes(value) for name, value in row.kept.items()}
     own = bytes(row.id) if row.own_id and not isinstance(row.id, str) else row.id
-    return row.line, own, row.texts, row.error, kept, row.own_id
+    return row.line, own, row.texts, row.error, kept, row.own_id, row.origins
 
 
 def csv_file(path: Path, data: bytes) -> None:

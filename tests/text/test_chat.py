@@ -146,6 +146,16 @@ def test_strings_and_lists_of_strings_are_the_words_of_the_user() -> None:
     assert read(text="a", prompt="b") == [("a", None, "text"), ("b", None, "prompt")]
 
 
+def test_what_tools_are_said_to_do_is_read_where_there_is_a_conversation() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": ATTACK}}]
+    found = read(messages=[{"role": "user", "content": "a"}], tools=tools)
+    assert (ATTACK, "system", "tools[0].function.description") in found
+    assert (ATTACK, "system", "functions[0].description") in read(
+        input="a", functions=[{"name": "f", "description": ATTACK}]
+    )
+    assert read(text="a", tools=tools) == [("a", None, "text")]
+
+
 def test_an_empty_text_hides_no_other() -> None:
     assert read(text="", prompt=ATTACK) == [(ATTACK, None, "prompt")]
     assert read(text="") == [("", None, "text")]
