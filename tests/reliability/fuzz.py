@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=["guardkit"]):
     from guardkit.plugins import installed_plugins
     from guardkit.policy.json_schema import policy_schema
     from guardkit.policy.router import check_policy
-    from guardkit.text.chat import FIELDS, ITEMS, PARTS
+    from guardkit.text.chat import FIELDS, ITEMS, PARTS, PLAIN, TOOL_FIELDS
     from guardkit.types import Row
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,8 @@ CHATS = [
      {"role": "assistant", "content": None, "refusal": "c", "tool_calls": [{"id": "call_1", "type":
       "function", "function": {"name": "f", "arguments": '{"a": ["b", {"c": "\\u0064"}]}'}}]},
      {"role": "tool", "tool_call_id": "call_1", "content": "d"},
-     {"role": "assistant", "function_call": {"name": "f", "arguments": "x"}}]},
+     {"role": "assistant", "function_call": {"name": "f", "arguments": "x"}}],
+     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": ["b"]}}}]},
     {"instructions": "a", "input": [
      {"role": "user", "content": [{"type": "input_text", "text": "b"}]},
      {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "c"}]},
@@ -120,7 +121,9 @@ def chat(path: Path, data: bytes) -> None:
         return
     if not isinstance(record, dict):
         return
-    record = {name: value for name, value in record.items() if name in FIELDS}
+    record = {name: value for name, value in record.items() if value is not None}
+    read = {*FIELDS} if PLAIN.issuperset({*record} & {*FIELDS}) else {*FIELDS, *TOOL_FIELDS}
+    record = {name: value for name, value in record.items() if name in read}
     try:
         places = list(_places(record, top=True))
     except RecursionError:
@@ -275,7 +278,13 @@ def words(target: str) -> set[str]:
                 "\r\n", "\r", "\ufeff", "TRUE", "01", "-1"}  # fmt: skip
     if target == "chat":
         forms = [*ITEMS.values(), *PARTS.values()]
-        names = {*FIELDS, *ITEMS, *PARTS, *(name for form in forms for name in form.fields)}
+        names = {
+            *FIELDS,
+            *TOOL_FIELDS,
+            *ITEMS,
+            *PARTS,
+            *(name for form in forms for name in form.fields),
+        }
         return {json.dumps(name) for name in names} | {*WORDS, '"a":', "[{", "}]", '{"type":'}
     found: set[str] = {"&a", "*a", "!!python/object", "<<", "---", "...", "%YAML 1.1", "|", ">"}
 
