@@ -21,6 +21,7 @@ from guardkit.files import replacing
 from guardkit.model.loaded import Model
 from guardkit.policy.router import PolicyRouter
 from guardkit.rounding import six_digits
+from guardkit.text.visible import visible_json
 from guardkit.types import SEVERITY, Action, CategoryDecision, Decision, Progress, Row
 
 #: Rows of a stream decided together. A constant: batches are a function of the input alone.
@@ -232,7 +233,11 @@ def _written(out: Path | None) -> Iterator[Callable[[bytes], None]]:
         with _reporting(out):
             file = sys.stdout.buffer if out is None else stack.enter_context(replacing(out))
 
+        on_terminal = out is None and sys.stdout.isatty()
+
         def write(data: bytes) -> None:
+            if on_terminal:
+                data = visible_json(data, sys.stdout.encoding)
             with _reporting(out):
                 file.write(data)
                 file.flush()

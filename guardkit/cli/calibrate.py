@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from guardkit.cli.options import DataOption, DeviceOption
+from guardkit.cli.terminal import say
 from guardkit.errors import UsageError
 
 
@@ -49,7 +49,7 @@ def calibrate(
     if picture and not picture.parent.is_dir():
         raise UsageError(f"--picture {picture}: no such folder")
     name, examples = load_split(data, split, default="validation")
-    print(f"calibrating on split {name!r} of {data}", file=sys.stderr)
+    say(f"calibrating on split {name!r} of {data}", err=True)
     with shown_progress() as progress:
         result = recalibrate(model, examples, out, method=method, device=device, progress=progress)
     output.show_recalibrated(result)
@@ -58,5 +58,5 @@ def calibrate(
         of = repr(c.labels[1]) if len(c.labels) == 2 else "the likeliest label"
         drawn = reliability_diagram(c.reliability_before, c.reliability_after, of=of)
         write_atomically(picture, drawn.encode())
-        print(f"the picture is in {picture}")
+        say(f"the picture is in {picture}")
     output.say_where(result.path)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +10,6 @@ import typer
 
 from guardkit.cli.options import (
     EXIT_MATCHED,
-    EXIT_PIPE,
     EXIT_TROUBLE,
     BackendOption,
     DeviceOption,
@@ -112,7 +108,7 @@ def classify(
     )
     if model is None:
         output.note_unproven(job.router)
-    with _quiet_end_where_nobody_reads(), seldom_progress(beside_output=out is None) as progress:
+    with seldom_progress(beside_output=out is None) as progress:
         if save_to is None:
             rows = job.rows(source)
             outcome = Outcome(records.classify(rows, job.load(), out, progress=progress))
@@ -151,22 +147,14 @@ def _refuse_without_output(resume: bool, workers: int, engine: str) -> None:
         raise UsageError("--resume, --workers and --engine ray need --out FILE: they save work")
 
 
-@contextmanager
-def _quiet_end_where_nobody_reads() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        # the interpreter would complain when it flushes what nobody reads
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_PIPE) from None
-
-
 def _can_be_saved(out: Path, inputs: Sequence[str]) -> bool:
     """Whether there can be parts beside ``out``: not where it is a pipe or /dev/null. UsageError
     where it cannot be written at all."""
     try:
         if out.resolve() in [Path(path).resolve() for path in inputs]:
             raise UsageError(f"--out {out}: is the input itself")
+        if not out.resolve().parent.is_dir():
+            raise UsageError(f"--out {out}: its folder is not there; make it first")
         return not out.exists() or out.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # a name no file can have, links in a ring
         why = getattr(error, "strerror", None) or error

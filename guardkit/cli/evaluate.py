@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from guardkit.cli.options import BackendOption, DataOption, DeviceOption, ModelOption, PolicyOption
+from guardkit.cli.terminal import say
 from guardkit.errors import UsageError
 
 
@@ -56,7 +56,7 @@ def evaluate(
     if no_texts and not report:
         raise UsageError("--no-texts: there is no report to leave them out of; give --report DIR")
     name, examples = load_split(data, split)
-    print(f"evaluating on split {name!r} of {data}", file=sys.stderr)
+    say(f"evaluating on split {name!r} of {data}", err=True)
     loaded = (
         load_model(model, device=device, backend=backend)
         if model is not None
@@ -80,4 +80,4 @@ def evaluate(
         artefact.write_json(json, numbers)
     if report:
         full = with_breakdown(numbers, predictions, texts=not no_texts)
-        print(f"the report is {page.write_report(report, full)}")
+        say(f"the report is {page.write_report(report, full)}")

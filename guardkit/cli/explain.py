@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guardkit.cli.options import DeviceOption, ModelOption
+from guardkit.errors import InputFileError
 
 if TYPE_CHECKING:
     from guardkit.model.loaded import Model
@@ -32,7 +33,10 @@ def explain(
     from guardkit.model.loaded import load_model
 
     loaded = load_model(model, device=device) if model else _first_member(device)
-    data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    try:
+        data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InputFileError(f"standard input: cannot be read: {error.strerror}") from error
     text = data.decode("utf-8", "replace")  # an argument, too, may hold bytes that are not UTF-8
     explained = explanation.explain(loaded, text)
     if html is not None:

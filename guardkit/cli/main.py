@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 ``--fail-on`` matched or a policy test failed; 2 usage, or an invalid file,
 policy or option; 3 the run failed, or finished with lines it could not read or judge; 130
-stopped by the user; 141 nobody reads standard output any more.
+stopped by the user; 141 nobody reads the output any more.
 
 Nothing heavy is imported here, so that ``guardkit --help`` answers at once.
 """
@@ -13,7 +13,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
@@ -24,11 +25,12 @@ from guardkit.cli.classify import classify
 from guardkit.cli.evaluate import evaluate
 from guardkit.cli.explain import explain
 from guardkit.cli.models import models_app
-from guardkit.cli.options import EXIT_TROUBLE
+from guardkit.cli.options import EXIT_PIPE, EXIT_TROUBLE
 from guardkit.cli.plugins import plugins_app
 from guardkit.cli.policy import policy_app
+from guardkit.cli.terminal import finish, open_streams, say
 from guardkit.cli.train import train
-from guardkit.errors import GuardkitError, Interrupted
+from guardkit.errors import GuardkitError, Interrupted, OutputError
 
 app = typer.Typer(
     help="Train small text classifiers, and route text through ensembles of them under a policy.",
@@ -43,25 +45,62 @@ app.add_typer(plugins_app, name="plugins")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    streams = open_streams()
     try:
-        app(list(sys.argv[1:] if argv is None else argv), prog_name="guardkit")
-    except SystemExit as end:  # how typer ends: help, usage errors, typer.Exit
-        return end.code if isinstance(end.code, int) else 0
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        finish(streams)
+    except BrokenPipeError:
+        code = EXIT_PIPE
     except GuardkitError as error:
-        if os.environ.get("GUARDKIT_TRACEBACK") == "1":
-            traceback.print_exc()
-        prefix = "" if isinstance(error, Interrupted) else "error: "
-        print(f"{prefix}{error}", file=sys.stderr)
-        return error.exit_code
-    except Exception:  # a bug, ours or a plugin's: show all of it
-        traceback.print_exc()
+        code = _told(error)
+    with suppress(BrokenPipeError, OutputError):  # what failed just now fails again
+        finish(streams)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        code = app(argv, prog_name="guardkit", standalone_mode=False)
+    except SystemExit as end:
+        # how typer and rich end where nobody reads: with 1
+        if isinstance(end.__context__, BrokenPipeError):
+            raise BrokenPipeError from end
+        return end.code if isinstance(end.code, int) else 0
+    except (GuardkitError, BrokenPipeError):
+        raise
+    except _CommandLineError as error:
+        return _misused(error)
+    except Exception as error:  # a bug, ours or a plugin's: show all of it
+        if isinstance(error, OSError):
+            finish([sys.stdout])  # or typer could not print its help: this fails again, and says so
+        say(traceback.format_exc().rstrip(), err=True)
         return EXIT_TROUBLE
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _told(error: GuardkitError) -> int:
+    lines = [f"{'' if isinstance(error, Interrupted) else 'error: '}{error}"]
+    if os.environ.get("GUARDKIT_TRACEBACK") == "1":
+        lines.insert(0, "".join(traceback.format_exception(error)).rstrip())
+    with suppress(BrokenPipeError, OutputError):  # the exit code still tells
+        say("\n".join(lines), err=True)
+    return error.exit_code
+
+
+#: What typer raises where a command line is wrong; it has no public name there.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+
+
+def _misused(error: Any) -> int:
+    if message := error.format_message():  # none where the help was shown
+        usage = [error.ctx.get_usage(), f"Try '{error.ctx.command_path} --help' for help.", ""]
+        say("\n".join([*(usage if error.ctx else []), f"error: {message}"]), err=True)
+    return int(error.exit_code)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"guardkit {__version__}")
+        say(f"guardkit {__version__}")
         raise typer.Exit()
 
 

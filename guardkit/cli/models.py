@@ -15,6 +15,7 @@ from guardkit.cli.options import (
     SetOption,
     pairs,
 )
+from guardkit.cli.terminal import say
 from guardkit.errors import UsageError
 
 models_app = typer.Typer(help="List, show, verify, export and import models.", no_args_is_help=True)
@@ -55,7 +56,7 @@ def models_verify(folder: ModelFolder) -> None:
 
     path = _model_folder(folder)
     artefact.read_config(path)
-    print(f"{path}: ok, {artefact.verify(path)}")
+    say(f"{path}: ok, {artefact.verify(path)}")
 
 
 @models_app.command(
@@ -68,7 +69,7 @@ def models_export(
     """Copy a model with its network as ONNX beside the weights, for --backend onnx."""
     from guardkit.model.export import export_model
 
-    print(f"{export_model(folder, out)}: run it with --backend onnx")
+    say(f"{export_model(folder, out)}: run it with --backend onnx")
 
 
 @models_app.command(
@@ -123,7 +124,7 @@ def models_import(
         )
     output.show_measured(result.metrics)
     if calibration_data is None:
-        print(
+        say(
             f"the model is in {result.path}, but not calibrated: it gives no probabilities. "
             "Import it again with --calibration-data, labelled text it was not trained on"
         )

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from guardkit.classify.engine import Outcome
 from guardkit.classify.records import Summary
+from guardkit.cli.terminal import console, say
 from guardkit.evaluation.explanation import Explanation
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.plugins import Plugins
 from guardkit.policy.backup_record import unproven
 from guardkit.policy.router import PolicyRouter
+from guardkit.text.visible import visible
 from guardkit.training.recalibrate import Recalibrated
 from guardkit.types import SEVERITY
 
 LONG_RUN_S = 10.0  # from here on it is worth a line where the time went
-LOG_WIDTH = 120  # a file or a pipe has no width of its own
 
 
 def summary_line(summary: Summary, out: Path | None, *, resumed: int = 0) -> str:
@@ -50,17 +49,17 @@ def say_outcome(outcome: Outcome, out: Path | None) -> None:
         lines.append(f"set aside, its lines are errors: {name}: {reason}")
     if outcome.set_aside:
         lines.append("the same command with --resume tries them again")
-    print("\n".join(line for line in lines if line is not None), file=sys.stderr)
+    say("\n".join(line for line in lines if line is not None), err=True)
 
 
 def say_where(model: Path) -> None:
     """Print where a new model is, and what it is for."""
-    print(f"the model is in {model}; try: guardkit classify FILE --model {model}")
+    say(f"the model is in {model}; try: guardkit classify FILE --model {model}")
 
 
 def say_note(line: str) -> None:
     """Say on standard error what does not stop the work."""
-    print(f"note: {line}", file=sys.stderr)
+    say(f"note: {line}", err=True)
 
 
 def note_unproven(router: PolicyRouter) -> None:
@@ -115,7 +114,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     else:
         _show_model_report(report)
     cost = report["cost"]
-    print(
+    say(
         f"{cost['texts']:,} texts in {cost['seconds']:.1f} s: {cost['texts_per_s']:,.0f} texts/s, "
         f"{cost['ms_per_text']:.1f} ms per text"
     )
@@ -160,7 +159,7 @@ def show_recalibrated(result: Recalibrated) -> None:
     console().print(table)
     value, interval = with_interval(result.gain)
     verdict = "" if (result.gain["low"] or 0) > 0 else ": not shown to be better"
-    print(f"log-loss saved: {value} ({interval}){verdict}")
+    say(f"log-loss saved: {value} ({interval}){verdict}")
     tried = Table("method", "log-loss, cross-fitted", "over the best", "standard error", "")
     for method, m in c.candidates.items():
         mark = "chosen" if method == c.method else ""
@@ -216,7 +215,8 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     table.add_row("size", _size(folder))
     table.add_row("hash", digest)
     console().print(table)
-    console().print(Markdown(card))
+    # as text: a link that a terminal could follow says where it leads
+    console().print(Markdown(visible(card), hyperlinks=False))
 
 
 def show_explanation(explanation: Explanation) -> None:
@@ -238,16 +238,22 @@ def show_explanation(explanation: Explanation) -> None:
             else "not the text as it stands, but what it says here"
         )
         out.print(Text(f"the worst of {explanation.readings} readings: {deciding}", style="yellow"))
-    shown = Text(visible(explanation.text))
+    # rich drops some controls, which would move the pieces: they are spelt out before
+    shown, at = Text(visible(explanation.text)), _positions(explanation.text)
     for piece in explanation.pieces:
         pale = 255 - int(105 * abs(piece.value) / explanation.largest)
         colour = f"rgb(255,{pale},{pale})" if piece.value > 0 else f"rgb({pale},{pale},255)"
-        shown.stylize(f"black on {colour}", piece.start, piece.end)
+        shown.stylize(f"black on {colour}", at[piece.start], at[piece.end])
     out.print(shown)
     table = Table("strongest pieces", "add")
     for piece in explanation.strongest:
         table.add_row(Text(repr(explanation.text[piece.start : piece.end])), f"{piece.value:+.3f}")
     out.print(table)
+
+
+def _positions(text: str) -> list[int]:
+    """Return where each character of ``text``, and its end, is in ``visible(text)``."""
+    return [0, *accumulate(len(visible(character)) for character in text)]
 
 
 def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -297,13 +303,3 @@ def _number(value: float | None) -> str:
 
 def _size(folder: Path) -> str:
     return f"{sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.1f} MB"
-
-
-def visible(text: str) -> str:
-    """Replace control characters one for one, so that no text can drive the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
-
-
-def console() -> Console:
-    """Return what prints tables to standard output, as wide as the terminal if it is one."""
-    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)

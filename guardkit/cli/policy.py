@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from guardkit.cli.options import EXIT_MATCHED, DataOption, DeviceOption, PolicyFile
+from guardkit.cli.terminal import say
 from guardkit.errors import UsageError
 
 policy_app = typer.Typer(help="Check, test, fit and certify policy files.", no_args_is_help=True)
@@ -25,12 +25,12 @@ def policy_check(file: PolicyFile) -> None:
     policy = router.policy
     categories = ", ".join(policy.categories)
     members = ", ".join(policy.members) or "none"
-    print(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
+    say(f"{file}: ok: {policy.name!r}; categories: {categories}; members: {members}")
     certificates = read_certificates(policy.path)
     for name in promises(policy):
-        print(f"{name}: {certificates[name].summary()}")
+        say(f"{name}: {certificates[name].summary()}")
     for line in unproven(policy, router.folders):
-        print(f"note: {line}")
+        say(f"note: {line}")
 
 
 @policy_app.command("test", epilog="Example: guardkit policy test policies/default.yaml")
@@ -63,7 +63,7 @@ def policy_test(
     failed = sum(not result.passed for result in results)
     if results:
         policy_output.show_cases(results)
-        print(f"{len(results) - failed} of {len(results)} passed")
+        say(f"{len(results) - failed} of {len(results)} passed")
     if data is not None:
         name, examples = load_split(data, split)
         with shown_progress() as progress:
@@ -142,7 +142,7 @@ def policy_stack(
     from guardkit.tuning.stacking import fit_stacked_nodes, write_policy
 
     name, examples = load_split(data, split, default="validation")
-    print(f"fitting on split {name!r} of {data}", file=sys.stderr)
+    say(f"fitting on split {name!r} of {data}", err=True)
     with shown_progress() as progress:
         stacks = fit_stacked_nodes(
             file, examples, category=category, device=device, progress=progress
@@ -151,7 +151,7 @@ def policy_stack(
         policy_output.show_stack(stack)
     if out is not None:
         write_policy(file, stacks, out)
-        print(f"the policy is in {out}")
+        say(f"the policy is in {out}")
 
 
 @policy_app.command("certify", epilog="Example: guardkit policy certify policy.yaml")
@@ -183,9 +183,9 @@ def policy_certify(
     for result in certified:
         policy_output.show_certified(result)
     if data is None:
-        print(f"certified: {add_certificates(file, certified)}")
+        say(f"certified: {add_certificates(file, certified)}")
     else:
-        print("nothing written: to certify on these texts, name them in the policy's calibrated_on")
+        say("nothing written: to certify on these texts, name them in the policy's calibrated_on")
 
 
 @policy_app.command(
@@ -234,7 +234,7 @@ def policy_frontier(
     from guardkit.tuning.frontier_svg import frontier_picture
 
     name, examples = load_split(data, split, default="validation")
-    print(f"sweeping on split {name!r} of {data}", file=sys.stderr)
+    say(f"sweeping on split {name!r} of {data}", err=True)
     with shown_progress() as progress:
         frontier = sweep_policy(
             file,
@@ -251,10 +251,10 @@ def policy_frontier(
         out.mkdir(parents=True, exist_ok=True)
         artefact.write_json(out / "frontier.json", frontier.record())
         write_atomically(out / "frontier.svg", frontier_picture(frontier).encode())
-        print(f"all points are in {out / 'frontier.json'}, a picture in {out / 'frontier.svg'}")
+        say(f"all points are in {out / 'frontier.json'}, a picture in {out / 'frontier.svg'}")
     if write is not None:
         notes = write_policy(frontier, write)
-        print("\n".join([f"the policy is in {write}", *notes]))
+        say("\n".join([f"the policy is in {write}", *notes]))
 
 
 @policy_app.command(
@@ -272,12 +272,12 @@ def policy_schema(
     from guardkit.policy import json_schema
 
     if out is None:
-        print(json.dumps(json_schema.policy_schema(), indent=2))
+        say(json.dumps(json_schema.policy_schema(), indent=2))
         return
     _check_folder("--out", out)
     artefact.write_json(out, json_schema.policy_schema())
-    print(f"the schema is in {out}; a policy beside it names it in a first line:")
-    print(f"# yaml-language-server: $schema={out.name}")
+    say(f"the schema is in {out}; a policy beside it names it in a first line:")
+    say(f"# yaml-language-server: $schema={out.name}")
 
 
 def _check_folder(option: str, file: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from guardkit.cli.output import console, left_out, show_metrics, visible, with_interval
+from guardkit.cli.output import left_out, show_metrics, with_interval
+from guardkit.cli.terminal import console, say
 from guardkit.metrics import Interval
 from guardkit.policy.router import CaseResult
+from guardkit.text.visible import visible
 from guardkit.tuning.certify import Certified
 from guardkit.tuning.compare import Comparison, Flip, would_be
 from guardkit.tuning.frontier import Frontier
@@ -48,8 +50,8 @@ def show_stack(stack: StackedFit) -> None:
     gain = {name: value or 0.0 for name, value in stack.gain.items()}
     verdict = "" if gain["low"] > 0 else ": not shown to be better"
     shown = f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}){verdict}"
-    print(f"gain over {stack.best_other!r}, the best of the others: {shown}")
-    print("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
+    say(f"gain over {stack.best_other!r}, the best of the others: {shown}")
+    say("  ".join(f"{key}: {value}" for key, value in stack.written.items()))
 
 
 def show_certified(result: Certified) -> None:
@@ -77,7 +79,7 @@ def show_certified(result: Certified) -> None:
     console().print(Text(f"{result.category}: {promise}"))
     console().print(table)
     if raised:
-        print("raised to the `below` of a stage: a text settled there must not pass the threshold")
+        say("raised to the `below` of a stage: a text settled there must not pass the threshold")
 
 
 def show_measured(what: str, report: Mapping[str, Any]) -> None:
@@ -108,11 +110,11 @@ def show_comparison(comparison: Comparison, limit: int) -> None:
     console().print(table)
     for only, router in ((c.only_old, c.old), (c.only_new, c.new)):
         for name, n in only.items():
-            print(f"{name}: only in {router.policy.name}, where {n:,} rows were not allowed")
+            say(f"{name}: only in {router.policy.name}, where {n:,} rows were not allowed")
     if limit and c.flips:
         _show_flips(c, limit)
     if len(c.flips) > limit:
-        print(f"{limit:,} of {len(c.flips):,} shown; --show N shows more, --json FILE has them all")
+        say(f"{limit:,} of {len(c.flips):,} shown; --show N shows more, --json FILE has them all")
 
 
 def show_frontier(frontier: Frontier) -> None:
@@ -141,13 +143,13 @@ def show_frontier(frontier: Frontier) -> None:
             f"{point.fpr:.2%}",
         )
     console().print(table)
-    print(
+    say(
         f"Thresholds, but the file's, flag at most {f.max_fpr:.2%} of the negatives; they and the "
         "bounds were chosen on these very texts."
     )
     held = {x: _spoken(s.held_out[x], percent=x != "ms") for x in s.held_out}
-    print(f"* chosen: most recall. {_chosen(s.chosen)}")
-    print(
+    say(f"* chosen: most recall. {_chosen(s.chosen)}")
+    say(
         "  On texts it was not chosen on (two halves, each decided by what is best on the other): "
         f"recall {held['recall']}, false positives {held['fpr']}, {held['ms']} ms."
     )
@@ -160,10 +162,10 @@ def _say_better(sweep: Sweep) -> None:
     own = sweep.own
     assert own is not None
     if not sweep.better:
-        print("No choice dominates the file's own point (no dearer, no more missed or flagged).")
+        say("No choice dominates the file's own point (no dearer, no more missed or flagged).")
         return
     best = sweep.better[0]
-    print(
+    say(
         f"{len(sweep.better):,} choices dominate the file's own point at its false-positive rate "
         f"of {own.fpr:.2%}, such as {_chosen(best)}: recall {best.recall:.1%}, {best.ms:.2f} ms."
     )
@@ -172,15 +174,15 @@ def _say_better(sweep: Sweep) -> None:
 def _say_verdict(sweep: Sweep) -> None:
     gain = _spoken(sweep.gains[sweep.first], percent=True)
     if sweep.helps:
-        print(f"THE BACKUP HELPS: recall over {sweep.first} alone, cross-fitted: +{gain}.")
+        say(f"THE BACKUP HELPS: recall over {sweep.first} alone, cross-fitted: +{gain}.")
     else:
-        print(
+        say(
             f"THE BACKUP IS NOT SHOWN TO HELP: recall over {sweep.first} alone, cross-fitted: "
             f"{gain}. `decide: {{member: {sweep.first}}}` is simpler and cheaper."
         )
     for member, interval in sweep.gains.items():
         if member != sweep.first:
-            print(f"Recall of the cascade over {member} alone: {_spoken(interval, percent=True)}.")
+            say(f"Recall of the cascade over {member} alone: {_spoken(interval, percent=True)}.")
 
 
 def _same(point: Point, other: Point) -> bool:

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from guardkit.cli.terminal import console, say
 from guardkit.types import Progress
 
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on
@@ -24,12 +24,12 @@ class _Bars:
 
     def __init__(self) -> None:
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console(err=True),
         )
         self._tasks: dict[str, Any] = {}
 
@@ -51,7 +51,7 @@ class _Lines:
         if stage != self._stage or now - self._last >= QUIET_S:
             self._stage, self._last = stage, now
             of = f"/{total}" if total else ""
-            print(f"{stage} {done}{of} {note}".rstrip(), file=sys.stderr, flush=True)
+            say(f"{stage} {done}{of} {note}".rstrip(), err=True)
 
 
 class _LongRun:
@@ -75,7 +75,7 @@ class _LongRun:
             if fresh := done - self._first:
                 seconds = (now - self._begun) * (total - done) / fresh
                 words.append(f"{timedelta(seconds=round(seconds))} left")
-        print(", ".join([*words, note]).removesuffix(", "), file=sys.stderr, flush=True)
+        say(", ".join([*words, note]).removesuffix(", "), err=True)
 
 
 def shown_progress() -> AbstractContextManager[Progress]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from guardkit.cli.terminal import say
 from guardkit.errors import RunInterrupted, TrainingInterrupted
 from guardkit.types import Progress
 
@@ -26,7 +26,7 @@ def stopped_between_steps(progress: Progress) -> Iterator[Progress]:
         nonlocal asked
         asked = True
         signal.signal(number, signal.SIG_DFL)
-        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+        say("\nstopping after this step; once more stops at once", err=True)
 
     def stoppable(stage: str, done: int, total: int, note: str = "") -> None:
         progress(stage, done, total, note)
@@ -66,7 +66,7 @@ def stopped_at_once() -> Iterator[None]:
         while numbers := os.read(pipe, 1):
             if numbers[0] in before:
                 time.sleep(DRAIN_S)
-                print(said.format(signal.Signals(numbers[0]).name), file=sys.stderr, flush=True)
+                say(said.format(signal.Signals(numbers[0]).name), err=True)
                 os._exit(RunInterrupted.exit_code)
         os.close(pipe)
 

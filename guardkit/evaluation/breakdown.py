@@ -6,8 +6,6 @@ spelt out, so that no text can rearrange the page that shows it.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -33,6 +31,7 @@ from guardkit.metrics import (
     mean_curves,
 )
 from guardkit.policy.category import ON_ERROR
+from guardkit.text.visible import visible
 from guardkit.types import SEVERITY, BoolArray, Decision, Examples, IntArray
 
 SCORE_BINS = 20
@@ -138,18 +137,6 @@ def excerpt(text: str) -> str:
         parts = visible(text[:first]), visible(text[-last:])
         return f" … [{left_out:,} characters left out] … ".join(parts)
     return visible(text)
-
-
-def visible(text: str) -> str:
-    """Spell out controls, format characters (bidirectional ones too), private and lone ones."""
-    return re.sub(
-        r"[^\n\t -~]",
-        lambda c: f"[U+{ord(c[0]):04X}]" if unicodedata.category(c[0]) in _UNSEEN else c[0],
-        text,
-    )
-
-
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def _category(name: str, predictions: PolicyPredictions, texts: bool, seed: int) -> Report:

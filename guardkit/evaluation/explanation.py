@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from guardkit.errors import OutputError, UsageError
-from guardkit.evaluation.breakdown import visible
 from guardkit.evaluation.report import environment
 from guardkit.files import write_atomically
 from guardkit.model.loaded import Model
+from guardkit.text.visible import visible
 from guardkit.types import FloatArray
 
 STRONGEST = 12

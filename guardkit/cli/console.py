@@ -1,0 +1,31 @@
+"""Tables on a terminal, in which no cell can write more than text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from guardkit.cli.terminal import written_to
+from guardkit.text.visible import visible
+
+
+class SafeConsole(Console):
+    """A console that spells out what nobody sees and leaves a reader who went away to ``main``."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            # control segments are rich's own: they move a progress bar
+            shown = segment.text if segment.control else visible(segment.text)
+            yield segment if shown == segment.text else Segment(shown, segment.style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with written_to(err=self.stderr):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1
