@@ -1,5 +1,6 @@
 """The public names, each with the module that it comes from: ``__init__.py`` reads them here."""
 
+from .bounds import check_network_size as check_network_size
 from .calibration.fit import fit_calibration as fit_calibration
 from .errors import ArtefactError as ArtefactError
 from .errors import ConfigError as ConfigError

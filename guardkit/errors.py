@@ -22,6 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class GuardkitError(Exception):
@@ -107,3 +111,9 @@ class TrainingInterrupted(Interrupted):
 
 class RunInterrupted(Interrupted):
     """A classification was stopped. Its finished shards were saved."""
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return the first mistake that pydantic found, in one line: field, what is wrong, value."""
+    detail = error.errors()[0]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {detail['input']!r:.80})"

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardkit.calibration.reliability_diagram import ReliabilityBin
-from guardkit.errors import ArtefactError
+from guardkit.errors import ArtefactError, first_mistake
 from guardkit.log_odds import logit_N, sigmoid_N
 from guardkit.types import FloatArray, IntArray, Task
 
@@ -210,7 +210,8 @@ def read_calibration(path: Path) -> Calibration:
     try:
         return Calibration.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ArtefactError(f"{path}: not a calibration: {error}") from error
+        why = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise ArtefactError(f"{path}: not a calibration: {why}") from error
 
 
 def expected_calibration_error(p_NC: np.ndarray, labels_N: IntArray, bins: int = 15) -> float:

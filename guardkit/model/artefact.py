@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from guardkit.errors import ArtefactError, ConfigError
+from guardkit.bounds import check_model_file
+from guardkit.errors import ArtefactError, ConfigError, first_mistake
 from guardkit.files import flush_to_disk, write_atomically
 from guardkit.text.readings import Reading
 from guardkit.types import Pooling, Task
@@ -114,10 +115,11 @@ def read_config(folder: Path) -> ArtefactConfig:
     if not path.is_file():
         there = "no such folder" if not folder.is_dir() else f"it has no {CONFIG}"
         raise ArtefactError(f"{folder}: not a guardkit model: {there}")
+    check_model_file(path)
     try:
         return ArtefactConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ArtefactError(f"{path}: {_first(error)}") from error
+        raise ArtefactError(f"{path}: {first_mistake(error)}") from error
 
 
 def seal(folder: Path) -> None:
@@ -129,7 +131,7 @@ def seal(folder: Path) -> None:
 def verify(folder: Path) -> str:
     """Check every file against ``SHA256SUMS`` and return the hash that stands for the model.
 
-    A file changed, missing, added, linked or of a format that can hold code is refused.
+    A file changed, missing, added, linked, too large or of a format that can hold code is refused.
     """
     sums = folder / SUMS
     if not folder.is_dir():
@@ -142,6 +144,7 @@ def verify(folder: Path) -> str:
             f"{folder}: no {SUMS}; it is no model's folder, or the model is incomplete. Python's "
             "load_model(..., allow_unverified=True) loads it even so"
         )
+    check_model_file(sums)
     lines = (
         line.partition("  ") for line in sums.read_text("utf-8", "replace").splitlines() if line
     )
@@ -210,6 +213,7 @@ def _files(folder: Path) -> list[str]:
                 f"{path}: files ending in {path.suffix!r} may hold code and are never loaded; "
                 f"allowed: {', '.join(sorted(SAFE_SUFFIXES))}"
             )
+        check_model_file(path)
         names.append(path.name)
     return names
 
@@ -217,8 +221,3 @@ def _files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']} (got {detail['input']!r:.80})"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.calibration.maps import Calibration, read_calibration
-from guardkit.errors import ArtefactError, ClassifierError
+from guardkit.errors import ArtefactError, ClassifierError, GuardkitError
 from guardkit.model import artefact
 from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
@@ -271,7 +271,7 @@ def load_model(
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
     model that is being made. From then on the process keeps freed memory (``allocation``).
-    Raises ArtefactError or PluginError.
+    Raises ArtefactError or PluginError, and ClassifierError where the family cannot load it.
     """
     keep_freed_memory()
     plugins = plugins or installed_plugins()
@@ -280,6 +280,25 @@ def load_model(
     if family is not None and config.family != family:
         raise ArtefactError(f"{path}: made by plugin {config.family!r}, asked for as {family!r}")
     digest = "unverified" if allow_unverified else artefact.verify(path)
+    try:
+        return _loaded(path, config, digest, device, backend, plugins)
+    except GuardkitError:
+        raise
+    except Exception as error:  # a plugin's own, of a damaged model: say which, in one line
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise ClassifierError(
+            f"{path}: plugin {config.family!r} cannot load it: {reason}"
+        ) from error
+
+
+def _loaded(
+    path: Path,
+    config: ArtefactConfig,
+    digest: str,
+    device: str,
+    backend: str,
+    plugins: Plugins,
+) -> Model:
     calibration = None
     if (path / artefact.CALIBRATION).is_file():
         calibration = read_calibration(path / artefact.CALIBRATION)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from guardkit.data.hashes import text_hash
 from guardkit.data.splits import group_names
-from guardkit.errors import ArtefactError, DataError
+from guardkit.errors import ArtefactError, DataError, first_mistake
 from guardkit.model.artefact import NOVELTY
 from guardkit.types import Examples, FloatArray, IntArray
 
@@ -143,7 +143,8 @@ def read_novelty(path: Path) -> Novelty:
     try:
         return Novelty.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ArtefactError(f"{path}: not a record of novelty: {error}") from error
+        why = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise ArtefactError(f"{path}: not a record of novelty: {why}") from error
 
 
 def why_unreachable(folder: Path, bound: float) -> str | None:

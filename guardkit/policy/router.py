@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from guardkit.errors import ClassifierError, GuardkitError, RunError, UsageError
+from guardkit.errors import RunError, UsageError
 from guardkit.model import artefact
 from guardkit.model.find import find_model
 from guardkit.model.loaded import Model, load_model
@@ -134,14 +134,7 @@ class PolicyRouter:
         folder = self.folders[member]
         if folder not in self._models:
             family = self.policy.members[member].plugin
-            try:
-                self._models[folder] = self._load(folder, family=family)
-            except GuardkitError:
-                raise
-            except Exception as error:  # a plugin's own: say whose it is
-                reason = f"{type(error).__name__}: {error}"
-                message = f"{folder}: plugin {family!r} cannot load it: {reason}"
-                raise ClassifierError(message) from error
+            self._models[folder] = self._load(folder, family=family)
         return self._models[folder]
 
     @property

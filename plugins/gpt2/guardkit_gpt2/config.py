@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SCRATCH = "scratch"
+#: GPT-2 XL has 48; a hundred thousand take minutes to make, all of them empty.
+MAX_LAYERS = 256
 
 
 class Gpt2Options(BaseModel):
@@ -147,10 +149,27 @@ class NetworkSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     rule: Literal["head", "likelihood"]
-    n_labels: int = Field(ge=2)
+    n_labels: int = Field(ge=2, le=10_000)
     gpt2: dict[str, Any] = Field(description="arguments of transformers.GPT2Config")
     start_token: int = Field(ge=0, description="id of the token that opens every window")
     window_tokens: int = Field(ge=2)
     overlap_tokens: int = Field(ge=0)
     length_exponent: float = Field(ge=0, le=1)
     language: bool = Field(description="its language model was trained, so novelty can use it")
+
+    @field_validator("gpt2")
+    @classmethod
+    def _bounded(cls, gpt2: dict[str, Any]) -> dict[str, Any]:
+        layers = gpt2.get("n_layer", 1)
+        if isinstance(layers, int | float) and layers > MAX_LAYERS:
+            raise ValueError(f"n_layer {layers}: at most {MAX_LAYERS}")
+        return gpt2
+
+    @property
+    def least_values(self) -> int:
+        """So many weights the network has at least."""
+        sizes = [value for value in self.gpt2.values() if type(value) is int]
+        width = max(int(self.gpt2.get("n_embd", 1)), 1)
+        blocks = 12 * width * int(self.gpt2.get("n_layer", 1))
+        copies = self.n_labels if self.rule == "likelihood" else 1
+        return copies * width * max([*sizes, blocks])

@@ -20,6 +20,7 @@ from guardkit import (
     ConfigError,
     Evidence,
     RawScores,
+    check_network_size,
     halved_on_oom,
     pick_device,
     pool_windows,
@@ -64,6 +65,7 @@ def load(path: Path, *, device: str, backend: str) -> Gpt2Classifier:
         raise ArtefactError(
             f"{path / 'config.json'}: {field}: {first['msg']} (got {first['input']!r:.80})"
         ) from error
+    check_network_size([path / WEIGHTS], spec.least_values)
     network = Network(fresh_lm(spec.gpt2, seed=0), spec)
     _read_weights(network, path / WEIGHTS)
     return Gpt2Classifier(path.name, config, spec, network.to(where), read_tokenizer(path))

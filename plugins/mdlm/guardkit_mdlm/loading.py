@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from guardkit import ArtefactError, read_config
+from guardkit import WEIGHTS, ArtefactError, check_network_size, read_config
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.record import NetworkRecord
@@ -25,6 +25,8 @@ def load_network(folder: Path) -> Denoiser:
 def load_class_network(folder: Path, record: NetworkRecord) -> ClassNetwork:
     """Return the network or networks of the artefact ``folder``, on the CPU; its files are read
     one by one."""
+    files = sorted(folder.glob("*.safetensors"))
+    check_network_size(files or [folder / WEIGHTS], record.shape.least_values)
     net: ClassNetwork
     if record.separate is not None:
         net = SeparateNetworks(record.shape, record.separate.start_id)

@@ -71,10 +71,13 @@ class NetworkRecord(_Frozen):
         try:
             return cls.model_validate(config.network)
         except ValidationError as error:
-            names = ", ".join(".".join(map(str, ("network", *e["loc"]))) for e in error.errors())
+            mistakes = error.errors()
+            names = [".".join(map(str, ("network", *e["loc"]))) for e in mistakes[:10]]
+            first = f"{mistakes[0]['msg']} (got {mistakes[0]['input']!r:.80})"
             raise ArtefactError(
-                f"{folder}: in its config.json, {names}: not as this version of the mdlm plugin "
-                "writes it. Train the model anew, or install the version that made it"
+                f"{folder}: in its config.json, {', '.join(names)}: not as this version of the "
+                "mdlm plugin writes it. Train the model anew, or install the version that made it. "
+                f"{names[0]}: {first}"
             ) from error
 
     def stored(self) -> dict[str, Any]:

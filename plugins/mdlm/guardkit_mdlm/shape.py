@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+#: Deeper than any encoder known; a hundred thousand take minutes to make, all of them empty.
+MAX_BLOCKS = 256
+#: What transformers call the number of blocks, by architecture.
+LAYERS = ("num_hidden_layers", "n_layers")
+MAX_SIZE = 2**22
+MAX_CLASSES = 10_000
 
 
 class EncoderShape(BaseModel):
@@ -17,26 +24,46 @@ class EncoderShape(BaseModel):
     start_id: int  # stands where the label's slot does
     end_id: int | None  # after the last token
 
+    @field_validator("config")
+    @classmethod
+    def _bounded(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for name, value in config.items():
+            if name in LAYERS and isinstance(value, int | float) and value > MAX_BLOCKS:
+                raise ValueError(f"{name} {value}: at most {MAX_BLOCKS}")
+        return config
+
 
 class NetworkShape(BaseModel):
     """What it takes to build a Denoiser. ``vocab_size`` includes MASK."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    vocab_size: int
-    hidden_dim: int
-    cond_dim: int
-    n_blocks: int
-    n_heads: int
-    n_classes: int = 0  # 0: a plain language model without a label slot
+    vocab_size: int = Field(ge=1, le=MAX_SIZE)
+    hidden_dim: int = Field(ge=1, le=MAX_SIZE)
+    cond_dim: int = Field(ge=0, le=MAX_SIZE)
+    n_blocks: int = Field(ge=0, le=MAX_BLOCKS)
+    n_heads: int = Field(ge=1, le=MAX_SIZE)
+    n_classes: int = Field(default=0, ge=0, le=MAX_CLASSES)  # 0: no label slot
     dropout: float = 0.0
     tie_embeddings: bool = False
     class_bias: bool = False
     wide: bool = False
-    n_features: int = 0  # of whole texts, by another model, beside the slot
-    ngrams: int = 0  # the longest run of tokens in the linear model beside the network
-    ngram_terms: int = 0
+    n_features: int = Field(default=0, ge=0, le=MAX_SIZE)  # of whole texts, by another model
+    ngrams: int = Field(default=0, ge=0, le=5)  # longest run of the linear model
+    ngram_terms: int = Field(default=0, ge=0, le=2**30)
     encoder: EncoderShape | None = None  # None: the trunk is a DiT
+
+    @property
+    def least_values(self) -> int:
+        """So many weights a network of this shape has at least, for each label if separate."""
+        width, sizes = self.hidden_dim, [self.vocab_size, self.cond_dim, self.n_features]
+        blocks = self.n_blocks
+        if self.encoder is not None:  # its positions, its hidden layers, its embeddings
+            own = {name: v for name, v in self.encoder.config.items() if type(v) is int}
+            sizes += own.values()
+            width = max(width, own.get("hidden_size", 0), own.get("dim", 0))
+            blocks = max([blocks, *(v for name, v in own.items() if name in LAYERS)])
+        return max(max(*sizes, 4 * blocks * width) * width, self.ngram_terms * self.n_classes)
 
     @property
     def mask_id(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
-from guardkit import TOKENIZER, ConfigError, open_tokenizer
+from guardkit import TOKENIZER, ConfigError, open_tokenizer, read_whole
 from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.weights.hub import from_hub
 
@@ -31,7 +31,7 @@ def find_tokenizer(source: str) -> Tokenizer:
         if (folder / TOKENIZER).is_file():
             tokenizer = read_tokenizer(folder)
         else:
-            tokenizer = _gpt2(*(str(folder / name) for name in GPT2_FILES))
+            tokenizer = read_whole(_gpt2(*(str(folder / name) for name in GPT2_FILES)))
     except Exception as error:  # what the tokenizers library raises has no other class
         raise ConfigError(
             f"tokenizer {source!r}: cannot be read: {error}. The folder must hold {TOKENIZER}, or "
