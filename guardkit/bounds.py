@@ -21,8 +21,6 @@ MAX_RECORD_BYTES = 8 * MIB
 MAX_TOKENIZER_BYTES = 64 * MIB
 #: What safetensors say of their tensors, about 100 bytes each; in a model of ours 100 tensors.
 MAX_TENSORS_HEADER_BYTES = 4 * MIB
-#: The line that names the columns of a CSV file.
-MAX_CSV_HEADER_BYTES = MIB
 #: What the texts of a batch of parquet rows may grow to when dictionary and repetition are
 #: unpacked, where that is more than PARQUET_GROWTH times what they are packed.
 MAX_PARQUET_BATCH_BYTES = 64 * MIB

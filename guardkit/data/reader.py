@@ -27,6 +27,7 @@ import msgspec
 from guardkit.data import files
 from guardkit.data.fields import Unreadable, json_fields
 from guardkit.data.files import BOM, DAMAGE, CutShort, kind_of, open_bytes, uncompressed_name, why
+from guardkit.data.parquet import open_parquet, records
 from guardkit.errors import InputFileError, UsageError
 
 #: A JSON array has to be read whole; as lines it would not.
@@ -70,7 +71,7 @@ def open_rows(
     _, compression = uncompressed_name(path)
     kind = kind_of(path)
     if kind == ".parquet":
-        return _parquet(path, compression, choose)
+        return _parquet(path, compression, choose, texts)
     stream = open_bytes(path, compression)
     if kind in (".csv", ".tsv"):
         offered = [delimiter] if delimiter else ["\t"] if kind == ".tsv" else DELIMITERS
@@ -283,16 +284,15 @@ def _is_utf8(record: Sequence[str]) -> bool:
     return True
 
 
-def _parquet(path: Path, compression: str | None, choose: Choose) -> RowFile:
+def _parquet(path: Path, compression: str | None, choose: Choose, texts: Sequence[str]) -> RowFile:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         if compression:  # parquet is read from its end: no way but to unpack it first
             with open_bytes(path, compression) as stream:
-                file = pq.ParquetFile(pa.BufferReader(stream.read()))
+                file = open_parquet(pa.BufferReader(stream.read()))
         else:
-            file = pq.ParquetFile(path)
+            file = open_parquet(path)
     except DAMAGE as error:
         raise InputFileError(f"{path}: cannot read it as parquet: {why(error)}") from error
     columns = file.schema_arrow.names
@@ -306,10 +306,9 @@ def _parquet(path: Path, compression: str | None, choose: Choose) -> RowFile:
     def items() -> Iterator[Item]:
         number = 0
         try:
-            for batch in file.iter_batches(batch_size=1024, columns=list(wanted)):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record, None
+            for record in records(file, wanted, texts=texts):
+                number += 1
+                yield number, record, None
         except DAMAGE as error:
             raise CutShort("row", number + 1, error) from error
 

@@ -18,7 +18,7 @@ from guardkit.data.files import CutShort, kind_of
 from guardkit.data.reader import KINDS, Choose, RowFile, having, open_rows
 from guardkit.data.spec import Spec
 from guardkit.errors import DataError, InputFileError
-from guardkit.types import UNLABELLED
+from guardkit.types import UNLABELLED, Row
 
 _JSON = (".jsonl", ".ndjson", ".json")
 #: Between the messages of a conversation that is one text to learn from.
@@ -234,12 +234,26 @@ def _text(row: str, fields: Mapping[str, Any], column: str) -> str:
         # what classify would judge of it
         found = row_of(0, "", {"messages": value}, lambda fields: fields, ())
         if found.error is None:
-            return BETWEEN_MESSAGES.join(found.texts)
+            return BETWEEN_MESSAGES.join(_each_once(found))
         raise DataError(f"{row}: column {column!r}: {found.error.partition(': ')[2]}")
     raise DataError(
         f"{row}: column {column!r} holds {_shown(plain)}, not a text; mend or drop the row, or "
         "name another column with ?text="
     )
+
+
+def _each_once(row: Row) -> Iterator[str]:
+    """Yield the texts of a conversation that are no part of another one of them: classify judges
+    several parts of a message together as well as each alone."""
+    if not row.origins:
+        yield from row.texts
+        return
+    places = {(origin.message, origin.part or "") for origin in row.origins}
+    for text, origin in zip(row.texts, row.origins, strict=True):
+        part = origin.part or ""
+        wholes = {part[:end] for end, sign in enumerate(part) if sign in ".["}
+        if not any((origin.message, whole) in places for whole in wholes):
+            yield text
 
 
 def _label(row: str, column: str, value: Any) -> str | None:
