@@ -14,9 +14,13 @@ from guardkit.errors import ArtefactError
 MIB = 2**20
 #: A model card is read by people: those of the bundled models have 3 kB.
 MAX_CARD_BYTES = MIB
+#: What a user gives to open one: the rest of the card has room beside it.
+MAX_CARD_OPENING_BYTES = MIB // 2
+#: A longer card is shown as it is written: Markdown takes a second for so much (2 cores).
+MARKDOWN_CHARACTERS = MIB // 8
 #: config.json, calibration.json, novelty.json (18 bytes a text of calibration), metrics.json,
 #: SHA256SUMS: 0.03 MB at most in the bundled models.
-MAX_RECORD_BYTES = 8 * MIB
+MAX_RECORD_BYTES = 16 * MIB
 #: tokenizer.json: 0.3 MB in the bundled models, 33 MB with the 256,000 tokens of Gemma.
 MAX_TOKENIZER_BYTES = 64 * MIB
 #: What safetensors say of their tensors, about 100 bytes each; in a model of ours 100 tensors.

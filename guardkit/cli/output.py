@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from guardkit.bounds import MARKDOWN_CHARACTERS
 from guardkit.classify.engine import Outcome
 from guardkit.classify.records import Summary
 from guardkit.cli.terminal import console, say
@@ -216,7 +217,8 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     table.add_row("hash", digest)
     console().print(table)
     # as text: a link that a terminal could follow says where it leads
-    console().print(Markdown(visible(card), hyperlinks=False))
+    short = len(card) <= MARKDOWN_CHARACTERS
+    console().print(Markdown(visible(card), hyperlinks=False) if short else Text(card))
 
 
 def show_explanation(explanation: Explanation) -> None:

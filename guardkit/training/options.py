@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from guardkit.bounds import MAX_CARD_OPENING_BYTES
 from guardkit.errors import ConfigError
 from guardkit.types import ClassifierFamily
 from guardkit.yamlfile import read_yaml
@@ -54,6 +55,9 @@ def check_options(of: str, config: type[BaseModel], options: Mapping[str, Any]) 
 def read_card(path: Path) -> str:
     """Return the Markdown that opens a model card. Raises ConfigError."""
     try:
+        if (size := path.stat().st_size) > MAX_CARD_OPENING_BYTES:
+            limit = f"at most {MAX_CARD_OPENING_BYTES:,} are read"
+            raise ConfigError(f"--card {path}: {size:,} bytes; {limit}. Link what is longer")
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--card {path}: cannot be read: {error}") from error

@@ -17,10 +17,17 @@ import guardkit_mdlm
 import numpy as np
 import pytest
 
-from guardkit import ArtefactError, GuardkitError, load_model
-from guardkit.bounds import MAX_CARD_BYTES, MAX_RECORD_BYTES, MAX_TENSORS_HEADER_BYTES, MIB
+from guardkit import ArtefactError, ConfigError, GuardkitError, load_model
+from guardkit.bounds import (
+    MAX_CARD_BYTES,
+    MAX_CARD_OPENING_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_TENSORS_HEADER_BYTES,
+    MIB,
+)
 from guardkit.cli.main import main
 from guardkit.model import artefact
+from guardkit.training.options import read_card
 
 MODELS = {
     "mdlm": Path(guardkit_mdlm.__file__).parent / "models" / "spam",
@@ -137,7 +144,7 @@ def _large_card(folder: Path) -> None:
 
 def _large_config(folder: Path) -> None:
     config = json.loads((folder / artefact.CONFIG).read_text())
-    config["training"] = {"notes": "x" * 10 * MIB}
+    config["training"] = {"notes": "x" * 17 * MIB}
     (folder / artefact.CONFIG).write_text(json.dumps(config))
     artefact_seal_unchecked(folder)
 
@@ -279,3 +286,22 @@ def test_every_family_names_its_model_in_what_it_refuses(model: Path) -> None:
     artefact.seal(model)
     with pytest.raises(GuardkitError, match=f"plugin '{model.name}' cannot load it"):
         load_model(model, device="cpu")
+
+
+def test_a_card_of_many_kilobytes_is_shown_within_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(MODELS["mdlm"], tmp_path / "m")
+    (model / artefact.CARD).write_text("[x](http://e) **a** `b` | c |\n" * 30_000)
+    artefact.seal(model)
+    begun = time.monotonic()
+    assert main(["models", "show", str(model)]) == 0
+    assert time.monotonic() - begun < 5
+    assert "[x](http://e) **a**" in capsys.readouterr().out
+
+
+def test_a_card_to_open_with_is_measured_before_training(tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_bytes(b"x" * (MAX_CARD_OPENING_BYTES + 1))
+    with pytest.raises(ConfigError, match=f"at most {MAX_CARD_OPENING_BYTES:,}"):
+        read_card(card)
