@@ -38,5 +38,10 @@ def visible_json(json: bytes, encoding: str) -> bytes:
     return _OTHERS.sub(shown, json.decode()).encode(encoding)
 
 
+def has_unseen(text: str) -> bool:
+    """Return whether ``visible`` would spell out anything in ``text``."""
+    return any(_unseen(match[0]) for match in _OTHERS.finditer(text))
+
+
 def _unseen(character: str) -> bool:
     return unicodedata.category(character) in _UNSEEN
