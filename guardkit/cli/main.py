@@ -22,6 +22,7 @@ from guardkit import __version__
 from guardkit.cli.adapt import adapt
 from guardkit.cli.calibrate import calibrate
 from guardkit.cli.classify import classify
+from guardkit.cli.data import data_app
 from guardkit.cli.evaluate import evaluate
 from guardkit.cli.explain import explain
 from guardkit.cli.models import models_app
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(data_app, name="data")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
