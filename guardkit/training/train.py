@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from guardkit.data.audit import audit
+from guardkit.data.audit_findings import warning_lines
 from guardkit.data.hashes import examples_hash
 from guardkit.data.splits import DataSplits, OneLabelError, load_data_splits
 from guardkit.errors import ConfigError, DataError
@@ -20,10 +22,12 @@ from guardkit.plugins import installed_plugins
 from guardkit.training.finish import TrainResult, finish_model
 from guardkit.training.options import build_config, read_card
 from guardkit.training.run_folder import RunFolder
-from guardkit.types import ClassifierFamily, Progress, SupportsAdapt, TrainingData
+from guardkit.types import ClassifierFamily, Examples, Progress, SupportsAdapt, TrainingData
 
 #: Sets that a finished model is measured on, in the order of its record.
 MEASURED = ("validation", "calibration", "test")
+#: Shortcuts in the training text that are warned of, at most.
+SHORTCUTS = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def train_model(
     note: Callable[[str], None] = lambda _: None,
 ) -> TrainResult | None:
     """Train, calibrate and measure a model and write it to ``out``. ``note`` is told, before the
-    work begins, of what in the data may be a mistake or is too little.
+    work begins, of what in the data may be a mistake, is too little, or tells the label though it
+    should not (``SHORTCUTS`` at most).
 
     How the data is divided: ``data.splits.load_data_splits``. Raises UsageError before any work
     is done, and TrainingInterrupted, after which the same call with ``resume`` goes on.
@@ -64,6 +69,8 @@ def train_model(
     config = build_config(family, recipe.preset, recipe.config_file, recipe.overrides)
     opening = read_card(recipe.card) if recipe.card else None
     splits = _load(recipe, family, out, note if leads else lambda _: None)
+    if leads:
+        _note_shortcuts(splits.train, recipe.data, note)
     learnt_from = {
         "train": examples_hash(splits.train),
         "validation": examples_hash(splits.validation),
@@ -113,6 +120,15 @@ def _leads(family: ClassifierFamily) -> bool:
             f"plugin {family.name!r} trains in one process; start it without torchrun"
         )
     return os.environ["RANK"] == "0"
+
+
+def _note_shortcuts(train: Examples, spec: str, note: Callable[[str], None]) -> None:
+    found = audit(train, texts=False, quick=True)
+    if lines := warning_lines(found, most=SHORTCUTS):
+        for line in lines:
+            note(line)
+        command = shlex.join(["guardkit", "data", "audit", spec])
+        note(f"{found.read:,} of {found.texts:,} texts were looked at; all of it: {command}")
 
 
 def _load(

@@ -83,3 +83,15 @@ def test_the_first_signal_stops_training_between_steps_and_the_second_would_kill
     assert capsys.readouterr().err.splitlines()[-1] == (
         "training stopped (train 4 of 10); the same command with --resume goes on from here"
     )
+
+
+def test_what_training_notes_goes_to_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train_model(*_: Any, note: Any, **__: Any) -> None:
+        note("emoji tells the label")
+
+    monkeypatch.setattr("guardkit.training.train.train_model", train_model)
+    assert main(TRAIN) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "note: emoji tells the label\n")

@@ -312,3 +312,38 @@ def test_the_card_opens_with_what_its_author_states(
     run(folder, tmp_path / "unstated")
     assert "Letters of ours." in (tmp_path / "stated" / artefact.CARD).read_text()
     assert "Not stated" in (tmp_path / "unstated" / artefact.CARD).read_text()
+
+
+def test_training_notes_at_most_three_shortcuts_and_names_the_command_that_shows_all(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    def shouted(split: str, n: int) -> list[tuple[str, str | None]]:
+        return [
+            (f"\n{text.upper()} (100) www.a.org!" if label == "spam" else text, label)
+            for text, label in rows(split, n)
+        ]
+
+    for split, n in (("train", 60), ("validation", 20)):
+        write(folder / f"{split}.jsonl", shouted(split, n))
+    lines: list[str] = []
+    recipe = Recipe("counting", f"{folder}?text=text&label=label")
+    train_model(recipe, tmp_path / "model", device="cpu", progress=quiet, note=lines.append)
+    last = lines[-1]
+    shortcuts = [line for line in lines if "tells the label" in line]
+    assert len(shortcuts) == 3
+    assert all("'spam'" in line for line in shortcuts)
+    assert last == (
+        "120 of 120 texts were looked at; all of it: "
+        f"guardkit data audit '{folder}?text=text&label=label'"
+    )
+
+
+def test_training_says_nothing_of_shortcuts_where_there_are_none(
+    family: CountingFamily, folder: Path, tmp_path: Path
+) -> None:
+    same = [(f"letter number {i}", label) for i in range(60) for label in ("ham", "spam")]
+    write(folder / "train.jsonl", same)
+    lines: list[str] = []
+    recipe = Recipe("counting", str(folder))
+    train_model(recipe, tmp_path / "model", device="cpu", progress=quiet, note=lines.append)
+    assert not any("tells the label" in line or "looked at" in line for line in lines)
