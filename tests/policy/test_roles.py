@@ -214,6 +214,13 @@ def test_a_shadow_policy_judges_its_own_roles(folder: Folder) -> None:
     assert decision.action == "allow"
     assert decision.shadow is not None
     assert decision.shadow["action"] == "block"
+    (folder.path / "shadow.yaml").write_text(POLICY)
+    router = folder.router(every, shadow=folder.path / "shadow.yaml")
+    (folder.path / "a.jsonl").write_text(json.dumps(chat(("system", "BROKEN"), ("user", "fine"))))
+    (decision,) = router.decide_rows(list(read_rows(folder.path / "a.jsonl")))
+    assert decision.error is not None
+    assert decision.shadow is not None
+    assert decision.shadow["error"] is None  # it was never asked about what the operator wrote
 
 
 def test_a_model_alone_reads_every_text_whatever_its_role(folder: Folder) -> None:
