@@ -29,6 +29,20 @@ def evaluate(
     no_texts: Annotated[
         bool, typer.Option("--no-texts", help="Quote no text in the report.")
     ] = False,
+    invariances: Annotated[
+        bool,
+        typer.Option(
+            "--invariances",
+            help="Change texts in ways that must not flip a verdict (greeting, case, typing "
+            "errors, JSON, Markdown) and say how often it flips.",
+        ),
+    ] = False,
+    invariance_texts: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Change at most N texts of each label.  [default: 500]"
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the numbers there as JSON, too.")
     ] = None,
@@ -42,6 +56,7 @@ def evaluate(
     from guardkit.data.hashes import examples_hash
     from guardkit.evaluation import report as page
     from guardkit.evaluation.breakdown import with_breakdown
+    from guardkit.evaluation.flips import PER_LABEL, with_invariances
     from guardkit.evaluation.measure import measure
     from guardkit.evaluation.predictions import predict
     from guardkit.evaluation.provenance import provenance
@@ -55,6 +70,10 @@ def evaluate(
         raise UsageError(f"--json {json}: no such folder")
     if no_texts and not report:
         raise UsageError("--no-texts: there is no report to leave them out of; give --report DIR")
+    if invariance_texts and not invariances:
+        raise UsageError(
+            f"--invariance-texts {invariance_texts}: no text is to be changed; give --invariances"
+        )
     name, examples = load_split(data, split)
     say(f"evaluating on split {name!r} of {data}", err=True)
     loaded = (
@@ -75,6 +94,10 @@ def evaluate(
         **measure(predictions),
         "cost": predictions.cost,
     }
+    if invariances:
+        per_label = invariance_texts or PER_LABEL
+        with shown_progress() as progress:
+            numbers = with_invariances(numbers, predictions, per_label=per_label, progress=progress)
     output.show_evaluation(numbers)
     if json:
         artefact.write_json(json, numbers)

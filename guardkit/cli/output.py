@@ -127,6 +127,8 @@ def _show_model_report(report: Mapping[str, Any]) -> None:
     _show_warnings(report["warnings"])
     _show_parts("source", report["sources"])
     _show_parts("characters", report["lengths"])
+    if "invariances" in report:
+        _show_invariances(report["invariances"])
 
 
 def _show_policy_report(report: Mapping[str, Any]) -> None:
@@ -145,6 +147,8 @@ def _show_policy_report(report: Mapping[str, Any]) -> None:
         console().print(members)
         _show_parts("source", category["sources"])
         _show_parts("characters", category["lengths"])
+        if "invariances" in category:
+            _show_invariances(category["invariances"])
 
 
 def show_recalibrated(result: Recalibrated) -> None:
@@ -271,6 +275,24 @@ def _show_parts(what: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
             *map(_interval, values["metrics"].values()),
         )
     console().print(table)
+
+
+def _show_invariances(found: Mapping[str, Any]) -> None:
+    sampled = [f"{x['texts']:,} of {x['of']:,} {name}" for name, x in found["labels"].items()]
+    title = f"changes that must not flip a verdict: {', '.join(sampled)} texts"
+    if any(x["texts"] < x["of"] for x in found["labels"].values()):
+        title += f" (--invariance-texts {found['per_label']}: at most so many of each label)"
+    console().print(Text(title))
+    rates = ("flips", "to_passed", "to_flagged")
+    titles = ("flips", "flagged → not", "not → flagged", "log-odds change")
+    table = Table("change", "texts", *titles)
+    rows = {**found["transforms"], "any of these": found["any"]}
+    for name, row in rows.items():
+        cells = [_interval(row[key]) for key in (*rates, "log_odds_change") if key in row]
+        table.add_row(Text(name), f"{row['n']:,}", *cells)
+    console().print(table)
+    if errors := sum(row["errors"] for row in found["transforms"].values()):
+        console().print(Text(f"{errors:,} changed texts could not be judged", style="yellow"))
 
 
 def _show_warnings(warnings: Mapping[str, str]) -> None:

@@ -157,16 +157,9 @@ def predict_with_model(
     examples, row_N, unlabelled = _labelled(examples)
     refuse_other_labels(examples.label_names, model.labels)
     column = _positive_column(model, positive)
-    calibration, before = model.calibrated(), replace(model.work)
-    scored = [model.score(texts) for texts in chunks(examples.texts, "evaluate", progress)]
-    p_NC = np.concatenate(
-        [calibration.probabilities_NC(part.logits_NC, part.tokens_N) for part in scored]
-    )
-    failures = {
-        int(row_N[i * CHUNK_TEXTS + j]): why
-        for i, part in enumerate(scored)
-        for j, why in part.errors.items()
-    }
+    before = replace(model.work)
+    p_NC, errors = probabilities_of(model, examples.texts, progress)
+    failures = {int(row_N[i]): why for i, why in errors.items()}
     scored_index = np.flatnonzero(~np.isnan(p_NC).any(axis=1))
     if not len(scored_index):
         raise DataError(f"{model.path}: not one of {len(examples):,} texts could be scored")
@@ -214,12 +207,7 @@ def predict_with_policy(
         refuse_unknown_labels(labels, known, to="the policy and its members", do=to_find)
     measured = [c for c in categories if positive_labels[c] & set(labels)] or list(categories)
     before = {member: replace(model.work) for member, model in models.items()}
-    decisions: list[Decision] = []
-    seconds = 0.0
-    for texts in chunks(examples.texts, "evaluate", progress):
-        begun = time.perf_counter()
-        decisions += router.decide(texts)
-        seconds += time.perf_counter() - begun
+    decisions, seconds = decisions_of(router, examples.texts, progress)
     return PolicyPredictions(
         router,
         examples,
@@ -230,6 +218,34 @@ def predict_with_policy(
         {member: model.work.since(before[member]) for member, model in models.items()},
         seconds,
     )
+
+
+def probabilities_of(
+    model: Model, texts: Sequence[str], progress: Progress | None = None
+) -> tuple[FloatArray, dict[int, str]]:
+    """Return the calibrated probabilities of ``texts``, p_NC, NaN where one could not be scored,
+    and why it could not by its index."""
+    calibration = model.calibrated()
+    scored = [model.score(chunk) for chunk in chunks(texts, "evaluate", progress)]
+    p_NC = np.concatenate(
+        [calibration.probabilities_NC(part.logits_NC, part.tokens_N) for part in scored]
+    )
+    return p_NC, {
+        i * CHUNK_TEXTS + j: why for i, part in enumerate(scored) for j, why in part.errors.items()
+    }
+
+
+def decisions_of(
+    router: PolicyRouter, texts: Sequence[str], progress: Progress | None = None
+) -> tuple[list[Decision], float]:
+    """Return the policy's decisions about ``texts``, and the seconds they took."""
+    decisions: list[Decision] = []
+    seconds = 0.0
+    for chunk in chunks(texts, "evaluate", progress):
+        begun = time.perf_counter()
+        decisions += router.decide(chunk)
+        seconds += time.perf_counter() - begun
+    return decisions, seconds
 
 
 def _labelled(examples: Examples) -> tuple[Examples, IntArray, int]:

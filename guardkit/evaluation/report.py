@@ -43,6 +43,8 @@ NUMBERS_OF = {
     "log_loss": ("Log-loss", "mean surprise of the true label, in nats; 0 is perfect"),
 }
 METRICS = SHARES | NUMBERS_OF
+#: What is shown in percent.
+PERCENT = {*SHARES, "flips", "to_passed", "to_flagged"}
 FPR_AXIS = "False-positive rate"
 
 Report = Mapping[str, Any]
@@ -98,7 +100,7 @@ def show_metric(metric: Mapping[str, float | None], name: str) -> str:
     ends = [metric["value"], metric["low"], metric["high"]]
     if None in ends:
         return "-"
-    value, low, high = (f"{x:.1%}" if name in SHARES else f"{x:.3f}" for x in ends)
+    value, low, high = (f"{x:.1%}" if name in PERCENT else f"{x:.3f}" for x in ends)
     return f"{value} ({low} to {high})"
 
 
@@ -131,7 +133,9 @@ def _view(name: str, view: Report, report: Report) -> dict[str, Any]:
     part = [*view["sources"].values(), *view["lengths"].values()]
     columns = list(part[0]["metrics"]) if part else []
     return {
-        **dict.fromkeys(("per_label", "prevalence", "without_score", "undecided", "routes")),
+        **dict.fromkeys(
+            ("per_label", "prevalence", "without_score", "undecided", "routes", "invariances")
+        ),
         **view,
         "name": name,
         "wanted": wanted,

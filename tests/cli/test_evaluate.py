@@ -96,3 +96,35 @@ def test_a_report_quotes_no_text_where_none_is_wanted() -> None:
     assert all("SECRET" in file.read_text("utf-8") for file in files)
     assert main([*args, "--no-texts"]) == 0
     assert not any("SECRET" in file.read_text("utf-8") for file in files)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("of", [["--model", "model"], ["--policy", "policy.yaml"]])
+def test_invariances_add_a_table_to_the_output_the_json_and_the_report(
+    of: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["evaluate", *of, "--data", labelled("mail.jsonl"), "--report", "report"]
+    args += ["--json", "numbers.json"]
+    assert main(args) == 0
+    assert "must not flip" not in capsys.readouterr().out
+    without = json.loads(Path("numbers.json").read_text())
+    assert main([*args, "--invariances", "--invariance-texts", "7"]) == 0
+    out, err = capsys.readouterr()
+    assert "must not flip a verdict: 7 of 20 benign, 7 of 20 injection texts" in out
+    assert "--invariance-texts 7" in out
+    assert re.search(r"any of these +│ 14", out)
+    assert "invariances 0/" in err
+    assert "Changes that must not flip a verdict" in Path("report/report.html").read_text("utf-8")
+    found = json.loads(Path("numbers.json").read_text())
+    parts = list(found.get("categories", {"": found}).values())
+    rows = parts[0].pop("invariances")["transforms"]
+    assert rows["upper case"]["to_passed"]["value"] == 1.0  # `attack` is found in small letters
+    assert list(found) == list(without)
+
+
+def test_a_number_of_texts_for_no_change_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["evaluate", "--model", "model", "--data", "mail.jsonl", "--invariance-texts", "5"]
+    assert main(args) == 2
+    assert "--invariance-texts 5: no text is to be changed; give --invariances" in (
+        capsys.readouterr().err
+    )
