@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,8 +29,9 @@ from guardkit.files import UNFINISHED, flush_to_disk, locked, write_atomically
 MANIFEST = "manifest.json"
 _LOCK = "lock"
 _PART = "part-{:08d}"
+_A_PART = re.compile(r"part-[0-9]{8,}")
 #: The footer is the part's last line, no longer than this.
-_FOOTER_BYTES = 8192
+_FOOTER_BYTES = 2**16
 _COPY_BYTES = 2**20
 #: Parts merged when one is done: a run that goes on catches up with its old ones little by little.
 _MERGED_AT_ONCE = 4
@@ -68,6 +70,8 @@ class Manifest(BaseModel):
                 if old != new:
                     found.append(f"{new.name} has changed: {_content(new)}; it had {_content(old)}")
         for key in self.settings | now.settings:
+            if key.isupper() and key not in now.settings:
+                continue  # an environment variable that no model of this run reads
             before, after = self.settings.get(key), now.settings.get(key)
             if before != after:
                 found.append(f"{key} is {_shown(after)}; it was {_shown(before)}")
@@ -86,6 +90,7 @@ class RunFolder:
         """Hold the folder; UsageError where another run does. It goes where it holds no part."""
         with ExitStack() as stack:
             with reporting(self.path):
+                self._refuse_what_is_not_ours()
                 self.path.mkdir(exist_ok=True)
                 alone = stack.enter_context(locked(self.path / _LOCK))
             if not alone:
@@ -98,6 +103,36 @@ class RunFolder:
             finally:
                 self._remove_if_nothing_was_done()
 
+    def _refuse_what_is_not_ours(self) -> None:
+        """Raise UsageError where the folder is no run's: it may be anything of the user's."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            what = "a link" if self.path.is_symlink() else "no folder"
+            raise UsageError(
+                f"{self.path}: is {what}; the work of a run is kept in a folder of this name. "
+                "Move it away, or choose another --out"
+            )
+        if not self.path.exists() or _is_manifest(self.path / MANIFEST):
+            return
+        # a crash at the very beginning or end can leave some of ours without a manifest
+        for entry in sorted(self.path.iterdir()):
+            if not self._is_ours(entry) or entry.name == MANIFEST or not _is_left_over(entry):
+                raise UsageError(
+                    f"{entry}: was not written by guardkit, or by another version: "
+                    f"{self.path.name} has no {MANIFEST} of a run. Move the folder away, or "
+                    "choose another --out"
+                )
+
+    @staticmethod
+    def _is_ours(entry: Path) -> bool:
+        """Whether ``entry`` is a file of a name that runs give; nothing else is ever removed."""
+        name = entry.name
+        named = name in (MANIFEST, _LOCK) or name.startswith(UNFINISHED) or _A_PART.fullmatch(name)
+        return bool(named) and entry.is_file() and not entry.is_symlink()
+
+    def _ours(self) -> list[Path]:
+        """Return what is in the folder of ours."""
+        return [entry for entry in self.path.iterdir() if self._is_ours(entry)]
+
     def _remove_if_nothing_was_done(self) -> None:
         """Let the next run begin with whatever it is told, where this one did no shard."""
         with suppress(OutputError):  # the run's own error is the one to tell
@@ -109,23 +144,13 @@ class RunFolder:
         done: nothing is lost then if another run takes the folder."""
         if not self._parts():
             return None
-        path = self.path / MANIFEST
-        try:
-            with reporting(path, "read"):
-                if not path.is_file():
-                    return None
-                return Manifest.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise UsageError(
-                f"{path}: not a manifest of this version; finish with the version that wrote it, "
-                "or remove the folder and start anew"
-            ) from error
+        return read_manifest(self.path) if (self.path / MANIFEST).is_file() else None
 
     def begin(self, manifest: Manifest) -> None:
         """Write the manifest: from here on the run can be resumed."""
         with reporting(self.path):
             # without a manifest, parts are what a crash left of a run that had ended: not ours
-            for path in self.path.iterdir():
+            for path in self._ours():
                 if path.name.startswith("part-"):
                     path.unlink(missing_ok=True)
             flush_to_disk(self.path)
@@ -134,14 +159,15 @@ class RunFolder:
     def done(self) -> set[int]:
         """Return which shards have their part; what a crash left half-written is removed."""
         with reporting(self.path):
-            for path in self.path.glob(f"{UNFINISHED}*"):
-                path.unlink(missing_ok=True)
+            for path in self._ours():
+                if path.name.startswith(UNFINISHED):
+                    path.unlink(missing_ok=True)
         return self._parts()
 
     def _parts(self) -> set[int]:
         with reporting(self.path):
             names = (entry.name for entry in os.scandir(self.path))
-            return {int(n.removeprefix("part-")) for n in names if n.startswith("part-")}
+            return {int(n.removeprefix("part-")) for n in names if _A_PART.fullmatch(n)}
 
     def facts(self, index: int) -> dict[str, Any]:
         """Return the facts that were stored with a part."""
@@ -168,12 +194,13 @@ class RunFolder:
                 output.close()
 
     def clear(self) -> None:
-        """Remove the state of a run that is finished."""
+        """Remove the state of a run that is finished; the folder too, unless more is in it."""
         with reporting(self.path, "removed"):
             # the manifest last: a folder with one can be resumed
-            for entry in sorted(self.path.iterdir(), key=lambda path: path.name == MANIFEST):
+            for entry in sorted(self._ours(), key=lambda path: path.name == MANIFEST):
                 entry.unlink(missing_ok=True)
-            self.path.rmdir()
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
 
 class Merging:
@@ -232,6 +259,43 @@ class Merging:
             os.posix_fadvise(self._output.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the run whose folder this is. Raises UsageError where it is none of
+    this version, OutputError where it cannot be read."""
+    path = folder / MANIFEST
+    try:
+        with reporting(path, "read"):
+            return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(
+            f"{path}: not a manifest of this version; finish with the version that wrote it, "
+            "or remove the folder and start anew"
+        ) from error
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether the file is a run's manifest, of whatever version."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except msgspec.DecodeError:
+        return False
+    return isinstance(found, dict) and {"format", "inputs", "settings"} <= found.keys()
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a file without a manifest can be what a crash left."""
+    if path.name == _LOCK:
+        return path.stat().st_size == 0
+    if not _A_PART.fullmatch(path.name):
+        return True
+    try:
+        return _read_footer(path) is not None
+    except OSError:
+        return False
+
+
 def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
     """Write a part so that it is there whole or not at all, whatever happens meanwhile."""
     footer = {
@@ -273,22 +337,29 @@ def reporting(path: Path, what: str = "written") -> Iterator[None]:
 
 def _footer(path: Path) -> tuple[dict[str, Any], int]:
     """Return a part's footer, and how many bytes stand before it."""
+    found = _read_footer(path)
+    if found is None:
+        path.unlink()
+        raise OutputError(
+            f"{path}: damaged on disk, and removed; the same command with --resume does its lines "
+            "again"
+        )
+    return found
+
+
+def _read_footer(path: Path) -> tuple[dict[str, Any], int] | None:
+    """Return what ``_footer`` does, or None where the file ends in none."""
     with path.open("rb") as part:
         end = part.seek(0, os.SEEK_END)
         part.seek(max(0, end - _FOOTER_BYTES))
         tail = part.read()
     line = tail.rstrip(b"\n").rpartition(b"\n")[2]
     try:
-        footer: dict[str, Any] = msgspec.json.decode(line)
-        if not {"shard", "lines", "sha256", "facts"} <= footer.keys():
-            raise msgspec.DecodeError("no footer")
-    except (msgspec.DecodeError, AttributeError) as error:
-        path.unlink()
-        raise OutputError(
-            f"{path}: damaged on disk, and removed; the same command with --resume does its lines "
-            "again"
-        ) from error
-    return footer, end - len(line) - 1
+        footer = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    known = isinstance(footer, dict) and {"shard", "lines", "sha256", "facts"} <= footer.keys()
+    return (footer, end - len(line) - 1) if known else None
 
 
 def _names(manifest: Manifest) -> str:

@@ -170,7 +170,8 @@ def test_a_run_killed_before_its_first_part_leaves_nothing_in_the_way(resume: bo
     whole = undisturbed(source)
     folder = RunFolder(Path("out.jsonl").resolve())
     folder.path.mkdir()
-    Path(folder.path, MANIFEST).write_text("of another version")
+    other = {"format": 99, "inputs": [], "settings": {}}
+    Path(folder.path, MANIFEST).write_text(json.dumps(other))
     outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=resume)
     assert outcome.resumed == 0
     assert Path("out.jsonl").read_bytes() == whole
