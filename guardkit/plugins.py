@@ -133,7 +133,9 @@ def load_plugins(found: Sequence[EntryPoint], allowed: frozenset[str] | None = N
             manager.register(entry.load(), name=name)
         except pluggy.PluginValidationError as error:  # a hook with arguments we do not pass
             raise PluginError(f"plugin {name!r}: {error}") from error
-        except Exception as error:  # isolated: recorded here, shown when someone asks for it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # isolated, an exit too: shown when someone asks for it
             plugin = replace(plugin, error=f"{type(error).__name__}: {error}")
         plugins[name] = plugin
     _refuse_misspelt_hooks(manager)
@@ -147,9 +149,9 @@ def load_plugins(found: Sequence[EntryPoint], allowed: frozenset[str] | None = N
         try:
             own_families = {f.name: f for f in _each(manager, "register_classifiers", name)}
             own_combiners = dict(_each(manager, "register_combiners", name, mapping=True))
-        except PluginConflictError:
+        except (PluginConflictError, KeyboardInterrupt):
             raise
-        except Exception as error:  # isolated, as a broken import is
+        except BaseException as error:  # isolated, as a broken import is
             plugins[name] = replace(plugin, error=f"{type(error).__name__}: {error}")
             continue
         for kind, own in (("classifier", own_families), ("combiner", own_combiners)):

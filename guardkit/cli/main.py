@@ -72,7 +72,9 @@ def _run(argv: list[str]) -> int:
         raise
     except _CommandLineError as error:
         return _misused(error)
-    except Exception as error:  # a bug, ours or a plugin's: show all of it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a bug, ours or a plugin's, or a library's panic: show all
         if isinstance(error, OSError):
             finish([sys.stdout])  # or typer could not print its help: this fails again, and says so
         say(traceback.format_exc().rstrip(), err=True)

@@ -84,7 +84,9 @@ def _call(
         result_N = np.asarray(combiner(x_MN.copy(), prior_M.copy()), np.float64)
         if result_N.shape != (n,):
             raise ClassifierError(f"returned shape {result_N.shape}, expected {(n,)}")
-    except Exception as error:  # recorded per text below; never swallowed
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic too; recorded per text below; never swallowed
         if n == 1:
             return np.full(1, np.nan), {0: f"{type(error).__name__}: {error}"}
         first_N, reasons = _call(combiner, x_MN[:, : n // 2], prior_M)

@@ -128,3 +128,16 @@ def test_help_and_a_policy_check_take_little_more_than_their_libraries(args: lis
     libraries = ["-c", "import numpy, pydantic, typer, typer._adapters"]
     pairs = [(seconds(libraries), seconds(["-m", "guardkit", *args])) for _ in range(5)]
     assert min(own / floor for floor, own in pairs) < 2.5
+
+
+def test_what_nothing_caught_is_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def panicking(*_: Any, **__: Any) -> Any:
+        raise panic("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr("guardkit.classify.shards.Input", panicking)
+    assert main(["classify", "in.jsonl", "--policy", "policy.yaml"]) == 3
+    assert "PanicException" in capsys.readouterr().err

@@ -133,11 +133,12 @@ def test_an_enabled_plugin_that_is_broken_stops_the_run() -> None:
     "broken",
     [
         ImportError("no module named nowhere"),
+        SystemExit(0),
         plugin_module(register_classifiers=lambda: 1 / 0),
         plugin_module(register_combiners=lambda: ["no", "mapping"]),
         plugin_module(register_classifiers=lambda: [object()]),
     ],
-    ids=["import", "registration raises", "not a mapping", "not a family"],
+    ids=["import", "exit", "registration raises", "not a mapping", "not a family"],
 )
 def test_a_broken_plugin_is_isolated_and_named(broken: Any) -> None:
     plugins = loaded(bad=broken, good=registering("good"))

@@ -23,7 +23,7 @@ def entry(
     """Return an entry point. ``loads`` is what it loads, or the exception its import raises."""
 
     def load() -> Any:
-        if isinstance(loads, Exception):
+        if isinstance(loads, BaseException):
             raise loads
         return plugin_module() if loads is None else loads
 
