@@ -40,6 +40,7 @@ from .types import Decision as Decision
 from .types import Evidence as Evidence
 from .types import Examples as Examples
 from .types import HasCost as HasCost
+from .types import HasEnvironment as HasEnvironment
 from .types import HasFeatures as HasFeatures
 from .types import Pooling as Pooling
 from .types import Progress as Progress

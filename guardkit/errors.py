@@ -10,6 +10,7 @@
     |   `-- PluginError         a plugin is missing, broken or misspelt
     |       `-- PluginConflictError   two plugins claim one name
     |-- RunError                exit 3: the work failed under way
+    |   |-- ChangedError        a file changed while a run was reading it
     |   |-- ClassifierError     a classifier broke its contract
     |   `-- OutputError         results could not be written
     `-- TrainingInterrupted     exit 130: stopped by the user, resumable
@@ -89,6 +90,20 @@ class PluginConflictError(PluginError):
 
 class RunError(GuardkitError):
     """The work failed under way."""
+
+
+class ChangedError(RunError):
+    """A policy, a model or an input is not what it was when the run began: to go on would mix two
+    in one output."""
+
+    @classmethod
+    def of(cls, path: str, now: str | None, before: str | None) -> ChangedError:
+        """Return the error for a file or folder whose SHA-256 is not what it was."""
+        return cls(
+            f"{path}: has changed since this run began: its SHA-256 is {str(now)[:12]}, it was "
+            f"{str(before)[:12]}. Put it back as it was and go on with --resume, or remove the "
+            "run's .parts folder and start anew"
+        )
 
 
 class ClassifierError(RunError):

@@ -156,7 +156,7 @@ class RouteStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a policy decided for one text. Verdict and failure are separate fields: a text
     that could not be judged has ``error`` set and never reads as safe by silence. Without a
-    ``shadow`` its JSON has none."""
+    ``shadow`` or ``models`` its JSON has none."""
 
     id: Any
     action: Action
@@ -166,6 +166,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     route: Sequence[RouteStep]
     policy: str  # short hash
     shadow: Mapping[str, Any] | None = None
+    #: Each member that was asked, with its model's short hash: ``policy`` does not cover models.
+    models: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Progress(Protocol):
@@ -327,6 +329,17 @@ class SupportsExport(Protocol):
 
     def export(self, folder: Path, out: Path) -> None:
         """Write the network of the verified artefact ``folder`` to the file ``out``, as ONNX."""
+        ...
+
+
+@runtime_checkable
+class HasEnvironment(Protocol):
+    """A family whose models' output depends on environment variables; optional."""
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """The variables' names. A run that uses such a model goes on only while each has the value
+        it began with; a short hash of the value is kept, never the value."""
         ...
 
 

@@ -35,7 +35,7 @@ Engine = Literal["local", "ray"]
 
 @dataclass
 class Outcome:
-    """What a run came to. ``set_aside`` names shards that failed every time, with the reason."""
+    """What a run came to. ``set_aside`` names rows that failed every time, with the reason."""
 
     summary: Summary
     set_aside: dict[str, str] = field(default_factory=dict)
@@ -114,9 +114,8 @@ def _run(folder: RunFolder, source: Input, job: Job, do: Do, progress: Progress 
         outcome.summary.add(facts["summary"])
         merging.add(shard.index)
         if "set_aside" in facts:
-            last = shard.first + shard.count - 1
-            name = f"{shard.path}, rows {shard.first:,} to {last:,}"
-            outcome.set_aside[name] = facts["set_aside"]
+            for rows, reason in facts["set_aside"].items():
+                outcome.set_aside[f"{shard.path}, {rows}"] = reason
         outcome.summary.seconds = time.perf_counter() - started
         if progress:
             note = _note(outcome, outcome.summary.seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -16,14 +16,13 @@ from guardkit import __version__
 from guardkit.classify.records import Decide, by_model, by_policy
 from guardkit.classify.rows import read_rows
 from guardkit.classify.shards import SHARD_BYTES, SHARD_ROWS, Input, named
+from guardkit.errors import ArtefactError, ChangedError
 from guardkit.model import artefact
 from guardkit.model.find import find_model
 from guardkit.model.loaded import load_model
 from guardkit.plugins import installed_plugins
 from guardkit.policy.router import PolicyRouter, load_policy
-from guardkit.types import Row
-
-ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
+from guardkit.types import HasEnvironment, Row
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,27 @@ class Job:
     keep: tuple[str, ...] = ()
     named: bool = False  # ids that the rows do not bring name their file
 
-    def load(self) -> Decide:
-        """Load what is needed, models at their first use."""
+    def load(self, began_with: Mapping[str, Any] | None = None) -> Decide:
+        """Load what is needed, models at their first use.
+
+        ``began_with`` are the ``settings`` of the run's manifest: a policy or model that is not
+        what it was is a ChangedError, now or at its first use.
+        """
         if self.model is not None:
-            return by_model(load_model(self.model, device=self.device, backend=self.backend))
+            try:
+                model = load_model(self.model, device=self.device, backend=self.backend)
+            except ArtefactError as error:
+                if began_with is None:
+                    raise
+                raise ChangedError(f"{error} (since this run began)") from error
+            if began_with is not None and model.hash != began_with.get("model"):
+                raise ChangedError.of(str(model.path), model.hash, began_with.get("model"))
+            return by_model(model)
+        if began_with is not None:
+            for name, router in self._routers():
+                if router.hash != (before := began_with.get(name)):
+                    raise ChangedError.of(str(router.policy.path), router.hash, before)
+                router.hold_to({m: began_with.get(_of(name, m)) for m in router.folders})
         return by_policy(self.router)
 
     @cached_property
@@ -70,21 +86,46 @@ class Job:
             )
             found["model"] = artefact.verify(folder)
         else:
-            for name, router in (("policy", self.router), ("shadow policy", self.router.shadow)):
-                if router is not None:
-                    found[name] = router.hash
-                    for member, digest in router.model_hashes().items():
-                        found[f"{name}'s model {member!r}"] = digest
-        key = os.environ.get(ENV_MASK_KEY)
+            for name, router in self._routers():
+                found[name] = router.hash
+                for member, digest in router.model_hashes().items():
+                    found[_of(name, member)] = digest
         return found | {
             "--keep": list(self.keep),
             "--device": self.device,
             "--backend": self.backend,
             "shards": f"{SHARD_ROWS:,} rows or {SHARD_BYTES:,} bytes",
             "torch": _version("torch"),
-            # a fingerprint: who reads the manifest must not learn the key
-            ENV_MASK_KEY: key and hashlib.sha256(key.encode()).hexdigest()[:12],
+            **{name: _fingerprint(os.environ.get(name)) for name in self.environment()},
         }
+
+    def environment(self) -> list[str]:
+        """Return the environment variables that the output of the run's models depends on."""
+        plugins = installed_plugins()
+        if self.model is not None:
+            folder = find_model(self.model, family=None, base=Path.cwd(), plugins=plugins)
+            used = {artefact.read_config(folder).family}
+        else:
+            members = [router.policy.members for _, router in self._routers()]
+            used = {member.plugin for own in members for member in own.values()}
+        families = [plugins.family(name) for name in sorted(used)]
+        declared = [f.environment for f in families if isinstance(f, HasEnvironment)]
+        return sorted({name for names in declared for name in names})
+
+    def _routers(self) -> list[tuple[str, PolicyRouter]]:
+        """Return the routers of the policies, by what the manifest calls each policy."""
+        shadow = self.router.shadow
+        return [("policy", self.router), *([("shadow policy", shadow)] if shadow else [])]
+
+
+def _of(policy: str, member: str) -> str:
+    """Return what the manifest calls a member's model."""
+    return f"{policy}'s model {member!r}"
+
+
+def _fingerprint(value: str | None) -> str | None:
+    """Return a short hash: who reads the manifest must not learn a key."""
+    return value and hashlib.sha256(os.fsencode(value)).hexdigest()[:12]
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,8 @@
 
 A worker that dies takes no shard with it: what it had is given to another, alone, so that a
 shard which kills its worker every time is found out and no neighbour suffers for it. One that
-does not answer is killed, and counts as dead.
+does not answer is killed, and counts as dead. A shard that fails every time is halved until the
+rows at fault are alone; only those are set aside.
 ``guardkit.classify.ray_pool`` has the same pool on a Ray cluster.
 """
 
@@ -17,18 +18,25 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from guardkit.classify.shards import Shard
-from guardkit.classify.worker import WRITES, Attempts, Do, Facts, Worker, run_here
+from guardkit.classify.worker import REASON, WRITES, Attempts, Do, Facts, Worker, run_here
 from guardkit.errors import GuardkitError, RunError
 
 #: Shards a worker has at once: those it writes, one it decides, one it reads.
 DEPTH = WRITES + 2
 #: That is for shards of less than so long; what takes longer waits for whoever is free first.
 AHEAD_S = 1.0
+#: Rows of one shard that are looked for; what fails after them is set aside as it is. Without a
+#: limit, a shard of rows that all kill their worker would take thousands of workers.
+MOST_ALONE = 8
+#: A piece of a shard has its share of the shard's time, but so much at least, for a worker that
+#: has just been started loads its models meanwhile.
+_PIECE_S = 60.0
 _GRACE_S = 2.0
 #: A process may take this long to start on a busy machine, whatever a shard may take.
 _START_S = 60.0
@@ -95,6 +103,7 @@ class Pool(ABC, Generic[R]):
         self.worker, self.n = worker, n
         self._attempts = Attempts()
         self._again: deque[Shard] = deque()
+        self._apart: dict[int, dict[tuple[int, int], Facts]] = {}  # pieces that are done, by shard
         self._deaths = 0  # of workers that had not finished anything
         self.workers = [self.start() for _ in range(n)]
 
@@ -153,7 +162,7 @@ class Pool(ABC, Generic[R]):
         shard = worker.finish(index)
         if kind == "done":
             self._deaths = 0
-            finished(shard, what)
+            self._done(shard, what, finished)
         else:
             self._fail(shard, what, finished)
 
@@ -169,10 +178,29 @@ class Pool(ABC, Generic[R]):
             self._fail(under_way, f"its worker ended with {how}", finished)
 
     def _fail(self, shard: Shard, reason: str, finished: Callable[[Shard, Facts], None]) -> None:
-        if self._attempts.failed(shard, reason):
+        reason = reason[:REASON]
+        if shard.piece is None and self._attempts.failed(shard, reason):
             self._again.append(shard)
+            return
+        done = self._apart.get(shard.index, {})
+        aside = sum("set_aside" in facts for facts in done.values())
+        if shard.size_in_rows > 1 and aside < MOST_ALONE:
+            self._apart.setdefault(shard.index, {})
+            self._again.extendleft(reversed(shard.halves()))  # before others: its pieces are held
         else:
-            finished(shard, self.worker.set_aside(shard, reason))
+            self._done(shard, self.worker.set_aside(shard, reason), finished)
+
+    def _done(self, shard: Shard, facts: Facts, finished: Callable[[Shard, Facts], None]) -> None:
+        """Take note of a shard, or of a piece of one: its last piece makes it whole."""
+        if shard.piece is None:
+            finished(shard, facts)
+            return
+        pieces = self._apart[shard.index]
+        pieces[shard.piece] = facts
+        if sum(end - start for start, end in pieces) == shard.count:
+            del self._apart[shard.index]
+            whole = replace(shard, piece=None)
+            finished(whole, self.worker.join(whole, pieces))
 
 
 @contextmanager
@@ -199,7 +227,8 @@ class _Process(Remote):
 
     def give(self, shard: Shard) -> None:
         if len(self.shards) == 1:  # it had none
-            self._limit(self._timeout_s)
+            share = self._timeout_s * shard.size_in_rows / max(1, shard.count)
+            self._limit(max(share, min(self._timeout_s, _PIECE_S)))
         with suppress(OSError):  # it died
             self.link.send(shard)
 

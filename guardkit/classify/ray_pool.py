@@ -185,7 +185,9 @@ class _Actors(Pool[_Actor]):
         self._share = share
         self._actor = ray.remote(max_concurrency=DEPTH, **options)(_RayWorker)
         self._begun, self._told = time.monotonic(), False
-        ours = {name: value for name, value in os.environ.items() if name.startswith("GUARDKIT_")}
+        declared = worker.job.environment()  # what its models' output depends on
+        ours = {name: value for name, value in os.environ.items()
+                if name.startswith("GUARDKIT_") or name in declared}  # fmt: skip
         self._environment = {name: os.environ.get(name, str(share)) for name in THREADS} | ours
         self._settings = worker.job.settings()
         super().__init__(worker, n)

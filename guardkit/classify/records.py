@@ -154,6 +154,8 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     record["route"] = [msgspec.to_builtins(step) for step in written.route]
     if written.shadow is None:
         del record["shadow"]
+    if not written.models:
+        del record["models"]
     return record
 
 
@@ -189,12 +191,12 @@ def check_kept(names: Sequence[str]) -> None:
 def _probabilities(model: Model, rows: Sequence[Row]) -> list[Record]:
     texts = [text for row in rows for text in row.texts]
     scored = model.score(texts)
-    p_NC = model.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
+    p_NC, unknown = model.probabilities_of(scored)
     records: list[Record] = []
     end = 0
     for row in rows:
         start, end = end, end + len(row.texts)
-        errors = [scored.errors[i] for i in range(start, end) if i in scored.errors]
+        errors = [unknown[i] for i in range(start, end) if i in unknown]
         error = row.error or (errors[0] if errors else None)
         given = None
         if error is None:

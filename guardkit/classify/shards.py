@@ -8,6 +8,7 @@ it is read. Either way the cut depends on the input alone.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from msgspec.structs import replace
 
 from guardkit.classify.rows import lines_of, read_lines, read_rows
 from guardkit.classify.run_folder import InputFile
-from guardkit.errors import InputFileError
+from guardkit.errors import ChangedError, InputFileError
 from guardkit.types import Progress, Row
 
 SHARD_ROWS = 2_000
 SHARD_BYTES = 64 * 2**20
 _BLOCK_BYTES = 4 * 2**20
 STDIN = "-"
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +44,61 @@ class Shard:
     count: int
     start: int = 0
     size: int = 0
+    sha256: bytes = b""  # of those bytes, the first half
     rows: tuple[Row, ...] | None = None
+    piece: tuple[int, int] | None = None  # only its rows from here to there, counted from 0
+
+    def halves(self) -> list[Shard]:
+        """Return its two halves, pieces of the same shard; it must have two rows."""
+        start, end = self.piece or (0, self.count)
+        middle = (start + end) // 2
+        pieces = ((start, middle), (middle, end))
+        return [dataclasses.replace(self, piece=piece) for piece in pieces]
+
+    @property
+    def size_in_rows(self) -> int:
+        start, end = self.piece or (0, self.count)
+        return end - start
+
+    @property
+    def row_names(self) -> str:
+        """Return which rows of its file it has, in words."""
+        start, end = self.piece or (0, self.count)
+        if end - start == 1:
+            return f"row {self.first + start:,}"
+        return f"rows {self.first + start:,} to {self.first + end - 1:,}"
 
     def read(self, keep: Sequence[str], *, with_names: bool) -> list[Row]:
         """Return its rows, ``with_names`` as ``named`` has it."""
         if self.rows is None:
             path = Path(self.path)
             rows = list(read_lines(path, self.start, self.size, self.first, self.count, keep=keep))
+            self._check(path)
         else:
             rows = list(self.rows)
         if len(rows) != self.count:
-            raise InputFileError(
+            raise ChangedError(
                 f"{self.path}: has {len(rows):,} lines from line {self.first:,} on where it had "
                 f"{self.count:,}; it was changed while it was read"
             )
+        if self.piece is not None:
+            rows = rows[slice(*self.piece)]
         return [named(row, self.path) for row in rows] if with_names else rows
+
+    def _check(self, path: Path) -> None:
+        """Raise ChangedError where its bytes, which have just been read, are not those that were
+        there when the run began."""
+        digest, left = hashlib.sha256(), self.size
+        with path.open("rb") as file:
+            file.seek(self.start)
+            while left and (block := file.read(min(left, _BLOCK_BYTES))):
+                digest.update(block)
+                left -= len(block)
+        now = digest.digest()[:_DIGEST_BYTES]
+        if now != self.sha256:
+            last = self.first + self.count - 1
+            name = f"{self.path}, lines {self.first:,} to {last:,}"
+            raise ChangedError.of(name, now.hex(), self.sha256.hex())
 
     def fingerprint(self) -> str:
         """Return a hash of its rows, as they were read: of all that their output depends on."""
@@ -80,6 +122,7 @@ class _Cut:
     firsts: npt.NDArray[np.int64]
     size: int
     lines: int
+    digests: bytes  # the first half of each shard's SHA-256, one after the other
 
 
 class Input:
@@ -88,6 +131,7 @@ class Input:
     def __init__(self, spec: str) -> None:
         self.paths = [STDIN] if spec == STDIN else [str(path) for path in _files(spec)]
         self._cuts: dict[str, _Cut] = {}
+        self._seen: dict[str, tuple[_State, str]] = {}  # each file as it was scanned
         #: Rows in all; None until all of it was read where that is the only way to know.
         self.rows: int | None = None
         #: Shards in all, known once ``shards`` has ended.
@@ -103,6 +147,7 @@ class Input:
                 continue
             digest, cutter = hashlib.sha256(), _Cutter() if lines_of(Path(path)) else None
             try:
+                state = _state(path)
                 with Path(path).open("rb") as file:
                     while block := file.read(_BLOCK_BYTES):
                         digest.update(block)
@@ -116,6 +161,7 @@ class Input:
             if cutter:
                 self._cuts[path] = cutter.cut()
             found.append(InputFile(name=path, size=size, sha256=digest.hexdigest()))
+            self._seen[path] = state, digest.hexdigest()
         if len(self._cuts) == len(self.paths):
             self.rows = sum(cut.lines for cut in self._cuts.values())
         return found
@@ -141,14 +187,16 @@ class Input:
                     [*cut.firsts.tolist(), cut.lines + 1],
                     strict=True,
                 )
-                for (start, first), (end, following) in pairwise(edges):
+                for i, ((start, first), (end, following)) in enumerate(pairwise(edges)):
                     if index not in done:
-                        yield Shard(index, path, first, following - first, start, end - start)
+                        own = cut.digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES]
+                        yield Shard(index, path, first, following - first, start, end - start, own)
                     index += 1
                 total += cut.lines
                 continue
             first = 1
             for rows in _streamed(path, keep):
+                self._check(path)
                 shard = Shard(index, path, first, len(rows), rows=tuple(rows))
                 if index not in done:
                     yield shard
@@ -156,6 +204,28 @@ class Input:
                     again(shard)
                 first, index, total = first + len(rows), index + 1, total + len(rows)
         self.rows, self.count = total, index
+
+    def _check(self, path: str) -> None:
+        """Raise ChangedError where a file that is read from its start is not what was scanned."""
+        if path == STDIN:
+            return
+        before, sha256 = self._seen[path]
+        if (now := _state(path)) == before:
+            return
+        with Path(path).open("rb") as file:  # it may only have been linked, or its mode changed
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            raise ChangedError.of(path, digest, sha256)
+        self._seen[path] = now, sha256
+
+
+#: What tells of a change without reading: file, size, times of the last writing and change.
+_State = tuple[int, int, int, int]
+
+
+def _state(path: str) -> _State:
+    found = Path(path).stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def named(row: Row, path: str) -> Row:
@@ -171,9 +241,11 @@ class _Cutter:
         self._offset = 0  # of the next block
         self._lines = 0  # line ends so far
         self._open = False  # bytes after the last line end
+        self._digest, self._digests = hashlib.sha256(), bytearray()
 
     def feed(self, block: bytes) -> None:
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + self._offset + 1
+        rest = memoryview(block)
         while True:
             # the shard that is open now ends at the first of these line ends
             full = self._firsts[-1] - 1 + SHARD_ROWS - self._lines - 1
@@ -182,20 +254,30 @@ class _Cutter:
             if at >= len(ends):
                 break
             self._starts.append(int(ends[at]))
+            own = self._starts[-1] - self._offset - (len(block) - len(rest))
+            self._digest.update(rest[:own])
+            rest = rest[own:]
+            self._end_shard()
             self._lines += at + 1
             self._firsts.append(self._lines + 1)
             ends = ends[at + 1 :]
+        self._digest.update(rest)
         self._lines += len(ends)
         self._offset += len(block)
         self._open = not block.endswith(b"\n")
 
+    def _end_shard(self) -> None:
+        self._digests += self._digest.digest()[:_DIGEST_BYTES]
+        self._digest = hashlib.sha256()
+
     def cut(self) -> _Cut:
         lines = self._lines + self._open
+        self._end_shard()
         if self._firsts[-1] > lines:  # nothing follows the last cut (or nothing was there)
             self._starts.pop()
             self._firsts.pop()
         starts, firsts = np.array(self._starts, np.int64), np.array(self._firsts, np.int64)
-        return _Cut(starts, firsts, self._offset, lines)
+        return _Cut(starts, firsts, self._offset, lines, bytes(self._digests))
 
 
 def _streamed(path: str, keep: Sequence[str]) -> Iterator[list[Row]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 
 from guardkit.classify.job import Job
 from guardkit.classify.records import Decide, Summary, as_errors, output_lines
-from guardkit.classify.run_folder import reporting, write_part
+from guardkit.classify.run_folder import read_manifest, reporting, write_part
 from guardkit.classify.shards import STDIN, Shard
 from guardkit.errors import GuardkitError
 
 #: Times a shard is tried before it is set aside.
 ATTEMPTS = 3
+#: Characters of a failure's reason that are kept: an exception may quote whole texts.
+REASON = 500
 #: Parts being written at once: disks flush several in little more time than one.
 WRITES = 2
 #: New objects between two searches for garbage: several shards' worth.
@@ -56,7 +58,8 @@ class Worker:
 
     def _loaded(self) -> Decide:
         if self._decide is None:
-            self._decide = self.job.load()
+            # what this process reads now may not be what the run began with
+            self._decide = self.job.load(read_manifest(self.folder).settings)
         return self._decide
 
     def set_aside(self, shard: Shard, reason: str) -> Facts:
@@ -64,8 +67,22 @@ class Worker:
         decide = self._loaded()
         rows, seconds = self.read(shard)
         why = f"not judged: its shard failed {ATTEMPTS} times, last: {reason}"
+        if shard.piece is not None:
+            why = f"not judged: it failed apart from the rest of its shard, too: {reason}"
         body, summary = output_lines(as_errors(rows, why), decide)
-        return self.write(shard, body, summary, {"read": seconds}, set_aside=reason)
+        aside = {shard.row_names: reason}
+        return self.write(shard, body, summary, {"read": seconds}, set_aside=aside)
+
+    def join(self, shard: Shard, pieces: Mapping[tuple[int, int], Facts]) -> Facts:
+        """Write the part of a shard whose ``pieces`` were done apart, and return its facts."""
+        summary, aside = Summary(), dict[str, str]()
+        in_order = [facts for _, facts in sorted(pieces.items())]
+        for facts in in_order:
+            summary.add(facts["summary"])
+            aside |= facts.get("set_aside", {})
+        more = {"set_aside": aside} if aside else {}
+        body = b"".join(facts["body"] for facts in in_order)
+        return self.write(shard, body, summary, summary.times, **more)
 
     def write(
         self,
@@ -73,11 +90,13 @@ class Worker:
         body: bytes,
         summary: Summary,
         seconds: dict[str, float],
-        **more: str,
+        **more: Any,
     ) -> Facts:
-        """Write a part and return its facts."""
+        """Write a part and return its facts; of a piece of a shard the lines are with them."""
         summary.times = seconds
         facts: Facts = {"summary": summary.facts(), **more}
+        if shard.piece is not None:
+            return facts | {"body": body}
         if shard.path == STDIN:
             facts["input"] = shard.fingerprint()
         started = time.perf_counter()
@@ -134,7 +153,7 @@ def run_here(
                     settle(0)
                     raise
                 except Exception as error:  # retried, then recorded; never swallowed
-                    reason = f"{type(error).__name__}: {error}"
+                    reason = f"{type(error).__name__}: {error}"[:REASON]
                     if failed is not None:
                         failed(shard, reason)
                         break
@@ -158,7 +177,7 @@ class Attempts:
         self.reasons: dict[int, str] = {}
 
     def failed(self, shard: Shard, reason: str) -> bool:
-        """Count a failure; return whether to try again."""
+        """Count a failure of a whole shard; return whether to try again."""
         self._failed[shard.index] += 1
         self.reasons[shard.index] = reason
         return self._failed[shard.index] < ATTEMPTS

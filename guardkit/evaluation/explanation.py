@@ -6,12 +6,12 @@ Shape letters: R readings, T tokens, C labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from guardkit.errors import OutputError, UsageError
+from guardkit.errors import ClassifierError, OutputError, UsageError
 from guardkit.evaluation.report import environment
 from guardkit.files import write_atomically
 from guardkit.model.loaded import Model
@@ -73,7 +73,10 @@ def explain(model: Model, text: str) -> Explanation:
         assert neutral is not None  # no other reading without one
         logits_RC = logits_RC - logits_RC[:, [neutral]]
     logits_1C = logits_RC.max(axis=0, keepdims=True)
-    calibrated_1C = model.calibrated().probabilities_NC(logits_1C, scored.tokens_N[:1])
+    shown = replace(scored, logits_NC=logits_1C, tokens_N=scored.tokens_N[:1])
+    calibrated_1C, unknown = model.probabilities_of(shown)
+    for reason in unknown.values():
+        raise ClassifierError(f"{model.path}: {reason}")
     probabilities_C = calibrated_1C[0].tolist()
     column = max(range(len(probabilities_C)), key=probabilities_C.__getitem__)
     if len(model.labels) == 2:

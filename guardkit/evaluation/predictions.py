@@ -163,8 +163,6 @@ def predict_with_model(
     scored_index = np.flatnonzero(~np.isnan(p_NC).any(axis=1))
     if not len(scored_index):
         raise DataError(f"{model.path}: not one of {len(examples):,} texts could be scored")
-    for i in np.flatnonzero(np.isnan(p_NC).any(axis=1)).tolist():
-        failures.setdefault(int(row_N[i]), "its calibrated probabilities are not finite")
     column_of = np.array([model.labels.index(x) for x in examples.label_names])
     return ModelPredictions(
         model,
@@ -225,13 +223,12 @@ def probabilities_of(
 ) -> tuple[FloatArray, dict[int, str]]:
     """Return the calibrated probabilities of ``texts``, p_NC, NaN where one could not be scored,
     and why it could not by its index."""
-    calibration = model.calibrated()
-    scored = [model.score(chunk) for chunk in chunks(texts, "evaluate", progress)]
-    p_NC = np.concatenate(
-        [calibration.probabilities_NC(part.logits_NC, part.tokens_N) for part in scored]
-    )
-    return p_NC, {
-        i * CHUNK_TEXTS + j: why for i, part in enumerate(scored) for j, why in part.errors.items()
+    model.calibrated()
+    found = [
+        model.probabilities_of(model.score(chunk)) for chunk in chunks(texts, "evaluate", progress)
+    ]
+    return np.concatenate([p_NC for p_NC, _ in found]), {
+        i * CHUNK_TEXTS + j: why for i, (_, errors) in enumerate(found) for j, why in errors.items()
     }
 
 

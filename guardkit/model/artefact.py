@@ -162,6 +162,12 @@ def verify(folder: Path) -> str:
     return model_hash(folder)
 
 
+def state(folder: Path) -> list[tuple[str, int, int, int, int]]:
+    """Return what tells, without reading them, whether any of the folder's files was changed."""
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in found]
+
+
 def model_hash(folder: Path) -> str:
     """Return the SHA-256 of ``SHA256SUMS``: one value for the model and its calibration."""
     return _sha256(folder / SUMS)

@@ -32,6 +32,11 @@ from guardkit.types import (
     SupportsSharing,
 )
 
+#: Characters of a text, with its other readings, that are scored where nobody says otherwise.
+MAX_CHARACTERS = 250_000
+#: What a reading costs beside its own characters: a short line takes a model as long as this many.
+READING_COST = 64
+
 #: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
 Shared = MutableMapping[Hashable, Any]
 
@@ -110,18 +115,27 @@ class Model:
         return tuple(self.config.labels)
 
     def score(
-        self, texts: Sequence[str], *, novelty: bool = False, shared: Shared | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        novelty: bool = False,
+        shared: Shared | None = None,
+        max_characters: int = MAX_CHARACTERS,
     ) -> Scored:
         """Score N texts; a text that cannot be scored fails alone, whatever batch it is in.
 
-        A text keeps its score where only its ``novelty`` fails. ``shared`` is where models that
-        read the same texts leave work for each other; it changes no score.
+        A text and its other readings share ``max_characters``; what is beyond is not read, and
+        the text counts as truncated. A text keeps its score where only its ``novelty`` fails.
+        ``shared`` is where models that read the same texts leave work for each other; it changes
+        no score.
         """
         begun = time.perf_counter()
         shared = {} if shared is None else shared
-        scored = self._score(texts, shared, novelty=novelty)
+        within = [text[:max_characters] for text in texts]
+        scored = self._score(within, shared, novelty=novelty)
         if self.config.also_read:
-            scored = self._with_readings(texts, scored, shared)
+            scored = self._with_readings(within, scored, shared, max_characters)
+        scored.truncated_N[[len(text) > max_characters for text in texts]] = True
         self.work.seconds += time.perf_counter() - begun
         self.work.texts += len(texts)
         self.work.tokens += int(scored.tokens_N.sum())
@@ -136,8 +150,11 @@ class Model:
             raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
             scored = _checked(raw, len(texts), n_labels)
             return self._with_novelty(scored, raw.novelty_N) if novelty else scored
-        # recorded per text below, never swallowed; a plugin that exits must not end the run either
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        # recorded per text below, never swallowed; a plugin that exits, or a library of Rust that
+        # panics (a BaseException of pyo3's), must not end the run either
+        except BaseException as error:
             if len(texts) == 1:
                 reason = f"{type(error).__name__}: {error}"
                 if not novelty:
@@ -154,17 +171,22 @@ class Model:
             return self.classifier.score_shared(texts, shared, **asked)
         return self.classifier.score(texts, **asked)
 
-    def _with_readings(self, texts: Sequence[str], scored: Scored, shared: Shared) -> Scored:
+    def _with_readings(
+        self, texts: Sequence[str], scored: Scored, shared: Shared, max_characters: int
+    ) -> Scored:
         """Return the scores of each text's worst reading: what one reading hides another shows.
 
         Novelty and the number of tokens remain those of the raw text. A text fails where one of
         its readings cannot be scored.
         """
-        found = [self._readings(text, int(windows))
-                 for text, windows in zip(texts, scored.windows_N, strict=True)]  # fmt: skip
+        found, truncated_N = [], scored.truncated_N.copy()
+        for i, (text, windows) in enumerate(zip(texts, scored.windows_N.tolist(), strict=True)):
+            own, all_of_them = self._readings(text, windows, max_characters)
+            found.append(own)
+            truncated_N[i] |= not all_of_them
         whose_R = np.repeat(np.arange(len(texts)), [len(own) for own in found])
         if not whose_R.size:
-            return scored
+            return replace(scored, truncated_N=truncated_N)
         others = self._score([reading for own in found for reading in own], shared, novelty=False)
         self.work.tokens += int(others.tokens_N.sum())
         read_N = np.unique(whose_R)
@@ -176,7 +198,7 @@ class Model:
         )[read_N]  # fmt: skip
         errors = {int(whose_R[i]): f"another reading of it: {why}"
                   for i, why in others.errors.items()}  # fmt: skip
-        windows_N, truncated_N = scored.windows_N.copy(), scored.truncated_N.copy()
+        windows_N = scored.windows_N.copy()
         np.add.at(windows_N, whose_R, others.windows_N)
         np.logical_or.at(truncated_N, whose_R, others.truncated_N)
         return replace(
@@ -212,7 +234,22 @@ class Model:
         scored = self.score(list(texts))
         for index, reason in scored.errors.items():
             raise ClassifierError(f"{self.path}: text {index}: {reason}")
-        return self.calibrated().probabilities_NC(scored.logits_NC, scored.tokens_N)
+        p_NC, unknown = self.probabilities_of(scored)
+        for index, reason in unknown.items():
+            raise ClassifierError(f"{self.path}: text {index}: {reason}")
+        return p_NC
+
+    def probabilities_of(self, scored: Scored) -> tuple[FloatArray, dict[int, str]]:
+        """Return the calibrated probabilities_NC of ``scored``, and by position why a text has
+        none: its classifier failed, or what calibration made of its logits is not finite."""
+        calibration = self.calibrated()
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_odds_NC = calibration.log_odds_NC(scored.logits_NC, scored.tokens_N)
+            p_NC = calibration.probabilities_NC(scored.logits_NC, scored.tokens_N)
+        bad_N = np.flatnonzero(~np.isfinite(log_odds_NC).all(axis=1)).tolist()
+        errors = dict.fromkeys(bad_N, "its calibrated log-odds are not finite")
+        p_NC[bad_N] = np.nan
+        return p_NC, errors | dict(scored.errors)
 
     def _with_novelty(self, scored: Scored, novelty_N: FloatArray | None) -> Scored:
         """Add novelty to scores; a text that failed has none."""
@@ -230,19 +267,29 @@ class Model:
         novelty_N[list(errors)] = np.nan
         return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
 
-    def _readings(self, text: str, windows: int) -> list[str]:
+    def _readings(self, text: str, windows: int, max_characters: int) -> tuple[list[str], bool]:
+        """Return the other readings of ``text`` that it leaves room for, and whether they are
+        all."""
         if not self.config.also_read:
-            return []
-        return readings(text, self.config.also_read, long=windows > 1)
+            return [], True
+        found = readings(text, self.config.also_read, long=windows > 1)
+        left = max_characters - len(text)
+        for i, reading in enumerate(found):
+            left -= len(reading) + READING_COST
+            if left < 0:
+                return found[:i], False
+        return found, True
 
     def read(self, text: str) -> tuple[list[str], Scored]:
         """Return the readings of ``text``, the first of them the text itself, and their scores. The
         text's own score is each label's largest lead over the neutral one among them.
 
-        Raises ClassifierError where one cannot be scored.
+        Only what ``score`` reads by itself is there. Raises ClassifierError where one cannot be
+        scored.
         """
+        text = text[:MAX_CHARACTERS]
         scored = self._score([text], {}, novelty=False)
-        others = self._readings(text, int(scored.windows_N[0]))
+        others, _ = self._readings(text, int(scored.windows_N[0]), MAX_CHARACTERS)
         if others:
             scored = joined([scored, self._score(others, {}, novelty=False)])
         for reason in scored.errors.values():
@@ -271,7 +318,7 @@ def load_model(
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
     model that is being made. From then on the process keeps freed memory (``allocation``).
-    Raises ArtefactError or PluginError, and ClassifierError where the family cannot load it.
+    Raises ArtefactError or PluginError, and ClassifierError where the plugin fails at it.
     """
     keep_freed_memory()
     plugins = plugins or installed_plugins()
@@ -279,26 +326,8 @@ def load_model(
     config = artefact.read_config(path)
     if family is not None and config.family != family:
         raise ArtefactError(f"{path}: made by plugin {config.family!r}, asked for as {family!r}")
+    before = artefact.state(path)
     digest = "unverified" if allow_unverified else artefact.verify(path)
-    try:
-        return _loaded(path, config, digest, device, backend, plugins)
-    except GuardkitError:
-        raise
-    except Exception as error:  # a plugin's own, of a damaged model: say which, in one line
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        raise ClassifierError(
-            f"{path}: plugin {config.family!r} cannot load it: {reason}"
-        ) from error
-
-
-def _loaded(
-    path: Path,
-    config: ArtefactConfig,
-    digest: str,
-    device: str,
-    backend: str,
-    plugins: Plugins,
-) -> Model:
     calibration = None
     if (path / artefact.CALIBRATION).is_file():
         calibration = read_calibration(path / artefact.CALIBRATION)
@@ -309,7 +338,16 @@ def _loaded(
     novelty = None
     if (path / artefact.NOVELTY).is_file():
         novelty = read_novelty(path / artefact.NOVELTY)
-    classifier = plugins.family(config.family).load(path, device=device, backend=backend)
+    try:
+        classifier = plugins.family(config.family).load(path, device=device, backend=backend)
+    except (GuardkitError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a plugin's own, an exit or a panic too: say whose it is
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        message = f"{path}: plugin {config.family!r} cannot load it: {reason}"
+        raise ClassifierError(message) from error
+    if artefact.state(path) != before:  # what was loaded may not be what was verified
+        raise ArtefactError(f"{path}: was changed while it was loaded; load it again")
     if classifier.labels != tuple(config.labels):
         raise ArtefactError(
             f"{path}: plugin {config.family!r} gives labels {classifier.labels}, "

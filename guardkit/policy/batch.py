@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guardkit.log_odds import sigmoid_N
-from guardkit.model.loaded import Model, Shared
+from guardkit.model.loaded import MAX_CHARACTERS, Model, Shared
 from guardkit.policy.schema import Category
 from guardkit.rounding import six_digits, six_digits_N
 from guardkit.text.canonical import canonical
@@ -30,7 +30,8 @@ class PolicyBatch:
     with their scores, so that they read no text twice. With ``rounded``, scores and thresholds
     are reported with six digits; no decision depends on the rounding. ``beside`` is another
     policy's batch of the same texts: the two share their models' scores. ``roles`` says whose words
-    each text is; without them every category judges every text.
+    each text is; without them every category judges every text. ``max_characters`` is how much of
+    a text, with its other readings, a model is given.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class PolicyBatch:
         beside: PolicyBatch | None = None,
         rounded: bool = False,
         roles: Sequence[Role | None] | None = None,
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         self.texts = texts
         self.roles = roles
+        self.max_characters = max_characters
         self.rounded = rounded
         self.model = model
         self.combiners = combiners
@@ -53,7 +56,8 @@ class PolicyBatch:
         self.errors: dict[int, str] = {}
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
-        self._scores: dict[Path, ModelScores] = {} if beside is None else beside._scores
+        # a model's scores, by how much of a text it was given
+        self._scores: dict[tuple[Path, int], ModelScores] = {} if beside is None else beside._scores
         self._shared: Shared = {} if beside is None else beside._shared
         self._canonical: dict[int, str] = {}
 
@@ -81,9 +85,10 @@ class PolicyBatch:
 
         Each text is scored at most once, however many members, nodes and categories ask.
         """
-        if model.path not in self._scores:
-            self._scores[model.path] = ModelScores(len(self.texts), len(model.labels))
-        scores = self._scores[model.path]
+        key = model.path, self.max_characters
+        if key not in self._scores:
+            self._scores[key] = ModelScores(len(self.texts), len(model.labels), model.hash)
+        scores = self._scores[key]
         scores.ask(
             model,
             self.texts,
@@ -91,9 +96,27 @@ class PolicyBatch:
             novelty=novelty,
             novelty_too=model.path in self.novelty_of,
             shared=self._shared,
+            max_characters=self.max_characters,
         )
         self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores
+
+    def read_by(self, folders: Mapping[str, Path]) -> list[Mapping[str, str]]:
+        """Return for each text the members that were asked about it, each with its model's short
+        hash; ``folders`` are the members' models."""
+        keys = {name: (path.resolve(), self.max_characters) for name, path in folders.items()}
+        asked = {name: self._scores[key] for name, key in keys.items() if key in self._scores}
+        if not asked:
+            return [{}] * len(self.texts)
+        asked_NM = np.stack([s.done_N | s.novelty_done_N for s in asked.values()], axis=1)
+        hashes = [(name, scores.hash[:12]) for name, scores in asked.items()]
+        found: dict[bytes, Mapping[str, str]] = {}
+        result = []
+        for row_M in asked_NM:
+            if (key := row_M.tobytes()) not in found:
+                found[key] = dict(h for h, own in zip(hashes, row_M, strict=True) if own)
+            result.append(found[key])
+        return result
 
     def novelty_p(self, model: Model, index_N: IntArray) -> tuple[_Float64, Mapping[int, str]]:
         """Return ``model``'s novelty p-values of the texts at ``index_N``, and why some of them
@@ -121,7 +144,8 @@ class ModelScores:
     """What one model says of the whole batch, as far as it was asked: raw logits, the tokens they
     were read from, and novelty. NaN where it failed, with the reason by position."""
 
-    def __init__(self, n: int, n_labels: int) -> None:
+    def __init__(self, n: int, n_labels: int, hash: str) -> None:
+        self.hash = hash  # of the model
         self.logits_NC = np.full((n, n_labels), np.nan, np.float32)
         self.tokens_N = np.zeros(n, np.int64)
         self.done_N = np.zeros(n, bool)
@@ -140,6 +164,7 @@ class ModelScores:
         novelty: bool,
         novelty_too: bool,
         shared: Shared,
+        max_characters: int,
     ) -> None:
         """Have ``model`` score those of the batch's ``texts`` at ``index_N`` that it has not.
 
@@ -152,7 +177,7 @@ class ModelScores:
             return
         novelty = novelty or novelty_too
         own = [texts[i] for i in new_N.tolist()]
-        scored = model.score(own, novelty=novelty, shared=shared)
+        scored = model.score(own, novelty=novelty, shared=shared, max_characters=max_characters)
         self.logits_NC[new_N] = scored.logits_NC
         self.tokens_N[new_N] = scored.tokens_N
         self.done_N[new_N] = True

@@ -18,6 +18,8 @@ ON_ERROR = "on_error"
 ABSTAIN_IF = "abstain_if"
 #: What it says where the text's role is none that the category judges.
 ROLES = "roles"
+#: What it says where a text that would be allowed was not read to its end.
+ON_TRUNCATED = "on_truncated"
 
 
 def on_error(category: Category) -> Action:
@@ -63,10 +65,19 @@ def _decide_those(
     # the score is the end of the interval that decided: lo where flagged, hi where clear
     scores = batch.probabilities(np.where(flagged_N, value.lo_N, value.hi_N), ~undecided_N)
     # None stands last, where the -1 of decided_by_N finds it: no node had an opinion
-    names = [*tree.node_names, ON_ERROR, ABSTAIN_IF, None]
+    names = [*tree.node_names, ON_ERROR, ABSTAIN_IF, ON_TRUNCATED, None]
     decided_by_N = np.where(undecided_N, len(tree.node_names), value.decided_by_N)
-    actions: tuple[Action, ...] = ("allow", category.action, on_error(category), "abstain")
+    actions: tuple[Action, ...] = (
+        "allow", category.action, on_error(category), "abstain", category.action,
+    )  # fmt: skip
     action_N = flagged_N + 2 * undecided_N
+    truncated_N = tree.truncated_N[index_N]
+    if category.closed_where_truncated and truncated_N.any():
+        unread_N = truncated_N & ~flagged_N & (~undecided_N | (on_error(category) == "allow"))
+        action_N[unread_N], decided_by_N[unread_N] = 4, len(tree.node_names) + 2
+        why = f"part of the text was not read: on_truncated gives {category.action}"
+        for i in index_N[unread_N].tolist():
+            batch.routes[i].append(RouteStep(name, ON_TRUNCATED, None, why))
     allowed_N = np.array([action == "allow" for action in actions])[action_N]
     if category.abstain_if is not None and allowed_N.any():
         at_N = allowed_N.nonzero()[0]

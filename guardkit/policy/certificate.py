@@ -48,6 +48,7 @@ class Basis(_Frozen):
     positive: list[str]
     prevalence: Probability | None
     on_error: Literal["closed", "open"]
+    on_truncated: Literal["closed", "open"] | None = None
     decide: str = Field(description="SHA-256 of the tree, as JSON without what is left at default")
     models: dict[str, str] = Field(description="member to model hash")
 
@@ -134,6 +135,7 @@ def basis_of(category: Category, folders: Mapping[str, Path]) -> Basis:
         positive=sorted(category.positive),
         prevalence=category.prevalence,
         on_error=category.on_error,
+        on_truncated=category.on_truncated,
         decide=hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest(),
         models={name: _model_hash(folders[name]) for name in sorted(members_of(category))},
     )

@@ -76,6 +76,8 @@ class CategoryTree:
         self.name = name
         self.category = category
         self.node_names: list[str] = []
+        #: Which texts of the batch a member that was asked has not read to their end.
+        self.truncated_N = np.zeros(len(batch.texts), bool)
 
     def intervals(self, node: AnyNode) -> tuple[_Float64, _Float64]:
         """Return lo_N and hi_N of ``node`` for every text of the batch; NaN is no opinion."""
@@ -115,6 +117,7 @@ class CategoryTree:
     def _member(self, node: MemberNode, index_N: IntArray) -> _Intervals:
         model = self.batch.model(node.member)
         scores = self.batch.scores(model, index_N)
+        self.truncated_N[index_N] |= scores.truncated_N[index_N]
         with np.errstate(over="ignore", invalid="ignore"):  # not finite is a failure, below
             log_odds_N = model.calibrated().log_odds(
                 scores.logits_NC[index_N],

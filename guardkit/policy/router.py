@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from guardkit.errors import RunError, UsageError
+from guardkit.errors import ArtefactError, ChangedError, RunError, UsageError
 from guardkit.model import artefact
 from guardkit.model.find import find_model
 from guardkit.model.loaded import Model, load_model
@@ -105,6 +105,7 @@ class PolicyRouter:
         #: The folder of each member's model.
         self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
         self._models: dict[Path, Model] = {}
+        self._held: Mapping[str, str | None] = {}
         self._shadow: PolicyRouter | None = None
 
     def shadow_with(self, policy: Policy) -> None:
@@ -129,12 +130,24 @@ class PolicyRouter:
         """Return each member's model hash, its files verified; loads no model."""
         return {name: artefact.verify(folder) for name, folder in self.folders.items()}
 
+    def hold_to(self, hashes: Mapping[str, str | None]) -> None:
+        """Refuse, with ChangedError, members' models that do not have these hashes."""
+        self._held = hashes
+
     def model(self, member: str) -> Model:
         """Return the member's model, loading it on first need; members may share one."""
         folder = self.folders[member]
         if folder not in self._models:
             family = self.policy.members[member].plugin
-            self._models[folder] = self._load(folder, family=family)
+            try:
+                model = self._load(folder, family=family)
+            except ArtefactError as error:
+                if member not in self._held:
+                    raise
+                raise ChangedError(f"{error} (since this run began)") from error
+            if model.hash != (before := self._held.get(member, model.hash)):
+                raise ChangedError.of(str(folder), model.hash, before)
+            self._models[folder] = model
         return self._models[folder]
 
     @property
@@ -159,6 +172,7 @@ class PolicyRouter:
         return PolicyBatch(
             texts, self.model, self._plugins.combiners, novelty_of,
             beside=beside, rounded=rounded, roles=roles,
+            max_characters=self.policy.max_characters,
         )  # fmt: skip
 
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
@@ -234,7 +248,9 @@ class PolicyRouter:
             live = [_with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
         try:
             self._plugins.notify_decided(texts, live, self.policy)
-        except Exception as error:  # an audit that fails must not pass unseen
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an audit that fails must not pass unseen
             reason = f"{type(error).__name__}: {error}"
             raise RunError(f"a plugin's `decided` hook failed: {reason}") from error
         return live, shadows
@@ -244,7 +260,9 @@ class PolicyRouter:
         try:
             beside = self.batch(batch.texts, beside=batch, rounded=batch.rounded, roles=batch.roles)
             return self._decide(beside, ids)
-        except Exception as error:  # recorded in every decision; never swallowed
+        except (ChangedError, KeyboardInterrupt):  # of the whole run: an output never mixes two
+            raise
+        except BaseException as error:  # recorded in every decision; never swallowed
             reason = f"{type(error).__name__}: {error}"
             return [self._unjudged(id, reason) for id in ids]
 
@@ -257,8 +275,8 @@ class PolicyRouter:
         actions, shadows = self._actions([SEVERITY[s] for s in severity_N.tolist()])
         policy = self.hash[:12]
         return [
-            Decision(id, action, dict(zip(names, row)), error, cut, route, policy, shadow)  # noqa: B905 - speed
-            for id, action, row, error, cut, route, shadow in zip(
+            Decision(id, action, dict(zip(names, row)), error, cut, route, policy, shadow, models)  # noqa: B905 - speed
+            for id, action, row, error, cut, route, shadow, models in zip(
                 ids,
                 actions,
                 columns,
@@ -266,6 +284,7 @@ class PolicyRouter:
                 batch.truncated_N.tolist(),
                 batch.routes,
                 shadows,
+                batch.read_by(self.folders),
                 strict=True,
             )
         ]
@@ -324,6 +343,7 @@ class PolicyRouter:
             "; ".join(errors) or None,
             truncated=any(decision.truncated for decision in decisions),
             route=route,
+            models={name: own for d in decisions for name, own in d.models.items()},
         )
 
     def _unjudged(self, id: Any, error: str) -> Decision:
@@ -331,7 +351,7 @@ class PolicyRouter:
             name: CategoryDecision(on_error(c), None, c.threshold.probability, ON_ERROR)
             for name, c in self.policy.categories.items()
         }
-        return self._combined(id, categories, error, truncated=False, route=[])
+        return self._combined(id, categories, error, truncated=False, route=[], models={})
 
     def _combined(
         self,
@@ -341,10 +361,12 @@ class PolicyRouter:
         *,
         truncated: bool,
         route: Sequence[RouteStep],
+        models: Mapping[str, str],
     ) -> Decision:
         most_severe = max((c.action for c in categories.values()), key=SEVERITY.index)
         (action,), (shadow,) = self._actions([most_severe])
-        return Decision(id, action, categories, error, truncated, route, self.hash[:12], shadow)
+        policy = self.hash[:12]
+        return Decision(id, action, categories, error, truncated, route, policy, shadow, models)
 
 
 def _finder(policy: Path, plugins: Plugins) -> FindModel:
@@ -361,6 +383,7 @@ def _with_shadow(live: Decision, shadow: Decision) -> Decision:
         "categories": {name: asdict(c) for name, c in shadow.categories.items()},
         "error": shadow.error,
         "policy": shadow.policy,
+        "models": shadow.models,
     }
     return replace(live, shadow=record)
 

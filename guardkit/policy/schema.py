@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 
 from guardkit.errors import UsageError
 from guardkit.log_odds import logit
+from guardkit.model.loaded import MAX_CHARACTERS
 from guardkit.types import Action, Role
 from guardkit.yamlfile import Place
 
@@ -240,12 +241,22 @@ class Category(_Frozen):
         default="closed",
         description="what a text that could not be judged gets: the action, or allow",
     )
+    on_truncated: Literal["closed", "open"] | None = Field(
+        default=None,
+        description="what a text gets that was not read to its end and would be allowed: the "
+        "action, or allow; as on_error where left out",
+    )
 
     _certified: Threshold | None = PrivateAttr(None)
 
     def judges(self, role: Role | None) -> bool:
         """Whether it judges a text of this role; one of no known role it always does."""
         return role is None or role in self.roles
+
+    @property
+    def closed_where_truncated(self) -> bool:
+        """Whether a text that was not read to its end gets the action."""
+        return (self.on_truncated or self.on_error) == "closed"
 
     @property
     def threshold(self) -> Threshold:
@@ -276,6 +287,11 @@ class Policy(_Frozen):
     name: str = Field(min_length=1, max_length=200)
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce", description="shadow: decide and record, but always allow"
+    )
+    max_characters: Annotated[int, Field(ge=1)] = Field(
+        default=MAX_CHARACTERS,
+        description="characters of a text, with its other readings, that a model is given; a text "
+        "of more is truncated",
     )
     plugins: list[str] = Field(
         default_factory=list, description="plugins whose `decided` hook sees this policy's work"

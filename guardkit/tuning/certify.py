@@ -211,6 +211,9 @@ def _evaluate(
             category = router.policy.categories[name]
             tree = CategoryTree(batch, name, category)
             lo_N[index], hi_N[index] = tree.intervals(category.decide)
+            if category.closed_where_truncated:  # flagged, whatever was read
+                unread = np.asarray(index)[tree.truncated_N]
+                lo_N[unread] = hi_N[unread] = np.inf
     return values
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from guardkit.classify.records import (
     decision_record,
 )
 from guardkit.classify.rows import read_rows
-from guardkit.errors import ArtefactError, OutputError, RunError, UsageError
+from guardkit.errors import ArtefactError, ClassifierError, OutputError, RunError, UsageError
 from guardkit.model.loaded import Model, load_model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import CategoryDecision, Decision, RouteStep, Row
@@ -138,6 +140,7 @@ def test_a_line_of_output_holds_the_decision_and_what_was_kept(
                 {"category": "injection", "member": "only", "score": 0.880797, "why": "decides"}
             ],
             "policy": router.hash[:12],
+            "models": {"only": router.model("only").hash[:12]},
             "user": {"n": 1},
         }
     )
@@ -162,6 +165,21 @@ def test_a_text_that_cannot_be_scored_fails_alone(tmp_path: Path, router: Policy
     assert [line["action"] for line in out] == ["allow", "block", "block"]
     assert "cannot score this" in out[1]["error"]
     assert (summary.unreadable, summary.undecided) == (0, 1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_model_whose_calibration_is_not_finite_gives_an_error_and_no_probability(
+    bad: float, tmp_path: Path, model: Model
+) -> None:
+    assert model.calibration is not None
+    broken = model.calibration.model_copy(update={"scale": [bad, 1.0], "bias": [0.0, bad]})
+    model = replace(model, calibration=broken)
+    summary = classify(rows_of("fine"), by_model(model), tmp_path / "out.jsonl")
+    (out,) = written(tmp_path / "out.jsonl")
+    assert (out["probabilities"], summary.undecided) == (None, 1)
+    assert out["error"] == "its calibrated log-odds are not finite"
+    with pytest.raises(ClassifierError, match="text 0: its calibrated log-odds are not finite"):
+        model.probabilities(["fine"])
 
 
 def test_a_model_alone_gives_probabilities_and_flags_nothing(tmp_path: Path, model: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,10 @@ PLUGINS = plugins_of(FAMILY)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model whose second logit is the length of the text, and which raises on "bad"."""
     return load_model(write_model(tmp_path_factory.mktemp("models") / "length"), plugins=PLUGINS)
+
+
+#: What pyo3 makes of a panic in Rust, such as in a tokenizer.
+Panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
 
 
 @dataclass
@@ -108,6 +113,44 @@ def test_counts_of_the_wrong_shape_are_no_scores(model: Model, name: str) -> Non
     wrong = Miscounting(lambda texts: np.zeros((len(texts), 2)))
     scored = replace(model, classifier=wrong).score(["a"])
     assert f"ClassifierError: {name} of shape" in scored.errors[0]
+
+
+@pytest.mark.parametrize("error", [Panic("a None value"), SystemExit(0), BaseException("odd")])
+def test_a_library_that_panics_fails_the_one_text(model: Model, error: BaseException) -> None:
+    def panicking(texts: Sequence[str]) -> Any:
+        if "bad" in texts:
+            raise error
+        return np.zeros((len(texts), 2))
+
+    scored = replace(model, classifier=Returning(panicking)).score(["a", "bad", "c"])
+    assert list(scored.errors) == [1]
+    assert scored.errors[1].startswith(type(error).__name__)
+    assert np.isfinite(scored.logits_NC[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("error", [Panic("a None value"), SystemExit(0), ValueError("damaged")])
+def test_a_library_that_panics_as_it_loads_a_model_is_a_failure_of_that_model(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = FakeFamily(lambda *_: [0.0, 0.0])
+
+    def panicking(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(family, "load", panicking)
+    write_model(tmp_path / "model")
+    said = f"model: plugin 'fake' cannot load it: {type(error).__name__}: {error}"
+    with pytest.raises(ClassifierError, match=re.escape(said)) as raised:
+        load_model(tmp_path / "model", plugins=plugins_of(family))
+    assert raised.value.exit_code == 3
+
+
+def test_a_stop_by_the_user_is_no_failure_of_a_text(model: Model) -> None:
+    def stopped(texts: Sequence[str]) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(model, classifier=Returning(stopped)).score(["a"])
 
 
 def test_no_texts_need_no_classifier(model: Model) -> None:

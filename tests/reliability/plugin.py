@@ -10,7 +10,7 @@ from pathlib import Path
 #: What a text can make the plugin do.
 DEEDS = (
     "raise", "shape", "rows", "nan", "none", "exit", "clear", "rewrite", "shared", "object",
-    "surrogate", "recursion", "memory", "stop", "assertion",
+    "surrogate", "recursion", "memory", "stop", "assertion", "panic", "base",
 )  # fmt: skip
 FATAL = ("die", "hang", "sleep")
 
@@ -23,6 +23,8 @@ from guardkit import hookimpl
 from guardkit.types import RawScores
 
 BUFFER = np.zeros((4096, 2), np.float32)
+#: What pyo3 makes of a panic in Rust, such as in a tokenizer.
+PanicException = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
 
 def forget(path):
     """Return whether a deed is to be done: once only where its file is there."""
@@ -46,6 +48,8 @@ class Odd:
         if deed == "recursion": return self.score(texts)
         if deed == "memory": raise MemoryError
         if deed == "stop": raise StopIteration
+        if deed == "panic": raise PanicException("called `Option::unwrap()` on a `None` value")
+        if deed == "base": raise BaseException
         if deed == "exit": sys.exit(0)
         if deed == "none": return None
         if deed == "shape": logits = logits[:, :1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,17 +123,41 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(folder: Path, engine: str
 
 
 @on_each_engine
-def test_a_shard_that_kills_every_worker_is_set_aside_and_named(folder: Path, engine: str) -> None:
+def test_a_line_that_kills_every_worker_is_set_aside_alone_and_named(
+    folder: Path, engine: str
+) -> None:
     out = f"deadly-{engine}.jsonl"
     more = ["--workers", "2", "--engine", engine]
     err = finish(start(folder, "deadly.jsonl", out, *more), 3)
-    assert "deadly.jsonl, rows 4,001 to 6,000: its worker ended with " in err
+    assert "deadly.jsonl, row 5,001: its worker ended with " in err
     lines = [json.loads(line) for line in (folder / out).read_bytes().splitlines()]
     assert [line["id"] for line in lines] == list(range(14_000))
-    assert {line["id"] for line in lines if line["error"]} == set(range(4000, 6000))
-    assert all(line["action"] == "flag" for line in lines[4000:6000])  # never read as safe
-    whole = (folder / "whole.jsonl").read_bytes().splitlines()
-    assert lines[:4000] == [json.loads(line) for line in whole[:4000]]
+    assert [line["id"] for line in lines if line["error"]] == [5000]
+    assert lines[5000]["action"] == "flag"  # never read as safe
+    whole = [json.loads(line) for line in (folder / "whole.jsonl").read_bytes().splitlines()]
+    assert lines[:5000] == whole[:5000]
+    assert lines[5001:] == whole[5001:14_000]
+
+
+@pytest.mark.parametrize("changed", ["policy.yaml", "in.jsonl"])
+def test_a_worker_that_is_replaced_after_a_change_stops_the_run_by_name(
+    folder: Path, tmp_path: Path, changed: str
+) -> None:
+    for name in ("policy.yaml", "in.jsonl", "plugins"):
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        copy(folder / name, tmp_path / name)
+    process = start(tmp_path, "in.jsonl", "out.jsonl", "--workers", "2")
+    wait_for_part(tmp_path, "out.jsonl", process)
+    path = tmp_path / changed
+    with path.open("r+b") as file:  # in place, and not a byte more
+        content = file.read()
+        file.seek(0)
+        file.write(content.replace(b"0.5", b"0.6").replace(b"number 39", b"numbre 39"))
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    err = finish(process, 3)
+    assert f"{changed}" in err
+    assert "has changed since this run began" in err
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 @on_each_engine

@@ -47,22 +47,36 @@ def test_a_text_that_kills_its_worker_is_set_aside_and_named(folder: Path) -> No
     run = Running(folder, "out.jsonl", "--workers", "2", shard_rows=20, within=installed)
     assert run.end() == 3
     assert "set aside, its lines are errors: " in run.said()
-    assert "in.jsonl, rows 41 to 60: its worker ended with SIGKILL" in run.said()
-    assert [line["id"] for line in out(folder) if line["error"]] == list(range(40, 60))
+    assert "in.jsonl, row 58: its worker ended with SIGKILL" in run.said()
+    assert [line["id"] for line in out(folder) if line["error"]] == [57]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_plugin_that_hangs_ends_nothing_but_its_shard(folder: Path, workers: int) -> None:
+def test_a_text_that_takes_too_long_fails_alone_and_its_neighbours_are_judged(
+    folder: Path, workers: int
+) -> None:
     write_deeds(folder / "in.jsonl", 200, {57: "hang", 131: "sleep"})
     run = Running(
         folder, "out.jsonl", "--workers", str(workers), "--shard-timeout", "2",
         shard_rows=20, within=installed,
     )  # fmt: skip
     assert run.end() == 3, run.said()
-    assert "rows 41 to 60: its worker ended with no answer for 2 s" in run.said()
-    assert "rows 121 to 140: its worker ended with no answer for 2 s" in run.said()
-    failed = [*range(40, 60), *range(120, 140)]
-    assert [line["id"] for line in out(folder) if line["error"]] == failed
+    assert "row 58: its worker ended with no answer for 2 s" in run.said()
+    assert "row 132: its worker ended with no answer for 2 s" in run.said()
+    lines = out(folder)
+    assert [line["id"] for line in lines if line["error"]] == [57, 131]
+    assert [line["action"] for line in lines if not line["error"]] == [
+        "flag" if i % 2 else "allow" for i in range(200) if i not in (57, 131)
+    ]
+    assert lines[57]["action"] == lines[131]["action"] == "flag"  # closed
+    assert [line["id"] for line in lines] == list(range(200))
+
+
+def test_a_shard_of_texts_that_all_kill_their_worker_ends_all_the_same(folder: Path) -> None:
+    write_deeds(folder / "in.jsonl", 60, dict.fromkeys(range(20, 40), "die"))
+    run = Running(folder, "out.jsonl", "--workers", "2", shard_rows=20, within=installed)
+    assert run.end() == 3
+    assert [line["id"] for line in out(folder) if line["error"]] == list(range(20, 40))
 
 
 @pytest.mark.parametrize("deed", ["die", "sleep", "hang"])

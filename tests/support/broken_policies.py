@@ -41,7 +41,13 @@ BROKEN: dict[str, tuple[str, str, list[tuple[int, str, str]]]] = {
     "unknown key, known ones listed": (
         "name: test",
         "name: test\ntitle: x",
-        [(3, "title", "known: categories, members, mode, name, plugins, tests, version")],
+        [
+            (
+                3,
+                "title",
+                "known: categories, max_characters, members, mode, name, plugins, tests",
+            )
+        ],
     ),
     "abstaining at no bound": (
         "action: block",

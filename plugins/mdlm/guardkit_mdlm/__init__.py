@@ -19,7 +19,7 @@ from guardkit import (
     TrainingData,
     hookimpl,
 )
-from guardkit_mdlm.config import PRESETS, ImportConfig, MdlmConfig
+from guardkit_mdlm.config import ENV_MASK_KEY, PRESETS, ImportConfig, MdlmConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class MdlmFamily:
     builtin: Path | None = Path(__file__).parent / "models"
     data_parallel: bool = True
     checkpoint: str = "checkpoint.safetensors"
+    environment: tuple[str, ...] = (ENV_MASK_KEY,)
 
     def train(self, data: TrainingData, config: MdlmConfig, out: Path, **how: Any) -> Path:
         from guardkit_mdlm.training.train import train

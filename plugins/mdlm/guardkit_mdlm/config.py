@@ -12,6 +12,8 @@ EstimatorName = Literal[
 ]
 #: The largest vocabulary whose pairs are counted: a matrix of 1.6 GB.
 COUNTED_VOCABULARY = 20_000
+#: The key that the generative scorer's masks are drawn by; unset: the one stored with the model.
+ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 #: Estimators whose masks come two by two.
 PAIRED = ("complementary", "half_pairs")
 

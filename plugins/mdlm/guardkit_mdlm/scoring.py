@@ -34,6 +34,7 @@ from guardkit_mdlm.adaptation.class_rows import AddedRows, load_rows
 from guardkit_mdlm.adaptation.sketch import sketches
 from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
+from guardkit_mdlm.config import ENV_MASK_KEY
 from guardkit_mdlm.estimators import (
     BACKGROUND,
     Evaluated,
@@ -51,8 +52,6 @@ from guardkit_mdlm.record import NetworkRecord
 from guardkit_mdlm.text_ngrams import TextNgrams, laid_over, load_text_ngrams
 from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.tokenizer import encode, encode_with_offsets, read_tokenizer
-
-ENV_MASK_KEY = "GUARDKIT_MASK_KEY"
 
 
 def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
