@@ -40,7 +40,8 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
 from guardkit import load_model
 from guardkit.model.artefact import SUMS, seal
-from guardkit.model.loaded import Model, Scored
+from guardkit.model.loaded import Model
+from guardkit.model.scored import Scored
 
 RESULTS = ROOT / "benchmarks" / "results" / "specialists_together.json"
 BASE = "builtin:mdlm/injection"

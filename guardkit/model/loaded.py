@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,15 @@ from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.find import find_model
 from guardkit.model.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
+from guardkit.model.scored import Scored, checked, failed, joined, nothing, without_novelty
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.text.readings import readings
 from guardkit.text.windows import pool_windows
 from guardkit.types import (
-    BoolArray,
     Classifier,
     Evidence,
     Examples,
     FloatArray,
-    IntArray,
     RawScores,
     SupportsSharing,
 )
@@ -39,44 +38,6 @@ READING_COST = 64
 
 #: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
 Shared = MutableMapping[Hashable, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a model made of N texts. Rows of ``logits_NC`` that failed are NaN, with the reason
-    in ``errors`` by position; so are values of ``novelty_N`` (None where not asked for), with
-    the reason in ``novelty_errors``."""
-
-    logits_NC: FloatArray
-    tokens_N: IntArray
-    windows_N: IntArray
-    truncated_N: BoolArray
-    errors: Mapping[int, str] = field(default_factory=dict)
-    novelty_N: FloatArray | None = None
-    novelty_errors: Mapping[int, str] = field(default_factory=dict)
-
-
-def joined(parts: Sequence[Scored]) -> Scored:
-    """Return the scores of several batches as those of one; there must be at least one batch, and
-    all or none of them have novelty."""
-    starts = np.cumsum([0, *(len(part.tokens_N) for part in parts)]).tolist()
-
-    def together(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    def reasons(name: str) -> dict[int, str]:
-        errors = zip(starts, (getattr(part, name) for part in parts), strict=False)
-        return {start + i: reason for start, own in errors for i, reason in own.items()}
-
-    return Scored(
-        together("logits_NC"),
-        together("tokens_N"),
-        together("windows_N"),
-        together("truncated_N"),
-        reasons("errors"),
-        None if parts[0].novelty_N is None else together("novelty_N"),
-        reasons("novelty_errors"),
-    )
 
 
 @dataclass
@@ -145,10 +106,10 @@ class Model:
     def _score(self, texts: Sequence[str], shared: Shared, *, novelty: bool) -> Scored:
         n_labels = len(self.labels)
         if not texts:
-            return _nothing(n_labels, novelty=novelty)
+            return nothing(n_labels, novelty=novelty)
         try:
             raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
-            scored = _checked(raw, len(texts), n_labels)
+            scored = checked(raw, len(texts), n_labels)
             return self._with_novelty(scored, raw.novelty_N) if novelty else scored
         except KeyboardInterrupt:
             raise
@@ -158,8 +119,8 @@ class Model:
             if len(texts) == 1:
                 reason = f"{type(error).__name__}: {error}"
                 if not novelty:
-                    return _failed(reason, n_labels)
-                return _without_novelty(self._score(texts, shared, novelty=False), {0: reason})
+                    return failed(reason, n_labels)
+                return without_novelty(self._score(texts, shared, novelty=False), {0: reason})
         # an exception for the batch: find whose it is, so that neighbours do not suffer
         half = len(texts) // 2
         halves = (texts[:half], texts[half:])
@@ -256,10 +217,10 @@ class Model:
         n = len(scored.tokens_N)
         if novelty_N is None:
             why = f"{self.config.family} gives no novelty"
-            return _without_novelty(scored, dict.fromkeys(range(n), why))
+            return without_novelty(scored, dict.fromkeys(range(n), why))
         if np.shape(novelty_N) != (n,):
             why = f"novelty_N of shape {np.shape(novelty_N)}, expected {(n,)}"
-            return _without_novelty(scored, dict.fromkeys(range(n), why))
+            return without_novelty(scored, dict.fromkeys(range(n), why))
         novelty_N = np.array(novelty_N, np.float32)
         bad = (~np.isfinite(novelty_N)).nonzero()[0].tolist()
         errors = dict.fromkeys(bad, "the classifier returned a novelty that is not finite")
@@ -363,40 +324,3 @@ def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | No
     if np.isnan(scored.novelty_N).all():
         return None
     return fit_novelty(examples, scored.novelty_N, scored.tokens_N, data=data)
-
-
-def _checked(raw: RawScores, n: int, n_labels: int) -> Scored:
-    """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score."""
-    logits_NC = np.array(raw.logits_NC, np.float32)  # a copy: a plugin may use its arrays again
-    if logits_NC.shape != (n, n_labels):
-        raise ClassifierError(f"logits of shape {logits_NC.shape}, expected {(n, n_labels)}")
-    for name in ("tokens_N", "windows_N", "truncated_N"):
-        if (shape := np.shape(getattr(raw, name))) != (n,):
-            raise ClassifierError(f"{name} of shape {shape}, expected {(n,)}")
-    bad_N = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
-    errors = {int(i): "the classifier returned a value that is not finite" for i in bad_N}
-    logits_NC[bad_N] = np.nan
-    return Scored(
-        logits_NC,
-        np.array(raw.tokens_N, np.int64),
-        np.array(raw.windows_N, np.int64),
-        np.array(raw.truncated_N, bool),
-        errors,
-    )
-
-
-def _nothing(n_labels: int, *, novelty: bool) -> Scored:
-    none = np.zeros(0, np.int64)
-    scored = Scored(np.zeros((0, n_labels), np.float32), none, none, np.zeros(0, bool))
-    return _without_novelty(scored, {}) if novelty else scored
-
-
-def _failed(reason: str, n_labels: int) -> Scored:
-    nothing = np.zeros(1, np.int64)
-    nan = np.full((1, n_labels), np.nan, np.float32)
-    return Scored(nan, nothing, nothing, np.zeros(1, bool), {0: reason})
-
-
-def _without_novelty(scored: Scored, reasons: Mapping[int, str]) -> Scored:
-    unknown_N = np.full(len(scored.tokens_N), np.nan, np.float32)
-    return replace(scored, novelty_N=unknown_N, novelty_errors={**reasons, **scored.errors})

@@ -16,7 +16,8 @@ from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.card import model_card
 from guardkit.model.chunks import CHUNK_TEXTS, chunks
-from guardkit.model.loaded import Model, Scored, joined, load_model, novelty_of
+from guardkit.model.loaded import Model, load_model, novelty_of
+from guardkit.model.scored import Scored, joined
 from guardkit.text import readings
 from guardkit.training.run_folder import remove_run_files
 from guardkit.types import Examples, Progress

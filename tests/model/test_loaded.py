@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from guardkit.errors import ArtefactError, ClassifierError, PluginError
 from guardkit.model import artefact
-from guardkit.model.loaded import Model, Scored, load_model
+from guardkit.model.loaded import Model, load_model
+from guardkit.model.scored import Scored
 from guardkit.types import RawScores
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 

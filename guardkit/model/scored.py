@@ -1,0 +1,90 @@
+"""What a classifier said of texts, checked: every text has a score or the reason it has none.
+
+Shape letters: N texts, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from guardkit.errors import ClassifierError
+from guardkit.types import BoolArray, FloatArray, IntArray, RawScores
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model made of N texts. Rows of ``logits_NC`` that failed are NaN, with the reason
+    in ``errors`` by position; so are values of ``novelty_N`` (None where not asked for), with
+    the reason in ``novelty_errors``."""
+
+    logits_NC: FloatArray
+    tokens_N: IntArray
+    windows_N: IntArray
+    truncated_N: BoolArray
+    errors: Mapping[int, str] = field(default_factory=dict)
+    novelty_N: FloatArray | None = None
+    novelty_errors: Mapping[int, str] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """Return the scores of several batches as those of one; there must be at least one batch, and
+    all or none of them have novelty."""
+    starts = np.cumsum([0, *(len(part.tokens_N) for part in parts)]).tolist()
+
+    def together(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def reasons(name: str) -> dict[int, str]:
+        errors = zip(starts, (getattr(part, name) for part in parts), strict=False)
+        return {start + i: reason for start, own in errors for i, reason in own.items()}
+
+    return Scored(
+        together("logits_NC"),
+        together("tokens_N"),
+        together("windows_N"),
+        together("truncated_N"),
+        reasons("errors"),
+        None if parts[0].novelty_N is None else together("novelty_N"),
+        reasons("novelty_errors"),
+    )
+
+
+def checked(raw: RawScores, n: int, n_labels: int) -> Scored:
+    """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score."""
+    logits_NC = np.array(raw.logits_NC, np.float32)  # a copy: a plugin may use its arrays again
+    if logits_NC.shape != (n, n_labels):
+        raise ClassifierError(f"logits of shape {logits_NC.shape}, expected {(n, n_labels)}")
+    for name in ("tokens_N", "windows_N", "truncated_N"):
+        if (shape := np.shape(getattr(raw, name))) != (n,):
+            raise ClassifierError(f"{name} of shape {shape}, expected {(n,)}")
+    bad_N = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
+    errors = {int(i): "the classifier returned a value that is not finite" for i in bad_N}
+    logits_NC[bad_N] = np.nan
+    return Scored(
+        logits_NC,
+        np.array(raw.tokens_N, np.int64),
+        np.array(raw.windows_N, np.int64),
+        np.array(raw.truncated_N, bool),
+        errors,
+    )
+
+
+def nothing(n_labels: int, *, novelty: bool) -> Scored:
+    none = np.zeros(0, np.int64)
+    scored = Scored(np.zeros((0, n_labels), np.float32), none, none, np.zeros(0, bool))
+    return without_novelty(scored, {}) if novelty else scored
+
+
+def failed(reason: str, n_labels: int) -> Scored:
+    nothing = np.zeros(1, np.int64)
+    nan = np.full((1, n_labels), np.nan, np.float32)
+    return Scored(nan, nothing, nothing, np.zeros(1, bool), {0: reason})
+
+
+def without_novelty(scored: Scored, reasons: Mapping[int, str]) -> Scored:
+    unknown_N = np.full(len(scored.tokens_N), np.nan, np.float32)
+    return replace(scored, novelty_N=unknown_N, novelty_errors={**reasons, **scored.errors})
