@@ -328,7 +328,10 @@ def main() -> None:
             json.dumps(w.encode().decode("latin-1")) + "\n" for w in sorted(words(arguments.target))
         )
         (work / "words").write_text(
-            re.sub(r"\\u00(..)", r"\\x\1", tokens).replace("\\n", "\\x0a").replace("\\r", "\\x0d")
+            re.sub(r"\\u00(..)", r"\\x\1", tokens)
+            .replace("\\n", "\\x0a")
+            .replace("\\r", "\\x0d")
+            .replace("\\t", "\\x09")
         )
         flags = [
             f"-max_total_time={round(arguments.minutes * 60)}", "-timeout=20", "-rss_limit_mb=4096",
