@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,19 +193,30 @@ def workspace(out: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Seal ``folder`` and rename it to ``out``; both are on disk when this returns."""
+    """Seal ``folder`` and rename it to ``out``; both are on disk when this returns.
+
+    A model that is there already is replaced. Raises ArtefactError where anything else is: nothing
+    but sealed models is ever removed.
+    """
+    old = out.with_name(f".{out.name}.old")
+    for path in (out, old):
+        if os.path.lexists(path) and not _is_sealed(path):
+            raise ArtefactError(f"{path}: is in the way, and is no model; move it away")
     seal(folder)
     for path in [*folder.iterdir(), folder]:
         # safetensors writes for its owner alone; a model is read by whoever reads the folder
         path.chmod(path.stat().st_mode | (folder.stat().st_mode & 0o044))
         flush_to_disk(path)
-    old = out.with_name(f".{out.name}.old")
     if out.exists():  # sealed models are replaced whole, never mixed
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
     folder.rename(out)
     flush_to_disk(out.parent)
     shutil.rmtree(old, ignore_errors=True)  # also what a crash between the renames left
+
+
+def _is_sealed(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and (path / SUMS).is_file()
 
 
 def _files(folder: Path) -> list[str]:

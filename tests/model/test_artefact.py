@@ -247,3 +247,21 @@ def test_broken_json_is_refused(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "metrics.json", {"auc": float("nan")})
+
+
+@pytest.mark.parametrize("name", ["out", ".out.old"])
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_model_is_not_removed_to_publish_one(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    made = unsealed(tmp_path / "made")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("kept")
+    if kind == "link":
+        (tmp_path / name).symlink_to(mine)
+    else:
+        mine = mine.rename(tmp_path / name)
+    with pytest.raises(ArtefactError, match="is in the way, and is no model"):
+        artefact.publish(made, tmp_path / "out")
+    assert (mine / "notes.txt").read_text() == "kept"
