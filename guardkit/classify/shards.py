@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import has_magic, iglob
 from itertools import pairwise
@@ -89,7 +90,7 @@ class Shard:
         """Raise ChangedError where its bytes, which have just been read, are not those that were
         there when the run began."""
         digest, left = hashlib.sha256(), self.size
-        with path.open("rb") as file:
+        with _reading(self.path), path.open("rb") as file:
             file.seek(self.start)
             while left and (block := file.read(min(left, _BLOCK_BYTES))):
                 digest.update(block)
@@ -210,10 +211,11 @@ class Input:
         if path == STDIN:
             return
         before, sha256 = self._seen[path]
-        if (now := _state(path)) == before:
-            return
-        with Path(path).open("rb") as file:  # it may only have been linked, or its mode changed
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with _reading(path):
+            if (now := _state(path)) == before:
+                return
+            with Path(path).open("rb") as file:  # it may only have been linked, or its mode changed
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
             raise ChangedError.of(path, digest, sha256)
         self._seen[path] = now, sha256
@@ -221,6 +223,15 @@ class Input:
 
 #: What tells of a change without reading: file, size, times of the last writing and change.
 _State = tuple[int, int, int, int]
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what the operating system says into an InputFileError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _state(path: str) -> _State:
