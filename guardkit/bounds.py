@@ -12,6 +12,10 @@ from pathlib import Path
 from guardkit.errors import ArtefactError
 
 MIB = 2**20
+#: Characters of a text, with its other readings, that are scored where nobody says otherwise.
+MAX_CHARACTERS = 250_000
+#: What a reading costs beside its own characters: a short line takes a model as long as this many.
+READING_COST = 64
 #: A model card is read by people: those of the bundled models have 3 kB.
 MAX_CARD_BYTES = MIB
 #: What a user gives to open one: the rest of the card has room beside it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,20 @@ from rich.segment import Segment
 
 from guardkit.cli.terminal import written_to
 from guardkit.text.visible import visible
+
+LOG_WIDTH = 120  # a file or a pipe has no width of its own
+
+
+def console(*, err: bool = False) -> Console:
+    """Return what prints tables, as wide as the terminal if it is one."""
+    stream = sys.stderr if err else sys.stdout
+    return SafeConsole(
+        width=None if stream.isatty() else LOG_WIDTH,
+        stderr=err,
+        highlight=False,
+        markup=False,  # a label may be [/red]
+        emoji=False,
+    )
 
 
 class SafeConsole(Console):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from guardkit.cli.terminal import console
+from guardkit.cli.console import console
 from guardkit.data.audit_findings import (
     GIVES_AWAY,
     LEAST_GROUPS,

@@ -13,7 +13,8 @@ from rich.text import Text
 from guardkit.bounds import MARKDOWN_CHARACTERS
 from guardkit.classify.engine import Outcome
 from guardkit.classify.records import Summary
-from guardkit.cli.terminal import console, say
+from guardkit.cli.console import console
+from guardkit.cli.terminal import say
 from guardkit.evaluation.explanation import Explanation
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.plugins import Plugins

@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from guardkit.cli.console import console
 from guardkit.cli.output import left_out, show_metrics, with_interval
-from guardkit.cli.terminal import console, say
+from guardkit.cli.terminal import say
 from guardkit.metrics import Interval
 from guardkit.policy.router import CaseResult
 from guardkit.text.visible import visible

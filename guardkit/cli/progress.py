@@ -13,7 +13,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from guardkit.cli.terminal import console, say
+from guardkit.cli.console import console
+from guardkit.cli.terminal import say
 from guardkit.types import Progress
 
 QUIET_S = 30.0  # between two lines of progress where there is no terminal to draw a bar on

@@ -1,6 +1,6 @@
 """What is printed goes through here: nothing that others wrote can drive a terminal.
 
-``say`` prints a line and ``console`` tables. Characters that nobody sees are spelt out
+``say`` prints a line, ``console.console`` tables. Characters that nobody sees are spelt out
 (``[U+001B]``), those that a terminal's encoding lacks are escaped (``\\u2026``).
 """
 
@@ -11,15 +11,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from guardkit.errors import OutputError
 from guardkit.text.visible import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-LOG_WIDTH = 120  # a file or a pipe has no width of its own
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -27,20 +22,6 @@ def say(text: str = "", *, err: bool = False) -> None:
     ``written_to`` raises."""
     with written_to(err=err):
         print(visible(text), file=sys.stderr if err else sys.stdout, flush=err)
-
-
-def console(*, err: bool = False) -> Console:
-    """Return what prints tables, as wide as the terminal if it is one."""
-    from guardkit.cli.console import SafeConsole  # here: rich takes its time
-
-    stream = sys.stderr if err else sys.stdout
-    return SafeConsole(
-        width=None if stream.isatty() else LOG_WIDTH,
-        stderr=err,
-        highlight=False,
-        markup=False,  # a label may be [/red]
-        emoji=False,
-    )
 
 
 @contextmanager

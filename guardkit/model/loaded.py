@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.bounds import MAX_CHARACTERS, READING_COST
 from guardkit.calibration.maps import Calibration, read_calibration
 from guardkit.errors import ArtefactError, ClassifierError, GuardkitError
 from guardkit.model import artefact
@@ -30,11 +31,6 @@ from guardkit.types import (
     RawScores,
     SupportsSharing,
 )
-
-#: Characters of a text, with its other readings, that are scored where nobody says otherwise.
-MAX_CHARACTERS = 250_000
-#: What a reading costs beside its own characters: a short line takes a model as long as this many.
-READING_COST = 64
 
 #: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
 Shared = MutableMapping[Hashable, Any]

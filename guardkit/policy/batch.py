@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.bounds import MAX_CHARACTERS
 from guardkit.log_odds import sigmoid_N
-from guardkit.model.loaded import MAX_CHARACTERS, Model, Shared
+from guardkit.model.loaded import Model, Shared
 from guardkit.policy.schema import Category
 from guardkit.rounding import six_digits, six_digits_N
 from guardkit.text.canonical import canonical

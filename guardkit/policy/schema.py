@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
 
+from guardkit.bounds import MAX_CHARACTERS
 from guardkit.errors import UsageError
 from guardkit.log_odds import logit
-from guardkit.model.loaded import MAX_CHARACTERS
 from guardkit.types import Action, Role
 from guardkit.yamlfile import Place
 

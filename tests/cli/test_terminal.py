@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guardkit.cli import terminal
+from guardkit.cli.console import console
 from guardkit.cli.main import main
 from guardkit.model.artefact import CARD, SUMS, seal
 from tests.support.fake_models import write_model
@@ -123,7 +123,7 @@ def test_a_table_on_a_terminal_has_colours_but_no_escape_of_a_cell(
     from rich.table import Table
     from rich.text import Text
 
-    out = terminal.console()
+    out = console()
     out._force_terminal = True
     table = Table(HOSTILE)
     table.add_row(HOSTILE)

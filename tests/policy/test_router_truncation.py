@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guardkit.model.loaded import READING_COST, Model, load_model
+from guardkit.bounds import READING_COST
+from guardkit.model.loaded import Model, load_model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Row
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
