@@ -3,13 +3,16 @@
     python -m benchmarks.corpus.own_text --attacks N --benign M --seed S OUT.jsonl
 
 Each line has ``text``, ``label``, ``group`` and ``source``. The same options give the same
-lines. A group is a template with its longest filling, or a kind of document, with and without
-planted instructions: what has to stay on one side of a split.
+lines. A group is a template with its longest filling, a kind of document or one record, with and
+without planted instructions: what has to stay on one side of a split.
 
 A file of the grammar names its ``language``, its ``kinds`` of text and further ``lists``, all
 with one phrase a line (``phrases.py``; lists of the same file come before those of
-``shared.yaml``). ``documents.yaml`` has documents, cut by ``//`` where something can be planted;
-``stdlib_documents.py`` gives real ones.
+``shared.yaml``), and can have several languages, parted by ``---``. ``everyday: true`` marks
+what people and applications send all day, most of it short. ``documents.yaml`` has documents, cut
+by ``//`` where something can be planted; ``stdlib_documents.py`` gives real ones.
+``records.yaml`` has structured tool output (``records.py``). Looks are varied by ``surface.py``,
+which knows no label.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -29,14 +32,23 @@ from typing import Any
 import typer
 from ruamel.yaml import YAML
 
-from benchmarks.corpus import stdlib_documents
+from benchmarks.corpus import records, stdlib_documents, surface
 from benchmarks.corpus.phrases import Lists, Phrase, Writer, count, find, parse, parse_lines
 from guardkit.training import over_defence
 
 GRAMMAR = Path(__file__).parent / "grammar"
 SOURCE = "own-grammar"
-#: Shares: not in English; documents, and several of them; with an ordinary request beside it.
+#: Shares of all texts: everyday ones, and records.
+EVERYDAY, RECORDS = 0.4, 0.16
+#: Shares of the others: not in English; documents, and several of them; with an ordinary request
+#: beside it.
 FOREIGN, DOCUMENTS, SEVERAL, WITH_REQUEST = 0.17, 0.3, 0.3, 0.25
+#: Shares of everyday texts: not in English; in English with an ordinary request beside them (most
+#: stay short).
+EVERYDAY_FOREIGN, EVERYDAY_WITH_REQUEST = 0.3, 0.06
+#: Texts of at most so many words come in at most so many forms: there are too few of them to let
+#: each have one case and one punctuation only.
+FEW_WORDS, FORMS = 8, 3
 #: Share of documents that are real ones.
 REAL = 0.5
 #: Characters of a document that stay on either side of what is planted: about a window with it. A
@@ -61,6 +73,7 @@ class Kind:
     label: str
     templates: list[Phrase]
     lists: Lists
+    everyday: bool = False
 
 
 @dataclass
@@ -77,6 +90,7 @@ class Grammar:
     documents: list[Document]
     #: what is put around and into documents
     planting: Lists
+    records: records.Records | None = None
 
 
 def load(folder: Path = GRAMMAR) -> Grammar:
@@ -84,10 +98,13 @@ def load(folder: Path = GRAMMAR) -> Grammar:
     kinds = []
     for path in sorted(folder.glob("*/*.yaml")):
         label = "injection" if path.parent.name == "attacks" else "benign"
-        file = _yaml(path)
-        lists = shared | _lists(file.get("lists", {}))
-        for name, block in file["kinds"].items():
-            kinds.append(Kind(name, file["language"], label, parse_lines(block), lists))
+        for part in YAML(typ="safe").load_all(path):
+            lists = shared | _lists(part.get("lists", {}))
+            kinds += [
+                Kind(name, part["language"], label, parse_lines(block), lists,
+                     part.get("everyday", False))
+                for name, block in part["kinds"].items()
+            ]  # fmt: skip
     documents = []
     for name, entry in _yaml(folder / "documents.yaml").items():
         carriers = parse_lines(entry["carriers"])
@@ -97,11 +114,26 @@ def load(folder: Path = GRAMMAR) -> Grammar:
     for name, paragraphs in stdlib_documents.documents():
         literal: list[Phrase] = [[paragraph] for paragraph in paragraphs]
         documents.append(Document(name, literal, "\n\n", parse_lines(CARRIERS[name])))
-    return Grammar(kinds, documents, shared | _lists(_yaml(folder / "planted.yaml")))
+    planting = shared | _lists(_yaml(folder / "planted.yaml"))
+    return Grammar(kinds, documents, planting, _records(_yaml(folder / "records.yaml"), planting))
+
+
+def _records(file: dict[str, Any], lists: Lists) -> records.Records:
+    tables = []
+    for name, entry in file["tables"].items():
+        lines = (line.strip().split(": ", 1) for line in entry["fields"].strip().splitlines())
+        fields = [(parse(key), parse(value)) for key, value in lines]
+        tables.append(records.Table(name, fields, parse(entry["free"])))
+    return records.Records(tables, parse_lines(file["texts"]), lists | _lists(file["lists"]))
 
 
 def normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def words_of(text: str) -> str:
+    """Return what tells texts apart but for case and punctuation; of signs alone, the signs."""
+    return normal(text) or "".join(text.split())
 
 
 def runs(text: str) -> set[tuple[str, ...]]:
@@ -113,53 +145,87 @@ def runs(text: str) -> set[tuple[str, ...]]:
 def make(grammar: Grammar, attacks: int, benign: int, seed: int) -> Iterator[dict[str, str]]:
     """Yield that many texts of each label, no two alike but for case and punctuation.
 
-    None has five words in a row from the over-defence set, which models are measured on.
+    Texts of few words may come in ``FORMS`` forms of case and punctuation, under one label. None
+    has five words in a row from the over-defence set, which models are measured on.
     """
     held_out = set().union(*map(runs, over_defence.bundled()))
-    taken = set[str]()
+    forms: dict[str, set[str]] = {}
+    label_of: dict[str, str] = {}
     for label, wanted in (("injection", attacks), ("benign", benign)):
-        texts = _texts(grammar, label, random.Random(f"{seed}-{label}"))
+        texts = _texts(grammar, label, seed)
         made = 0
         for _ in range(TRIES * wanted):
             if made == wanted:
                 break
             text, group = next(texts)
-            if (key := normal(text)) and key not in taken and not held_out & runs(text):
-                taken.add(key)
+            key = words_of(text)
+            if not key or held_out & runs(text) or label_of.setdefault(key, label) != label:
+                continue
+            alike = forms.setdefault(key, set())
+            if text not in alike and len(alike) < (FORMS if _few(key) else 1):
+                alike.add(text)
                 made += 1
                 yield {"text": text, "label": label, "group": group, "source": SOURCE}
         if made < wanted:
             raise ValueError(f"{label}: the grammar made {made} texts of {wanted}; ask for fewer")
 
 
-def _texts(grammar: Grammar, label: str, rng: random.Random) -> Iterator[tuple[str, str]]:
+def _few(words: str) -> bool:
+    return len(words.split()) <= FEW_WORDS and len(words) < 60
+
+
+def _texts(grammar: Grammar, label: str, seed: int) -> Iterator[tuple[str, str]]:
     """Yield texts without end: kinds by chance, the templates of each in turn."""
+    rng = random.Random(f"{seed}-{label}")
     of_label = [kind for kind in grammar.kinds if kind.label == label]
-    english = [kind for kind in of_label if kind.language == "en"]
-    foreign = [kind for kind in of_label if kind.language != "en"]
-    requests = [k for k in grammar.kinds if k.name == "requests" and k.language == "en"]
+
+    def kinds(everyday: bool, english: bool) -> list[Kind]:
+        found = [kind for kind in of_label if kind.everyday == everyday]
+        return [kind for kind in found if (kind.language == "en") == english]
+
+    everyday, everyday_foreign = kinds(True, True), kinds(True, False)
+    english, foreign = kinds(False, True), kinds(False, False)
     turns = {id(kind): cycle(_shuffled(range(len(kind.templates)), rng)) for kind in of_label}
     real = (stdlib_documents.CODE, stdlib_documents.MANUAL)
     pools = [[d for d in grammar.documents if (d.kind in real) is which] for which in (False, True)]
     documents = [cycle(_shuffled(pool or grammar.documents, rng)) for pool in pools]
+    number = 0
     while True:
         draw = rng.random()
-        if draw < DOCUMENTS:
-            yield _document(grammar, next(documents[rng.random() < REAL]), label, rng)
-            continue
-        pool = (draw < DOCUMENTS + FOREIGN and foreign) or english
-        # The square root lets a kind with many templates come more often, but not crowd out.
-        (kind,) = rng.choices(pool, [math.sqrt(len(k.templates)) for k in pool])
-        number = next(turns[id(kind)])
-        text, key = Writer(rng, kind.lists).longest(kind.templates[number])
-        if kind.language == "en" and requests and rng.random() < WITH_REQUEST:
-            other = rng.choice(requests)
-            extra = Writer(rng, other.lists).write(rng.choice(other.templates))
-            joint = rng.choice([" ", "\n", "\n\n"])
-            text = joint.join([extra, text] if rng.random() < 0.6 else [text, extra])
-        text = _tidy(text)
-        group = f"{kind.name}-{kind.language}-{number}-{zlib.crc32(key.encode()):08x}"
-        yield _dress(text, rng), group
+        if grammar.records and draw < RECORDS:
+            number += 1
+            yield records.record(grammar.records, label, f"{seed}-{number}")
+        elif everyday and draw < RECORDS + EVERYDAY:
+            pool = (rng.random() < EVERYDAY_FOREIGN and everyday_foreign) or everyday
+            yield _phrase(grammar, pool, turns, EVERYDAY_WITH_REQUEST, rng)
+        elif (draw := rng.random()) < DOCUMENTS:
+            text, group = _document(grammar, next(documents[rng.random() < REAL]), label, rng)
+            yield surface.lines(text, rng) if rng.random() < surface.LINES else text, group
+        else:
+            pool = (draw < DOCUMENTS + FOREIGN and foreign) or english
+            yield _phrase(grammar, pool, turns, WITH_REQUEST, rng)
+
+
+def _phrase(
+    grammar: Grammar,
+    pool: list[Kind],
+    turns: Mapping[int, Iterator[int]],
+    with_request: float,
+    rng: random.Random,
+) -> tuple[str, str]:
+    """Return a text of a kind in the pool, by the template whose turn it is."""
+    # The square root lets a kind with many templates come more often, but not crowd out.
+    (kind,) = rng.choices(pool, [math.sqrt(len(k.templates)) for k in pool])
+    number = next(turns[id(kind)])
+    text, key = Writer(rng, kind.lists).longest(kind.templates[number])
+    requests = [k for k in grammar.kinds if k.name == "requests" and k.language == "en"]
+    if kind.language == "en" and requests and rng.random() < with_request:
+        other = rng.choice(requests)
+        extra = Writer(rng, other.lists).write(rng.choice(other.templates))
+        joint = rng.choice([" ", "\n", "\n\n"])
+        text = joint.join([extra, text] if rng.random() < 0.6 else [text, extra])
+    group = f"{kind.name}-{kind.language}-{number}-{zlib.crc32(key.encode()):08x}"
+    return surface.dress(_tidy(text), rng), group
 
 
 def _document(
@@ -220,21 +286,6 @@ def _tidy(text: str) -> str:
 
 def _size(parts: int, rng: random.Random) -> int:
     return parts if rng.random() < 0.5 else rng.randint(min(2, parts), parts)
-
-
-def _dress(text: str, rng: random.Random) -> str:
-    """Vary case and punctuation as people do, in both labels alike."""
-    draw = rng.random()
-    if draw < 0.12:
-        text = text.lower()
-    elif draw < 0.15 and len(text) < 300:
-        text = text.upper()
-    draw = rng.random()
-    if draw < 0.12:
-        return text.rstrip(".!?")
-    if draw < 0.16:
-        return text.rstrip(".") + rng.choice(["!", "!!", "...", " :)", " thanks", " please"])
-    return text
 
 
 def _shuffled(items: Any, rng: random.Random) -> list[Any]:

@@ -1,6 +1,7 @@
 """Make the bundled injection detectors again, from the data to the wheel.
 
-    python -m benchmarks.injection.bundled_models prepare PATH/TO/injection  # -> build/bundled/
+    python -m benchmarks.injection.bundled_models prepare PATH/TO/injection [PATH/TO/injection-more]
+                                                                             # -> build/bundled/
     python -m benchmarks.injection.bundled_models train                      # into their plugins
     python -m benchmarks.injection.bundled_models finish                     # calibrated again
     python -m benchmarks.injection.bundled_models measure PATH/TO/injection  # -> results/
@@ -10,6 +11,9 @@ with columns text, label, source and group, and files of other sources (ood_*, t
 measure on. Only sources whose licence lets a model ship are trained on (``PERMISSIVE``), and
 texts of this project: written by hand (examples/sample) and made by a grammar
 (benchmarks/corpus), some of them around documents of Python's standard library.
+PATH/TO/injection-more has a train.parquet of the same columns, all from permissive sources; its
+other files are for evaluation, and not read. No text of the frozen lists (``frozen/``) is trained
+or calibrated on, whatever its case and punctuation: it is dropped wherever it turns up.
 """
 
 from __future__ import annotations
@@ -57,11 +61,16 @@ PERMISSIVE = (
 #: Benign groups kept out of all training: some to calibrate on, the rest for certificates
 #: (299 is the least that can certify a false-positive rate of 1% with confidence 95%).
 CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
-#: Attacks and benign texts of the grammar, beside about as many of others: false positives cost
-#: more, and every trick of an attacker has harmless texts that look like it.
-GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 4000, 7000
+#: Attacks and benign texts of the grammar: false positives cost more, and every trick of an
+#: attacker has harmless texts that look like it. Of both, 56% are everyday texts and records.
+GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 9000, 16000
 #: One in so many of the grammar's groups is held out, to stop training and to weigh by.
 MADE_ASIDE = 12
+#: One in so many of the groups of injection-more is, for the same.
+MORE_ASIDE = 20
+FROZEN = ROOT / "benchmarks" / "injection" / "frozen"
+#: Parts that a model may learn from or be set by.
+LEARNT_FROM = ("train", "validation", "calibration", "certificate")
 MODELS = {
     "mdlm": ROOT / "plugins/mdlm/guardkit_mdlm/models/injection",
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
@@ -94,7 +103,7 @@ Scores = tuple[FloatArray, BoolArray]
 
 
 @app.command()
-def prepare(injection: Path) -> None:
+def prepare(injection: Path, injection_more: Path | None = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
     """Choose the permissive rows and decide what each may be used for."""
     where = f"?where=source:{'|'.join(PERMISSIVE)}"
     rows = {split: _rows(f"{injection}{where}", split) for split in ("train", "validation", "test")}
@@ -122,19 +131,31 @@ def prepare(injection: Path) -> None:
     held_out = [r for r in held_out if r["label"] == "injection" or r["source"] == "own"]
     made_aside = {r["group"] for r in made if int(_hash("made" + r["group"]), 16) % MADE_ASIDE == 0}
     made_train = [r for r in made if r["group"] not in made_aside]
+    further = _rows(str(injection_more), "train") if injection_more else []
+    further = [{**r, "group": f"more-{r['group']}"} for r in further]
+    further_aside = {r["group"] for r in further if int(_hash(r["group"]), 16) % MORE_ASIDE == 0}
     parts = {
         "train": [r for r in rows["train"] if r["group"] not in aside]
         + own["train"]
         + more
-        + made_train,
+        + made_train
+        + [r for r in further if r["group"] not in further_aside],
         "validation": [r for r in held_out if half(r)]
         + [r for r in made if r["group"] in made_aside]
+        + [r for r in further if r["group"] in further_aside]
         + [r for r in rows["validation"] if r["label"] == "benign" and r["group"] not in aside],
         "calibration": [r for r in held_out if not half(r)] + first_of_each(calibration_groups),
         "certificate": first_of_each(certificate_groups),
         "test": rows["test"],
         "own_test": own["test"],
     }
+    frozen = frozen_words()
+    for name in LEARNT_FROM:
+        # Nearly all carriage returns of other sources are in attacks, left by who gathered them.
+        parts[name] = [
+            r if r["source"] == own_text.SOURCE else {**r, "text": r["text"].replace("\r\n", "\n")}
+            for r in without(parts[name], frozen)
+        ]
     BUILD.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         path = BUILD / f"{name}.jsonl"
@@ -292,6 +313,19 @@ def _shown(report: dict[str, Any]) -> str:
         )
         + f"  {report['ms_per_text']:.1f} ms  escalated {report['escalated']:.0%}"
     )
+
+
+def frozen_words(folder: Path = FROZEN) -> set[str]:
+    """Return the texts of the frozen lists, without case and punctuation."""
+    files = [path.read_text("utf-8") for path in sorted(folder.glob("*.jsonl"))]
+    return {
+        own_text.words_of(json.loads(line)["text"]) for file in files for line in file.splitlines()
+    }
+
+
+def without(rows: list[Row], words: set[str]) -> list[Row]:
+    """Return the rows whose text is none of ``words``, whatever its case and punctuation."""
+    return [row for row in rows if own_text.words_of(row["text"]) not in words]
 
 
 def _rows(spec: str, split: str) -> list[Row]:

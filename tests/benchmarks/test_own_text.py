@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,17 @@ def grammar() -> Any:
 
 @pytest.fixture(scope="module")
 def rows(grammar: Any) -> Rows:
-    return list(own_text.make(grammar, attacks=1000, benign=1500, seed=3))
+    return list(own_text.make(grammar, attacks=2000, benign=3000, seed=3))
 
 
 def test_the_same_seed_gives_the_same_texts(grammar: Any, rows: Rows) -> None:
-    assert list(own_text.make(grammar, attacks=1000, benign=1500, seed=3)) == rows
-    other = own_text.make(grammar, attacks=1000, benign=1500, seed=4)
-    assert len({r["text"] for r in other} & {r["text"] for r in rows}) < 100
+    assert list(own_text.make(grammar, attacks=2000, benign=3000, seed=3)) == rows
+    other = own_text.make(grammar, attacks=2000, benign=3000, seed=4)
+    assert len({r["text"] for r in other} & {r["text"] for r in rows}) < 500
 
 
 def test_there_are_as_many_of_each_label_as_asked_for(rows: Rows) -> None:
-    assert [r["label"] for r in rows] == ["injection"] * 1000 + ["benign"] * 1500
+    assert [r["label"] for r in rows] == ["injection"] * 2000 + ["benign"] * 3000
 
 
 def test_every_kind_and_language_occurs_under_its_label(grammar: Any, rows: Rows) -> None:
@@ -47,9 +48,18 @@ def test_every_kind_and_language_occurs_under_its_label(grammar: Any, rows: Rows
         assert {(label, "document", kind) for kind in kinds_of_document} <= made
 
 
-def test_no_text_comes_twice(rows: Rows) -> None:
-    texts = [own_text.normal(r["text"]) for r in rows]
-    assert len(set(texts)) == len(texts)
+def test_no_text_comes_twice_and_the_same_words_only_where_they_are_few(rows: Rows) -> None:
+    assert len({r["text"] for r in rows}) == len(rows)
+    words = Counter(own_text.words_of(r["text"]) for r in rows)
+    assert max(words.values()) == own_text.FORMS
+    again = [text for text, times in words.items() if times > 1]
+    assert max(len(text.split()) for text in again) <= own_text.FEW_WORDS
+
+
+def test_the_same_words_never_have_two_labels(rows: Rows) -> None:
+    label_of: dict[str, str] = {}
+    for row in rows:
+        assert label_of.setdefault(own_text.words_of(row["text"]), row["label"]) == row["label"]
 
 
 def test_no_text_borrows_from_the_over_defence_set(rows: Rows) -> None:
@@ -65,13 +75,21 @@ def test_no_text_borrows_from_the_over_defence_set(rows: Rows) -> None:
     assert not {own_text.normal(row["text"]) for row in rows} & set(map(own_text.normal, held_out))
 
 
-def test_a_group_has_one_label_unless_it_is_a_document_and_its_planted_twins(rows: Rows) -> None:
+def test_a_group_has_one_label_unless_it_has_planted_twins(rows: Rows) -> None:
     labels: dict[str, set[str]] = {}
     for row in rows:
         labels.setdefault(row["group"], set()).add(row["label"])
-    assert len(labels) > 1200
+    assert len(labels) > 2500
     twins = {group for group, found in labels.items() if len(found) > 1}
-    assert {group.split("-")[0] for group in twins} == {"document"}
+    assert {group.split("-")[0] for group in twins} == {"document", "record"}
+
+
+def test_nearly_every_poisoned_record_has_its_clean_twin(rows: Rows) -> None:
+    records = [r for r in rows if r["group"].startswith("record")]
+    poisoned = {r["group"] for r in records if r["label"] == "injection"}
+    clean = {r["group"] for r in records if r["label"] == "benign"}
+    assert len(poisoned) > 100
+    assert len(poisoned & clean) > 0.9 * len(poisoned)
 
 
 def test_a_planted_document_is_about_a_window_long(rows: Rows) -> None:
@@ -111,6 +129,11 @@ def test_every_list_that_a_template_asks_for_is_there(grammar: Any) -> None:
     for kind in grammar.kinds:
         for template in kind.templates:
             assert count(template, kind.lists) >= 1
+    noted = grammar.records.lists | {"note": grammar.records.lists["remark"]}
+    in_records = list(grammar.records.texts)
+    in_records += [part for table in grammar.records.tables for f in table.fields for part in f]
+    in_records += [option for options in noted.values() for option in options]
+    assert all(count(phrase, noted) >= 1 for phrase in in_records)
     for name, options in grammar.planting.items():
         assert all(count(option, grammar.planting) >= 1 for option in options), name
     noted = grammar.planting | {"note": grammar.planting["plant"]}
@@ -155,10 +178,11 @@ def test_a_code_hides_the_payload_but_keeps_it() -> None:
     assert CODES["last_first"]("say the key") == "key the say"
 
 
-def test_a_grammar_that_runs_dry_says_so() -> None:
+def test_a_grammar_that_runs_dry_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_text, "TRIES", 2)
     kind = own_text.Kind("one", "en", "benign", [parse("hello")], {})
     document = own_text.Document("d", ["x"], " ", parse_lines("{note}"))
     planting = {name: parse_lines("DOCUMENT") for name in ("frame", "plant", "for_people")}
     grammar = own_text.Grammar([kind], [document], planting)
-    with pytest.raises(ValueError, match=r"benign: the grammar made \d+ texts of 50; ask for"):
-        list(own_text.make(grammar, attacks=0, benign=50, seed=0))
+    with pytest.raises(ValueError, match=r"benign: the grammar made \d+ texts of 900; ask for"):
+        list(own_text.make(grammar, attacks=0, benign=900, seed=0))
