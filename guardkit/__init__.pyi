@@ -42,6 +42,7 @@ from .types import Examples as Examples
 from .types import HasCost as HasCost
 from .types import HasEnvironment as HasEnvironment
 from .types import HasFeatures as HasFeatures
+from .types import HasScorers as HasScorers
 from .types import Pooling as Pooling
 from .types import Progress as Progress
 from .types import RawScores as RawScores

@@ -239,6 +239,37 @@ class HasCost(Protocol):
         ...
 
 
+@runtime_checkable
+class HasScorers(Protocol):
+    """A family whose models can score in several ways, cheaper and dearer; optional.
+
+    Each is calibrated when a model is made, and a policy's member may name one. What one scorer
+    computed of a text that another needs, it leaves in ``SupportsSharing``'s ``shared``.
+    """
+
+    def scorers(self, folder: Path) -> Sequence[str]:
+        """Return the names of what the artefact ``folder`` can be scored by; the first is what
+        ``load`` gives. Read ``config.json`` alone, and import nothing heavy: policies are checked
+        by it."""
+        ...
+
+    def load_scorer(
+        self,
+        path: Path,
+        scorer: str,
+        *,
+        device: str,
+        backend: str,
+        beside: Sequence[Classifier],
+    ) -> Classifier:
+        """Load a verified artefact folder to score by ``scorer``, and no more than that needs.
+
+        ``beside`` are the classifiers of the same artefact, device and backend that are loaded
+        already: take over what they hold.
+        """
+        ...
+
+
 class ClassifierFamily(Protocol):
     """A way to train and run classifiers, as a plugin registers it.
 

@@ -106,7 +106,7 @@ def identities() -> Record:
     """Return the hash of every policy, and of every model they name."""
     routers = {name: load_policy(POLICIES / f"{name}.yaml") for name in bundled()}
     models = {
-        f"{router.policy.members[member].plugin}/{router.folders[member].name}": found
+        f"{router.policy.members[member].plugin}/{router.sources[member].folder.name}": found
         for router in routers.values()
         for member, found in router.model_hashes().items()
     }

@@ -1,4 +1,4 @@
-"""Logits to calibrated log-odds: one map per artefact, fitted on data not trained on.
+"""Logits to calibrated log-odds: one map per scorer of an artefact, fitted on data not trained on.
 
 ``guardkit.calibration.fit`` fits it, after windows are pooled. It is stored with the class prior of
 the data it was fitted on, so that a policy can shift it to the prevalence it expects.
@@ -6,7 +6,7 @@ the data it was fitted on, so that a policy can shift it to the prevalence it ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -149,7 +149,7 @@ class CalibrationMap(BaseModel):
 
 
 class Calibration(CalibrationMap):
-    """``calibration.json``: the map, what it was fitted on and what it is worth.
+    """A map, what it was fitted on and what it is worth.
 
     ``before`` is without this calibration: under the one it replaced, or else with the softmax of
     the logits. ``after`` is cross-fitted, each text by a map fitted to the other folds, if there
@@ -206,9 +206,28 @@ class Calibration(CalibrationMap):
         return _logit(prevalence) - self.prior_log_odds(positive)
 
 
-def read_calibration(path: Path) -> Calibration:
+class CalibrationFile(Calibration):
+    """``calibration.json``: the calibration of the model's default scorer, and of its others."""
+
+    scorers: dict[str, Calibration] = Field(
+        default_factory=dict, description="of scorers other than the default one, by name"
+    )
+
+    def of(self, scorer: str | None) -> Calibration | None:
+        """Return a scorer's calibration, the default one's where ``scorer`` is None."""
+        if scorer is not None:
+            return self.scorers.get(scorer)
+        return Calibration(**{name: getattr(self, name) for name in Calibration.model_fields})
+
+
+def calibration_file(default: Calibration, others: Mapping[str, Calibration]) -> Calibration:
+    """Return what ``calibration.json`` holds, ``scorers`` only where there are ``others``."""
+    return CalibrationFile(**dict(default), scorers=dict(others)) if others else default
+
+
+def read_calibration(path: Path) -> CalibrationFile:
     try:
-        return Calibration.model_validate_json(path.read_bytes())
+        return CalibrationFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         why = first_mistake(error) if isinstance(error, ValidationError) else error
         raise ArtefactError(f"{path}: not a calibration: {why}") from error

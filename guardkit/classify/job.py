@@ -32,6 +32,7 @@ class Job:
     policy: str | None = None
     shadow: str | None = None
     model: str | None = None
+    scorer: str | None = None  # of the model
     device: str = "auto"
     backend: str = "torch"
     keep: tuple[str, ...] = ()
@@ -45,7 +46,9 @@ class Job:
         """
         if self.model is not None:
             try:
-                model = load_model(self.model, device=self.device, backend=self.backend)
+                model = load_model(
+                    self.model, scorer=self.scorer, device=self.device, backend=self.backend
+                )
             except ArtefactError as error:
                 if began_with is None:
                     raise
@@ -57,7 +60,7 @@ class Job:
             for name, router in self._routers():
                 if router.hash != (before := began_with.get(name)):
                     raise ChangedError.of(str(router.policy.path), router.hash, before)
-                router.hold_to({m: began_with.get(_of(name, m)) for m in router.folders})
+                router.hold_to({m: began_with.get(_of(name, m)) for m in router.sources})
         return by_policy(self.router)
 
     @cached_property
@@ -92,6 +95,7 @@ class Job:
                     found[_of(name, member)] = digest
         return found | {
             "--keep": list(self.keep),
+            **({} if self.scorer is None else {"--scorer": self.scorer}),
             "--device": self.device,
             "--backend": self.backend,
             "shards": f"{SHARD_ROWS:,} rows or {SHARD_BYTES:,} bytes",

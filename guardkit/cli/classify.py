@@ -15,6 +15,8 @@ from guardkit.cli.options import (
     DeviceOption,
     ModelOption,
     PolicyOption,
+    ScorerOption,
+    refuse_without_model,
 )
 from guardkit.errors import UsageError
 
@@ -38,6 +40,7 @@ def classify(
         ),
     ] = None,
     model: ModelOption = None,
+    scorer: ScorerOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: standard output.")
     ] = None,
@@ -90,6 +93,7 @@ def classify(
     from guardkit.cli.signals import stopped_at_once
 
     _refuse_what_does_not_fit(policy, model, shadow, fail_on)
+    refuse_without_model(scorer, model)
     records.check_kept(keep or [])
     source = Input(file)
     save_to = out if out is not None and _can_be_saved(out, source.paths) else None
@@ -101,6 +105,7 @@ def classify(
         policy=None if policy is None else str(policy),
         shadow=None if shadow is None else str(shadow),
         model=model,
+        scorer=scorer,
         device=device,
         backend=backend,
         keep=tuple(keep or ()),

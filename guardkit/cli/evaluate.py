@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from guardkit.cli.options import BackendOption, DataOption, DeviceOption, ModelOption, PolicyOption
+from guardkit.cli.options import (
+    BackendOption,
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    PolicyOption,
+    ScorerOption,
+    refuse_without_model,
+)
 from guardkit.cli.terminal import say
 from guardkit.errors import UsageError
 
@@ -15,6 +23,7 @@ from guardkit.errors import UsageError
 def evaluate(
     data: DataOption,
     model: ModelOption = None,
+    scorer: ScorerOption = None,
     policy: PolicyOption = None,
     split: Annotated[
         str | None, typer.Option(help="Default: test, or the only one there is.")
@@ -66,6 +75,7 @@ def evaluate(
 
     if (model is None) == (policy is None):
         raise UsageError("give one of --model and --policy")
+    refuse_without_model(scorer, model)
     if json and not json.parent.is_dir():
         raise UsageError(f"--json {json}: no such folder")
     if no_texts and not report:
@@ -77,7 +87,7 @@ def evaluate(
     name, examples = load_split(data, split)
     say(f"evaluating on split {name!r} of {data}", err=True)
     loaded = (
-        load_model(model, device=device, backend=backend)
+        load_model(model, scorer=scorer, device=device, backend=backend)
         if model is not None
         else load_policy(policy, device=device, backend=backend)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardkit.cli.options import DeviceOption, ModelOption
+from guardkit.cli.options import DeviceOption, ModelOption, ScorerOption, refuse_without_model
 from guardkit.errors import InputFileError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def explain(
     text: Annotated[str, typer.Argument(help="A text; - reads one from standard input.")],
     model: ModelOption = None,
+    scorer: ScorerOption = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, too.")
     ] = None,
@@ -32,7 +33,8 @@ def explain(
     from guardkit.evaluation import explanation
     from guardkit.model.loaded import load_model
 
-    loaded = load_model(model, device=device) if model else _first_member(device)
+    refuse_without_model(scorer, model)
+    loaded = load_model(model, scorer=scorer, device=device) if model else _first_member(device)
     try:
         data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
     except OSError as error:

@@ -38,13 +38,18 @@ def models_show(folder: ModelFolder) -> None:
     """Show a model's labels, results and limits."""
     from guardkit.cli import output
     from guardkit.model import artefact
+    from guardkit.model.scorers import calibrated_scorers
+    from guardkit.plugins import installed_plugins
 
     path = _model_folder(folder)
-    card = path / artefact.CARD
+    card, config = path / artefact.CARD, artefact.read_config(path)
+    digest = artefact.verify(path)
+    family = installed_plugins().families.get(config.family)  # None: its plugin is not there
     output.show_model(
         path,
-        artefact.read_config(path),
-        artefact.verify(path),
+        config,
+        {} if family is None else calibrated_scorers(path, family),
+        digest,
         card.read_text("utf-8") if card.is_file() else "It has no model card.",
     )
 

@@ -25,6 +25,14 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME."),
 ]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer",
+        metavar="NAME",
+        help="How the model scores, where it can in several ways; see `guardkit models show`.",
+    ),
+]
 PolicyOption = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="A policy file.")
 ]
@@ -55,6 +63,15 @@ PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A policy file.
 ModelFolder = Annotated[
     str, typer.Argument(metavar="DIR", help="A model's folder, or builtin:FAMILY/NAME.")
 ]
+
+
+def refuse_without_model(scorer: str | None, model: str | None) -> None:
+    """Raise UsageError where a scorer is named, but no model that would have it."""
+    if scorer is not None and model is None:
+        raise UsageError(
+            f"--scorer {scorer}: of which model? give --model; members of a policy "
+            "name theirs in its file"
+        )
 
 
 def pairs(option: str, expected: str, given: Sequence[str] | None) -> list[tuple[str, str]]:

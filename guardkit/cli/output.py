@@ -66,7 +66,7 @@ def say_note(line: str) -> None:
 
 def note_unproven(router: PolicyRouter) -> None:
     """Say on standard error which of a policy's cascades have not been shown to pay."""
-    for line in unproven(router.policy, router.folders):
+    for line in unproven(router.policy, router.sources):
         say_note(line)
 
 
@@ -172,6 +172,12 @@ def show_recalibrated(result: Recalibrated) -> None:
         numbers = (m.log_loss, m.excess, m.standard_error)
         tried.add_row(method, *(f"{x:.4f}" for x in numbers), mark)
     console().print(tried)
+    if result.others:
+        others = Table("other scorer", "method", "log-loss, before", "cross-fitted")
+        for name, own in result.others.items():
+            losses = (own.log_loss_before, own.log_loss_after)
+            others.add_row(name, own.method, *(f"{x:.4f}" for x in losses))
+        console().print(others)
 
 
 def show_plugins(plugins: Plugins) -> None:
@@ -207,7 +213,9 @@ def show_models(models: Sequence[tuple[Path, ArtefactConfig]]) -> None:
     console().print(table)
 
 
-def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> None:
+def show_model(
+    folder: Path, config: ArtefactConfig, scorers: Mapping[str, bool], digest: str, card: str
+) -> None:
     """Print what a model says of itself: its config in short, then its card."""
     from rich.markdown import Markdown  # here: it brings every lexer, 40 ms
 
@@ -217,6 +225,9 @@ def show_model(folder: Path, config: ArtefactConfig, digest: str, card: str) -> 
     table.add_row("labels", Text(", ".join(config.labels)))
     table.add_row("neutral label", Text(config.neutral or "none"))
     table.add_row("long texts", f"windows, {config.window_pooling} over them")
+    if scorers:
+        notes = (f"{x}{'' if known else ' (not calibrated)'}" for x, known in scorers.items())
+        table.add_row("scorers", f"{', '.join(notes)}; the first is the default")
     table.add_row("readings", ", ".join(["raw", *config.also_read]))
     table.add_row("size", _size(folder))
     table.add_row("hash", digest)

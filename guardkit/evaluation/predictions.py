@@ -68,8 +68,10 @@ class ModelPredictions:
     def about(self) -> dict[str, Any]:
         """Return what was measured: its ``kind``, ``name``, path and hash."""
         path, family = self.model.path, self.model.config.family
-        name = f"{path.name} ({family})"
-        return {"kind": "model", "name": name, "model": str(path), "model_hash": self.model.hash}
+        scorer = self.model.scorer
+        how = family if scorer is None else f"{family}, {scorer}"
+        about = {"kind": "model", "name": f"{path.name} ({how})", "model": str(path)}
+        return about | {"model_hash": self.model.hash} | ({"scorer": scorer} if scorer else {})
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,13 @@ def model_card(
     name: str,
     config: ArtefactConfig,
     calibration: Calibration | None,
+    others: Mapping[str, Calibration],
     metrics: Mapping[str, Any],
     *,
     opening: str | None,
 ) -> str:
-    """Return the card as Markdown; ``opening`` states data, licence and intended use."""
+    """Return the card as Markdown; ``opening`` states data, licence and intended use, ``others``
+    are the calibrations of scorers other than the default one."""
     head = [
         f"# {name}",
         "",
@@ -65,16 +67,18 @@ def model_card(
         "With 95% bootstrap intervals.",
         "",
     ]
-    foot = ["", CALIBRATION, "", *_calibration(calibration), "", LIMITS.strip(), ""]
+    foot = ["", CALIBRATION, "", *_calibration(calibration, others), "", LIMITS.strip(), ""]
     return "\n".join(head + results + results_table(metrics) + foot)
 
 
-def recalibrated_card(card: str, calibration: Calibration) -> str:
-    """Return ``card`` with another calibration in it, all else as it was."""
+def recalibrated_card(
+    card: str, calibration: Calibration, others: Mapping[str, Calibration]
+) -> str:
+    """Return ``card`` with other calibrations in it, all else as it was."""
     start, _, rest = card.partition(f"\n{CALIBRATION}\n")
     _, heading, after = rest.partition("\n## ")
     anew = [ANEW] if calibration.replaces else []
-    section = [start, CALIBRATION, "", *anew, *_calibration(calibration), ""]
+    section = [start, CALIBRATION, "", *anew, *_calibration(calibration, others), ""]
     return "\n".join(section) + heading + after
 
 
@@ -100,7 +104,7 @@ def adapted_card(card: str, report: Mapping[str, Any]) -> str:
     return "\n".join([card.rstrip(), "", *lines, ""])
 
 
-def _calibration(calibration: Calibration) -> list[str]:
+def _calibration(calibration: Calibration, others: Mapping[str, Calibration]) -> list[str]:
     shares = ", ".join(
         f"{label} {share:.1%}"
         for label, share in zip(calibration.labels, calibration.prior, strict=True)
@@ -117,6 +121,25 @@ def _calibration(calibration: Calibration) -> list[str]:
         f"| Brier score | {_figure(calibration.brier_before)} "
         f"| {_figure(calibration.brier_after)} |",
         f"| log-loss | {calibration.log_loss_before:.3f} | {calibration.log_loss_after:.3f} |",
+        *(_others(others) if others else []),
+    ]
+
+
+def _others(others: Mapping[str, Calibration]) -> list[str]:
+    """Return a table of scorers that a policy's member may name."""
+    rows = [
+        f"| `{name}` | {c.method} | {c.ece_after:.3f} | {_figure(c.brier_after)} "
+        f"| {c.log_loss_after:.3f} |"
+        for name, c in others.items()
+    ]
+    return [
+        "",
+        "That is its default scorer. Others that it can be scored by, calibrated on the same "
+        "texts (cross-fitted):",
+        "",
+        "| scorer | method | expected calibration error | Brier score | log-loss |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
     ]
 
 

@@ -20,14 +20,17 @@ from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.find import find_model
 from guardkit.model.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
 from guardkit.model.scored import Scored, checked, failed, joined, nothing, without_novelty
+from guardkit.model.scorers import Source, find_scorer, not_calibrated, scorers_of
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.text.readings import readings
 from guardkit.text.windows import pool_windows
 from guardkit.types import (
     Classifier,
+    ClassifierFamily,
     Evidence,
     Examples,
     FloatArray,
+    HasScorers,
     RawScores,
     SupportsSharing,
 )
@@ -56,8 +59,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded artefact. Where ``calibration`` is None it can give no probability, where
-    ``novelty`` is None no novelty p-value."""
+    """A loaded artefact, by one of its scorers (None: the default one). Where ``calibration`` is
+    None it can give no probability, where ``novelty`` is None no novelty p-value."""
 
     classifier: Classifier
     config: ArtefactConfig
@@ -65,11 +68,17 @@ class Model:
     hash: str
     path: Path
     novelty: Novelty | None = None
+    scorer: str | None = None
     work: Work = field(default_factory=Work, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.config.labels)
+
+    @property
+    def source(self) -> Source:
+        """Where its scores come from."""
+        return Source(self.path, self.scorer)
 
     def score(
         self,
@@ -176,11 +185,7 @@ class Model:
     def calibrated(self) -> Calibration:
         """Return the calibration, or say how to get one."""
         if self.calibration is None:
-            raise ArtefactError(
-                f"{self.path}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
-                "`guardkit train` fits one at its end, `guardkit models import` on the text that "
-                "--calibration-data names, `guardkit calibrate` afterwards"
-            )
+            raise ArtefactError(not_calibrated(self.source))
         return self.calibration
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
@@ -266,6 +271,8 @@ def load_model(
     *,
     family: str | None = None,
     base: Path | None = None,
+    scorer: str | None = None,
+    beside: Sequence[Model] = (),
     device: str = "auto",
     backend: str = "torch",
     allow_unverified: bool = False,
@@ -273,6 +280,9 @@ def load_model(
 ) -> Model:
     """Load a model by folder or ``builtin:NAME``, its hashes verified.
 
+    ``scorer`` names one of the scorers that its family offers; None is the default one.
+    ``beside`` are models loaded for the same device and backend: one of the same artefact, by
+    another scorer, hands over what it holds.
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
     model that is being made. From then on the process keeps freed memory (``allocation``).
     Raises ArtefactError or PluginError, and ClassifierError where the plugin fails at it.
@@ -285,18 +295,21 @@ def load_model(
         raise ArtefactError(f"{path}: made by plugin {config.family!r}, asked for as {family!r}")
     before = artefact.state(path)
     digest = "unverified" if allow_unverified else artefact.verify(path)
+    of = plugins.family(config.family)
+    scorer = find_scorer(path, of, scorer)
     calibration = None
     if (path / artefact.CALIBRATION).is_file():
-        calibration = read_calibration(path / artefact.CALIBRATION)
-        if calibration.labels != config.labels:
+        calibration = read_calibration(path / artefact.CALIBRATION).of(scorer)
+        if calibration is not None and calibration.labels != config.labels:
             raise ArtefactError(
                 f"{path}: calibrated for labels {calibration.labels}, not {config.labels}"
             )
     novelty = None
     if (path / artefact.NOVELTY).is_file():
-        novelty = read_novelty(path / artefact.NOVELTY)
+        novelty = read_novelty(path / artefact.NOVELTY).of(scorer)
+    same = [m.classifier for m in beside if m.path == path and m.hash == digest]
     try:
-        classifier = plugins.family(config.family).load(path, device=device, backend=backend)
+        classifier = _load(of, path, scorer, same, device=device, backend=backend)
     except (GuardkitError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plugin's own, an exit or a panic too: say whose it is
@@ -310,7 +323,36 @@ def load_model(
             f"{path}: plugin {config.family!r} gives labels {classifier.labels}, "
             f"config.json says {tuple(config.labels)}"
         )
-    return Model(classifier, config, calibration, digest, path, novelty)
+    return Model(classifier, config, calibration, digest, path, novelty, scorer)
+
+
+def load_scorers(ref: str | Path, *, device: str, allow_unverified: bool = False) -> list[Model]:
+    """Load a model by each of its scorers, the default one first; see ``load_model``."""
+    models = [load_model(ref, device=device, allow_unverified=allow_unverified)]
+    path = models[0].path
+    for scorer in scorers_of(path, installed_plugins().family(models[0].config.family))[1:]:
+        models.append(
+            load_model(
+                path, scorer=scorer, beside=models, device=device, allow_unverified=allow_unverified
+            )
+        )
+    return models
+
+
+def _load(
+    family: ClassifierFamily,
+    path: Path,
+    scorer: str | None,
+    beside: Sequence[Classifier],
+    *,
+    device: str,
+    backend: str,
+) -> Classifier:
+    if not isinstance(family, HasScorers) or (scorer is None and not beside):
+        return family.load(path, device=device, backend=backend)
+    return family.load_scorer(
+        path, scorer or family.scorers(path)[0], device=device, backend=backend, beside=beside
+    )
 
 
 def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | None:

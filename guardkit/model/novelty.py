@@ -11,6 +11,7 @@ Shape letters: N texts to judge, n calibration texts.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ from guardkit.data.hashes import text_hash
 from guardkit.data.splits import group_names
 from guardkit.errors import ArtefactError, DataError, first_mistake
 from guardkit.model.artefact import NOVELTY
+from guardkit.model.scorers import Source
 from guardkit.types import Examples, FloatArray, IntArray
 
 #: Texts that a bin holds at least, if there are as many: then bounds down to 1/101 can be used.
@@ -42,7 +44,7 @@ _Score = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Novelty(BaseModel):
-    """``novelty.json``: the novelty of n calibration texts of all labels, shortest first, one of
+    """The novelty of n calibration texts of all labels, shortest first, one of
     each group of near-duplicates (several would be no independent draws)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -111,6 +113,25 @@ class Novelty(BaseModel):
             start = end
 
 
+class NoveltyFile(Novelty):
+    """``novelty.json``: that of the model's default scorer, and of its others that give one."""
+
+    scorers: dict[str, Novelty] = Field(
+        default_factory=dict, description="of scorers other than the default one, by name"
+    )
+
+    def of(self, scorer: str | None) -> Novelty | None:
+        """Return a scorer's record, the default one's where ``scorer`` is None."""
+        if scorer is not None:
+            return self.scorers.get(scorer)
+        return Novelty(**{name: getattr(self, name) for name in Novelty.model_fields})
+
+
+def novelty_file(default: Novelty, others: Mapping[str, Novelty]) -> Novelty:
+    """Return what ``novelty.json`` holds, ``scorers`` only where there are ``others``."""
+    return NoveltyFile(**dict(default), scorers=dict(others)) if others else default
+
+
 def fit_novelty(
     examples: Examples, novelty_N: FloatArray, tokens_N: IntArray, *, data: str
 ) -> Novelty:
@@ -139,24 +160,27 @@ def fit_novelty(
     )
 
 
-def read_novelty(path: Path) -> Novelty:
+def read_novelty(path: Path) -> NoveltyFile:
     try:
-        return Novelty.model_validate_json(path.read_bytes())
+        return NoveltyFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         why = first_mistake(error) if isinstance(error, ValidationError) else error
         raise ArtefactError(f"{path}: not a record of novelty: {why}") from error
 
 
-def why_unreachable(folder: Path, bound: float) -> str | None:
-    """Return why no text can have a p-value at or below ``bound`` under the model in ``folder``,
-    and what to do about it; None where one can."""
+def why_unreachable(source: Source, bound: float) -> str | None:
+    """Return why no text can have a p-value at or below ``bound`` under a model's scorer, and what
+    to do about it; None where one can."""
+    folder, scorer = source
     path = folder / NOVELTY
     if not path.is_file():
         return f"{folder}: {NO_NOVELTY}"
     try:
-        novelty = read_novelty(path)
+        novelty = read_novelty(path).of(scorer)
     except ArtefactError as error:
         return str(error)
+    if novelty is None:
+        return f"{folder}: its {NOVELTY} has none of scorer {scorer!r}; name another scorer"
     if bound >= novelty.least_p:
         return None
     least = math.ceil(1e5 * novelty.least_p - 1e-6) / 1e5  # not below it

@@ -1,8 +1,9 @@
 """A cache of a model's scores, in memory or also in a file: the model reads each text once.
 
-    CACHE/<model hash>-<machine and device>.npz    a row per text: its SHA-256, logits, tokens,
-                                                   windows, truncated, milliseconds; a second row
-                                                   where its novelty was asked for, with that
+    CACHE/<model hash, scorer, machine and device>.npz
+
+holds a row per text: its SHA-256, logits, tokens, windows, truncated, milliseconds; a second row
+where its novelty was asked for, with that. A scorer is named where it is not the default one.
 
 Raw scores are kept, so that calibration, combination and thresholds can change freely. A file that
 is damaged, or of another format, counts as missing and is written anew. Files are replaced whole:
@@ -164,8 +165,9 @@ def with_score_cache(model: Model, cache: Path | None = None, *, device: str = "
     """
     file = None
     if cache is not None:
-        where = re.sub(r"[^\w.-]", "_", f"{platform.node()}-{device}")
-        file = cache / f"{model.hash}-{where}.npz"
+        scorer = "" if model.scorer is None else f"-{model.scorer}"
+        where = re.sub(r"[^\w.-]", "_", f"{scorer}-{platform.node()}-{device}")
+        file = cache / f"{model.hash}{where}.npz"
     return replace(model, classifier=CachedClassifier(model.classifier, file))
 
 

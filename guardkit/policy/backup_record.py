@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from guardkit.model import artefact
+from guardkit.model.scorers import Source
 from guardkit.policy.schema import CascadeNode, Category, MemberNode, Policy, walk
 
 
@@ -61,24 +62,24 @@ def write_backup_record(policy: Path, category: str, record: BackupRecord) -> Pa
     return file
 
 
-def category_hash(category: Category, folders: Mapping[str, Path]) -> str:
+def category_hash(category: Category, sources: Mapping[str, Source]) -> str:
     """Return the SHA-256 of what decides whether a backup helps: the tree, labels and models.
 
-    ``folders`` {member: model folder}. The threshold is not part of it.
+    ``sources`` {member: its model}. The threshold is not part of it.
     """
     members = {node.member for _, node in walk(category.decide) if isinstance(node, MemberNode)}
     digest = hashlib.sha256()
     kept = {"decide", "positive", "prevalence"}
     digest.update(category.model_dump_json(include=kept, exclude_defaults=True).encode())
     for name in sorted(members):  # loading verifies that a model is what its hash says
-        digest.update(f"\n{name} {artefact.model_hash(folders[name])}".encode())
+        digest.update(f"\n{name} {sources[name].identity}".encode())
     return digest.hexdigest()
 
 
-def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
+def unproven(policy: Policy, sources: Mapping[str, Source]) -> Iterator[str]:
     """Yield a line for every cascade whose later stages are not known to help.
 
-    ``folders`` {member: model folder}, of all of the policy's members.
+    ``sources`` {member: its model}, of all of the policy's members.
     """
     records = read_backup_records(policy.path)
     for name, category in policy.categories.items():
@@ -88,7 +89,7 @@ def unproven(policy: Policy, folders: Mapping[str, Path]) -> Iterator[str]:
         file = backup_records_path(policy.path).name
         if record is None:
             why = "has not been shown to help; `guardkit policy frontier` measures it"
-        elif record.hash != category_hash(category, folders):
+        elif record.hash != category_hash(category, sources):
             why = f"was measured before it changed ({file}); `guardkit policy frontier` again"
         elif not record.helps:
             why = f"was not shown to help where it was measured ({file})"

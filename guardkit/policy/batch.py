@@ -6,7 +6,6 @@ Shape letters: N texts of the batch, C labels; ``index_N`` says which of the tex
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from guardkit.bounds import MAX_CHARACTERS
 from guardkit.log_odds import sigmoid_N
 from guardkit.model.loaded import Model, Shared
+from guardkit.model.scorers import Source
 from guardkit.policy.schema import Category
 from guardkit.rounding import six_digits, six_digits_N
 from guardkit.text.canonical import canonical
@@ -40,7 +40,7 @@ class PolicyBatch:
         texts: Sequence[str],
         model: Callable[[str], Model],
         combiners: Mapping[str, Combiner],
-        novelty_of: Container[Path] = (),
+        novelty_of: Container[Source] = (),
         *,
         beside: PolicyBatch | None = None,
         rounded: bool = False,
@@ -58,7 +58,9 @@ class PolicyBatch:
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
         self.truncated_N = np.zeros(len(texts), bool)
         # a model's scores, by how much of a text it was given
-        self._scores: dict[tuple[Path, int], ModelScores] = {} if beside is None else beside._scores
+        self._scores: dict[tuple[Source, int], ModelScores] = (
+            {} if beside is None else beside._scores
+        )
         self._shared: Shared = {} if beside is None else beside._shared
         self._canonical: dict[int, str] = {}
 
@@ -86,7 +88,7 @@ class PolicyBatch:
 
         Each text is scored at most once, however many members, nodes and categories ask.
         """
-        key = model.path, self.max_characters
+        key = model.source, self.max_characters
         if key not in self._scores:
             self._scores[key] = ModelScores(len(self.texts), len(model.labels), model.hash)
         scores = self._scores[key]
@@ -95,17 +97,17 @@ class PolicyBatch:
             self.texts,
             index_N,
             novelty=novelty,
-            novelty_too=model.path in self.novelty_of,
+            novelty_too=model.source in self.novelty_of,
             shared=self._shared,
             max_characters=self.max_characters,
         )
         self.truncated_N[index_N] |= scores.truncated_N[index_N]
         return scores
 
-    def read_by(self, folders: Mapping[str, Path]) -> list[Mapping[str, str]]:
+    def read_by(self, sources: Mapping[str, Source]) -> list[Mapping[str, str]]:
         """Return for each text the members that were asked about it, each with its model's short
-        hash; ``folders`` are the members' models."""
-        keys = {name: (path.resolve(), self.max_characters) for name, path in folders.items()}
+        hash; ``sources`` are the members' models."""
+        keys = {name: (source, self.max_characters) for name, source in sources.items()}
         asked = {name: self._scores[key] for name, key in keys.items() if key in self._scores}
         if not asked:
             return [{}] * len(self.texts)

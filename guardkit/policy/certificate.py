@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from guardkit.errors import ArtefactError, GuardkitError, UsageError
+from guardkit.errors import GuardkitError, UsageError
 from guardkit.log_odds import logit
 from guardkit.model import artefact
+from guardkit.model.scorers import Source
 from guardkit.policy.schema import (
     AtMaxFpr,
     Category,
@@ -50,7 +51,7 @@ class Basis(_Frozen):
     on_error: Literal["closed", "open"]
     on_truncated: Literal["closed", "open"] | None = None
     decide: str = Field(description="SHA-256 of the tree, as JSON without what is left at default")
-    models: dict[str, str] = Field(description="member to model hash")
+    models: dict[str, str] = Field(description="member to model hash, and its scorer if named")
 
 
 class Certificate(_Frozen):
@@ -120,10 +121,10 @@ def write_certificates(policy: Path, certificates: Mapping[str, Certificate]) ->
     return path
 
 
-def basis_of(category: Category, folders: Mapping[str, Path]) -> Basis:
+def basis_of(category: Category, sources: Mapping[str, Source]) -> Basis:
     """Return what a certificate of ``category`` depends on, as it is now.
 
-    ``folders`` {member: model folder}. Raises ArtefactError where a model is incomplete.
+    ``sources`` {member: its model}. Raises ArtefactError where a model is incomplete.
     """
     flag_at = category.flag_at
     assert isinstance(flag_at, AtMaxFpr)
@@ -137,7 +138,7 @@ def basis_of(category: Category, folders: Mapping[str, Path]) -> Basis:
         on_error=category.on_error,
         on_truncated=category.on_truncated,
         decide=hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest(),
-        models={name: _model_hash(folders[name]) for name in sorted(members_of(category))},
+        models={name: sources[name].identity for name in sorted(members_of(category))},
     )
 
 
@@ -161,12 +162,12 @@ def stage_bounds(category: Category) -> list[tuple[Place, Settle]]:
 
 
 def apply_certificates(
-    policy: Policy, find_model: Callable[[str, str], Path]
+    policy: Policy, sources: Mapping[str, Source]
 ) -> Sequence[tuple[Place, str]]:
     """Give every category with ``max_fpr`` the threshold of its certificate, and the policy a hash
     that covers the thresholds.
 
-    ``find_model``: f(plugin, model) -> folder. Returns (place, message) of each category whose
+    ``sources`` {member: its model}. Returns (place, message) of each category whose
     certificate is missing or does not fit; the hash then stays as it was.
     """
     asking = {name: policy.categories[name] for name in promises(policy)}
@@ -179,10 +180,8 @@ def apply_certificates(
     except UsageError as error:
         mistakes = dict.fromkeys(asking, str(error))
     for name, category in asking.items():
-        members = {member: policy.members[member] for member in members_of(category)}
         try:
-            folders = {n: find_model(m.plugin, m.model) for n, m in members.items()}
-            _check(certificates.get(name), basis_of(category, folders), policy.path.name)
+            _check(certificates.get(name), basis_of(category, sources), policy.path.name)
             category._certified = _between_bounds(certificates[name].threshold, category)
         except GuardkitError as error:
             mistakes.setdefault(name, str(error))
@@ -229,10 +228,3 @@ def _changes(before: Basis, now: Basis) -> list[str]:
         if before.models[member] != now.models[member]:
             changes.append(f"the model of member {member!r} changed")
     return changes
-
-
-def _model_hash(folder: Path) -> str:
-    try:
-        return artefact.model_hash(folder)
-    except OSError as error:
-        raise ArtefactError(f"{folder / artefact.SUMS}: {error.strerror}") from error

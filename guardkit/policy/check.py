@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,15 +20,14 @@ from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, 
 from guardkit.model import artefact
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.novelty import why_unreachable
+from guardkit.model.scorers import Source, find_scorer, is_calibrated, not_calibrated
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy.certificate import apply_certificates
+from guardkit.policy.members import FindModel
 from guardkit.policy.messages import schema_problems, unknown
 from guardkit.policy.schema import Policy, compile_pattern, kind_of
 from guardkit.types import Action
 from guardkit.yamlfile import MAX_BYTES, REFUSED, Place, dotted, read_yaml
-
-#: Where a member's model is: f(plugin, model) -> folder. Raises GuardkitError.
-FindModel = Callable[[str, str], Path]
 
 
 def read_policy(
@@ -68,7 +67,7 @@ def read_policy(
         raise PolicyError(str(path), problems)
     policy._path, policy._hash = path.absolute(), hashlib.sha256(content).hexdigest()
     if not uncertified:  # looked at last: a certificate is about a policy without mistakes
-        unfit = apply_certificates(policy, find_model)
+        unfit = apply_certificates(policy, check.sources)
         problems = [Problem(document.line(place), dotted(place), why) for place, why in unfit]
     if problems:
         raise PolicyError(str(path), problems)
@@ -101,7 +100,7 @@ class _Check:
         self.unfitted = unfitted
         self.found: list[tuple[Place, str]] = []
         self.members: dict[str, ArtefactConfig | None] = {}
-        self.folders: dict[str, Path] = {}
+        self.sources: dict[str, Source] = {}
         self.used: set[str] = set()
         self.trees_are_whole = True
 
@@ -140,31 +139,32 @@ class _Check:
             case _:
                 return None
         try:
-            self.plugins.family(plugin)
+            family = self.plugins.family(plugin)
         except PluginError as error:
             self._add((*place, "plugin"), str(error))
             return None
-        place = (*place, "model")
+        place, of_scorer = (*place, "model"), (*place, "scorer")
         try:
             folder = self.find_model(plugin, model)
             if not folder.exists():
                 self._add(place, _not_made(plugin, folder))
                 return None
             config = artefact.read_config(folder)
-            calibrated = (folder / artefact.CALIBRATION).is_file()
         # a name no file system takes (too long, NUL, ~nobody) is a mistake in the file too
         except (GuardkitError, OSError, RuntimeError, ValueError) as error:
             self._add(place, str(error))
             return None
         if config.family != plugin:
             self._add(place, f"{folder}: made by plugin {config.family!r}, not {plugin!r}")
-        self.folders[name] = folder
-        if not calibrated:
-            self._add(
-                place,
-                f"{folder}: has no {artefact.CALIBRATION}, so it gives no probabilities; "
-                "`guardkit train` fits one at its end",
-            )
+            return config
+        named = member.get("scorer")
+        try:
+            source = Source(folder, find_scorer(folder, family, named) if _is_name(named) else None)
+            if not is_calibrated(source):
+                self._add(of_scorer if source.scorer else place, not_calibrated(source))
+            self.sources[name] = source
+        except GuardkitError as error:
+            self._add(of_scorer, str(error))
         return config
 
     def _category(self, category: Any, place: Place) -> None:
@@ -268,7 +268,7 @@ class _Check:
         """Check that member ``name`` has a novelty p-value that can reach the bound."""
         bound = _probability(_mapping({"": condition}, "").get("novelty_p_below"))
         # a member that is unknown or cannot be found is reported as that
-        if bound and name in self.folders and (wrong := why_unreachable(self.folders[name], bound)):
+        if bound and name in self.sources and (wrong := why_unreachable(self.sources[name], bound)):
             self._add((*place, "novelty_p_below"), f"member {name!r}: {wrong}")
 
     def _cascade(self, stages: Sequence[Any], place: Place, scope: _Scope) -> bool:
@@ -360,6 +360,10 @@ class _Check:
 
     def _add(self, place: Place, message: str) -> None:
         self.found.append((place, message))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _not_made(plugin: str, folder: Path) -> str:

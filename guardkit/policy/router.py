@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import asdict, replace
 
-from guardkit.errors import ArtefactError, ChangedError, RunError, UsageError
-from guardkit.model import artefact
-from guardkit.model.find import find_model
-from guardkit.model.loaded import Model, load_model
+from guardkit.errors import ChangedError, RunError, UsageError
+from guardkit.model.loaded import Model
+from guardkit.model.scorers import Source
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.category import ON_ERROR, decide_category, on_error
-from guardkit.policy.check import FindModel, read_policy
+from guardkit.policy.check import read_policy
+from guardkit.policy.members import Members, finder
 from guardkit.policy.schema import Policy, policies_dir
 from guardkit.types import (
     SEVERITY,
@@ -78,7 +77,7 @@ def check_policy(
     a certificate that fits.
     """
     path, plugins = Path(path), plugins or installed_plugins()
-    find = _finder(path, plugins)
+    find = finder(path, plugins)
     return read_policy(path, plugins, find, unfitted=unfitted, uncertified=uncertified)
 
 
@@ -96,25 +95,30 @@ class CaseResult:
 class PolicyRouter:
     """Decides texts by a policy. Like its classifiers, it may be used by one thread at a time."""
 
-    def __init__(self, policy: Policy, *, device: str, backend: str, plugins: Plugins) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        device: str,
+        backend: str,
+        plugins: Plugins,
+        beside: Members | None = None,
+    ) -> None:
         self.policy = policy
         self._plugins = plugins
         self._device, self._backend = device, backend
-        self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
-        find = _finder(policy.path, plugins)
-        #: The folder of each member's model.
-        self.folders = {name: find(m.plugin, m.model) for name, m in policy.members.items()}
-        self._models: dict[Path, Model] = {}
-        self._held: Mapping[str, str | None] = {}
+        self._members = Members(
+            policy, device=device, backend=backend, plugins=plugins, beside=beside
+        )
         self._shadow: PolicyRouter | None = None
 
     def shadow_with(self, policy: Policy) -> None:
         """Decide every text by ``policy`` too, into ``Decision.shadow``; a model that both use
         is loaded once and reads a text once."""
         self._shadow = PolicyRouter(
-            policy, device=self._device, backend=self._backend, plugins=self._plugins
-        )
-        self._shadow._models = self._models
+            policy, device=self._device, backend=self._backend, plugins=self._plugins,
+            beside=self._members,
+        )  # fmt: skip
 
     @property
     def shadow(self) -> PolicyRouter | None:
@@ -126,29 +130,22 @@ class PolicyRouter:
         """SHA-256 of the policy; decisions carry its first 12 digits."""
         return self.policy.hash
 
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Which model each member is, and by which scorer."""
+        return self._members.sources
+
     def model_hashes(self) -> dict[str, str]:
         """Return each member's model hash, its files verified; loads no model."""
-        return {name: artefact.verify(folder) for name, folder in self.folders.items()}
+        return self._members.hashes()
 
     def hold_to(self, hashes: Mapping[str, str | None]) -> None:
         """Refuse, with ChangedError, members' models that do not have these hashes."""
-        self._held = hashes
+        self._members.hold_to(hashes)
 
     def model(self, member: str) -> Model:
         """Return the member's model, loading it on first need; members may share one."""
-        folder = self.folders[member]
-        if folder not in self._models:
-            family = self.policy.members[member].plugin
-            try:
-                model = self._load(folder, family=family)
-            except ArtefactError as error:
-                if member not in self._held:
-                    raise
-                raise ChangedError(f"{error} (since this run began)") from error
-            if model.hash != (before := self._held.get(member, model.hash)):
-                raise ChangedError.of(str(folder), model.hash, before)
-            self._models[folder] = model
-        return self._models[folder]
+        return self._members.model(member)
 
     @property
     def heard(self) -> bool:
@@ -168,7 +165,7 @@ class PolicyRouter:
         ``beside`` is another policy's batch of the same texts: a model that both ask then scores
         each text once. ``roles`` says whose words each text is.
         """
-        novelty_of = {self.folders[member] for member in self.policy.novelty_members}
+        novelty_of = {self.sources[member] for member in self.policy.novelty_members}
         return PolicyBatch(
             texts, self.model, self._plugins.combiners, novelty_of,
             beside=beside, rounded=rounded, roles=roles,
@@ -284,7 +281,7 @@ class PolicyRouter:
                 batch.truncated_N.tolist(),
                 batch.routes,
                 shadows,
-                batch.read_by(self.folders),
+                batch.read_by(self.sources),
                 strict=True,
             )
         ]
@@ -367,11 +364,6 @@ class PolicyRouter:
         (action,), (shadow,) = self._actions([most_severe])
         policy = self.hash[:12]
         return Decision(id, action, categories, error, truncated, route, policy, shadow, models)
-
-
-def _finder(policy: Path, plugins: Plugins) -> FindModel:
-    base = policy.absolute().parent
-    return lambda plugin, ref: find_model(ref, family=plugin, base=base, plugins=plugins)
 
 
 def _with_shadow(live: Decision, shadow: Decision) -> Decision:

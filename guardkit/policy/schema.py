@@ -49,6 +49,11 @@ class Member(_Frozen):
         min_length=1,
         description="an artefact folder, relative to the policy file, or builtin:NAME",
     )
+    scorer: str | None = Field(
+        default=None,
+        min_length=1,
+        description="how it scores, where its family offers several ways; its own where left out",
+    )
 
 
 class Settle(_Frozen):

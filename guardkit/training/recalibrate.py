@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,13 @@ from guardkit.errors import DataError
 from guardkit.metrics import Interval, Intervals, bootstrap, count_groups
 from guardkit.model import artefact
 from guardkit.model.card import recalibrated_card
-from guardkit.model.loaded import Model, load_model, novelty_of
-from guardkit.model.novelty import Novelty
-from guardkit.training.finish import score_examples
+from guardkit.model.loaded import Model, load_scorers
+from guardkit.training.finish import (
+    by_scorer,
+    score_examples,
+    write_calibrations,
+    write_novelties,
+)
 from guardkit.training.overlap import refuse_training_texts
 from guardkit.types import UNLABELLED, Examples, FloatArray, Progress
 
@@ -36,11 +40,13 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """The new model and what its calibration is worth; ``gain`` is of log-loss, before less
-    after. {name: {value, low, high}}, ``after`` cross-fitted."""
+    """The new model and what the calibration of its default scorer is worth; ``gain`` is of
+    log-loss, before less after. {name: {value, low, high}}, ``after`` cross-fitted. ``others`` are
+    the calibrations of its other scorers, by name."""
 
     path: Path
     calibration: Calibration
+    others: Mapping[str, Calibration]
     before: Intervals
     after: Intervals
     gain: Interval
@@ -55,31 +61,41 @@ def recalibrate(
     device: str = "auto",
     progress: Progress,
 ) -> Recalibrated:
-    """Copy the model ``ref`` to ``out`` with a calibration fitted to ``examples``.
+    """Copy the model ``ref`` to ``out``, each of its scorers calibrated on ``examples``.
 
     ``out`` may be the model's own folder, which is then replaced whole. Raises DataError where
     the examples are too few, lack a label or are what the model was trained on.
     """
-    model = load_model(ref, device=device)
+    models = load_scorers(ref, device=device)
+    model = models[0]
     if out.resolve() != model.path:
         artefact.refuse_to_replace(out)
     examples = _in_columns(examples, model)
     refuse_training_texts(ref, model, examples)
     groups = group_names(examples)
     _refuse_too_few(examples, groups)
-    scored, data_hash = score_examples(model, examples, progress), examples_hash(examples)
-    chosen = choose_calibration(
-        scored.logits_NC,
-        scored.tokens_N,
-        examples.labels_N,
-        model.labels,
-        groups,
-        data=data_hash,
-        method=method,
-        replaces=model.calibration,
-    )
-    novelty = novelty_of(examples, scored, data=data_hash)
-    _publish(model, chosen.calibration, novelty, out)
+    every, data_hash = score_examples(models, examples, progress), examples_hash(examples)
+    chosen, *more = [
+        choose_calibration(
+            scored.logits_NC,
+            scored.tokens_N,
+            examples.labels_N,
+            model.labels,
+            groups,
+            data=data_hash,
+            method=method,
+            replaces=own.calibration,
+        )
+        for own, scored in zip(models, every, strict=True)
+    ]
+    others = by_scorer(models, [c.calibration for c in more])
+    with artefact.workspace(out) as folder:
+        shutil.copytree(model.path, folder, dirs_exist_ok=True)
+        (folder / artefact.SUMS).unlink()
+        write_calibrations(folder, chosen.calibration, others)
+        write_novelties(folder, models, examples, every, data=data_hash)
+        _describe(folder, model, chosen.calibration, others, out.name)
+        artefact.publish(folder, out)
 
     def intervals(log_odds_NC: FloatArray) -> Intervals:
         measure = calibration_metrics(examples.labels_N, log_odds_NC)
@@ -94,7 +110,7 @@ def recalibrate(
         seed=0,
     )["gain"]
     before, after = intervals(chosen.before_NC), intervals(chosen.after_NC)
-    return Recalibrated(out, chosen.calibration, before, after, gain)
+    return Recalibrated(out, chosen.calibration, others, before, after, gain)
 
 
 def _in_columns(examples: Examples, model: Model) -> Examples:
@@ -119,19 +135,19 @@ def _refuse_too_few(examples: Examples, groups: Sequence[str]) -> None:
             )
 
 
-def _publish(model: Model, calibration: Calibration, novelty: Novelty | None, out: Path) -> None:
-    with artefact.workspace(out) as folder:
-        shutil.copytree(model.path, folder, dirs_exist_ok=True)
-        (folder / artefact.SUMS).unlink()
-        artefact.write_json(folder / artefact.CALIBRATION, calibration)
-        if novelty is not None:
-            artefact.write_json(folder / artefact.NOVELTY, novelty)
-        metrics, card = folder / artefact.METRICS, folder / artefact.CARD
-        record: dict[str, Any] = {}
-        if metrics.is_file():
-            record = json.loads(metrics.read_text("utf-8"))
-        # its results stay, for the order of texts that they tell of, and say whose they are
-        artefact.write_json(metrics, record | {"recalibrated_from": model.hash})
-        text = card.read_text("utf-8") if card.is_file() else f"# {out.name}\n"
-        card.write_text(recalibrated_card(text, calibration), "utf-8")
-        artefact.publish(folder, out)
+def _describe(
+    folder: Path,
+    model: Model,
+    calibration: Calibration,
+    others: Mapping[str, Calibration],
+    name: str,
+) -> None:
+    """Say in the copy's metrics and card that it was calibrated anew."""
+    metrics, card = folder / artefact.METRICS, folder / artefact.CARD
+    record: dict[str, Any] = {}
+    if metrics.is_file():
+        record = json.loads(metrics.read_text("utf-8"))
+    # its results stay, for the order of texts that they tell of, and say whose they are
+    artefact.write_json(metrics, record | {"recalibrated_from": model.hash})
+    text = card.read_text("utf-8") if card.is_file() else f"# {name}\n"
+    card.write_text(recalibrated_card(text, calibration, others), "utf-8")

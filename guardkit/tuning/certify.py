@@ -159,7 +159,7 @@ def _load(spec: str, base: Path) -> Examples:
 
 def _refuse_own_texts(category: str, router: PolicyRouter, examples: Examples, spec: str) -> None:
     for member in sorted(members_of(router.policy.categories[category])):
-        folder = router.folders[member]
+        folder = router.sources[member].folder
         if use := use_of(examples, folder):
             raise DataError(
                 f"{spec}: member {member!r} ({folder}) was {use} these texts, where it errs less "
@@ -170,7 +170,7 @@ def _refuse_own_texts(category: str, router: PolicyRouter, examples: Examples, s
 def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str) -> _CategoryTexts:
     own = router.policy.categories[category]
     names, labels_N = examples.label_names, examples.labels_N
-    folders = [router.folders[member] for member in members_of(own)]
+    folders = [router.sources[member].folder for member in members_of(own)]
     known = {*own.positive}.union(*(artefact.read_config(f).labels for f in folders))
     # an attack under a label of its own would count as benign, and raise the threshold
     if len(names) > 1:
@@ -235,7 +235,7 @@ def _certified(
     unjudged_n = (lo_N <= t)[texts.benign_N] & (hi_N > t)[texts.benign_N]
     read = [examples.texts[i] for i in texts.benign_N.tolist()]
     certificate = Certificate(
-        basis=basis_of(category, router.folders),
+        basis=basis_of(category, router.sources),
         data=texts_hash(read),
         n=len(read),
         allowed=choice.allowed,

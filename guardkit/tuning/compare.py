@@ -18,6 +18,7 @@ from guardkit.errors import InputFileError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
 from guardkit.model.score_cache import with_score_cache
+from guardkit.model.scorers import Source
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.router import PolicyRouter, check_policy
 from guardkit.types import Action, Decision, Progress, Row
@@ -87,7 +88,7 @@ def compare_policies(
     InputFileError.
     """
     plugins = plugins or installed_plugins()
-    shared: dict[Path, Model] = {}
+    shared: dict[Source, Model] = {}
     routers = [
         _ModelSharingRouter(check_policy(path, plugins), shared, device=device, plugins=plugins)
         for path in (old, new)
@@ -141,19 +142,20 @@ def would_be(decision: Decision) -> Action:
 class _ModelSharingRouter(PolicyRouter):
     """A router that shares its models with another one and calls no plugin's hook."""
 
-    def __init__(self, policy: Any, shared: dict[Path, Model], **options: Any) -> None:
+    def __init__(self, policy: Any, shared: dict[Source, Model], **options: Any) -> None:
         super().__init__(policy, backend="torch", **options)
         self._shared = shared
 
     def model(self, member: str) -> Model:
-        folder = self.folders[member]
-        if folder not in self._shared:
-            self._shared[folder] = with_score_cache(super().model(member))
-        return self._shared[folder]
+        source = self.sources[member]
+        if source not in self._shared:
+            self._shared[source] = with_score_cache(super().model(member))
+        return self._shared[source]
 
     def labels(self) -> set[str]:
         """Return the labels of every member's model; loads none."""
-        return {x for folder in self.folders.values() for x in artefact.read_config(folder).labels}
+        folders = {source.folder for source in self.sources.values()}
+        return {x for folder in folders for x in artefact.read_config(folder).labels}
 
     def _decide_and_notify(
         self, texts: Sequence[str], ids: Sequence[Any], **how: Any

@@ -126,8 +126,8 @@ def sweep_policy(
     positive_N, groups = np.isin(labels, chosen.positive), group_names(examples)
     _refuse_too_few(name, positive_N, groups, max_fpr)
 
-    once = {x.path: with_score_cache(x, cache, device=device) for x in models.values()}
-    models = {member: once[model.path] for member, model in models.items()}  # which may share one
+    once = {x.source: with_score_cache(x, cache, device=device) for x in models.values()}
+    models = {member: once[model.source] for member, model in models.items()}  # which may share one
     asked = _CategoryScores(name, chosen, models, plugins)
     alone: list[AnyNode] = [MemberNode(member=member) for member in models]
     lo_SN, hi_SN, strange_SN = asked.values([*cascade.cascade, *alone], examples.texts, progress)
@@ -205,10 +205,10 @@ def write_policy(frontier: Frontier, out: Path) -> list[str]:
     if certificates.exists():
         notes.append(f"{certificates} no longer fits; run `guardkit policy certify {out}`")
     written = check_policy(out, plugins, uncertified=True)
-    folders = PolicyRouter(written, device="cpu", backend="torch", plugins=plugins).folders
+    sources = PolicyRouter(written, device="cpu", backend="torch", plugins=plugins).sources
     gain = frontier.sweep.gains[frontier.sweep.first]
     record = BackupRecord(
-        hash=category_hash(written.categories[name], folders),
+        hash=category_hash(written.categories[name], sources),
         helps=frontier.sweep.helps,
         gain=gain["value"],
         low=gain["low"],
@@ -230,7 +230,7 @@ class _CategoryScores:
         self.name, self.category, self.models, self.plugins = name, category, models, plugins
         members = [node for _, node in walk(category.decide) if isinstance(node, MemberNode)]
         #: The models that compute novelty together with their scores, as they do for the router.
-        self.novelty_of = {models[n.member].path for n in members if n.escalate_if is not None}
+        self.novelty_of = {models[n.member].source for n in members if n.escalate_if is not None}
 
     def values(
         self, nodes: Sequence[AnyNode], texts: Sequence[str], progress: Progress | None
@@ -283,7 +283,7 @@ class _CategoryScores:
         return strange_N
 
     def _gives_novelty(self, member: str) -> bool:
-        return self.models[member].path in self.novelty_of
+        return self.models[member].source in self.novelty_of
 
     def _classifier(self, member: str) -> CachedClassifier:
         return cast(CachedClassifier, self.models[member].classifier)
@@ -331,11 +331,11 @@ def _has_member(node: AnyNode) -> bool:
 
 def _asks(node: AnyNode, models: Mapping[str, Model]) -> BoolArray:
     """Return which models ``node`` runs: of members that share one, the first stands for it."""
-    paths = {models[n.member].path for _, n in walk(node) if isinstance(n, MemberNode)}
+    sources = {models[n.member].source for _, n in walk(node) if isinstance(n, MemberNode)}
     asked = []
     for model in models.values():
-        asked.append(model.path in paths)
-        paths.discard(model.path)
+        asked.append(model.source in sources)
+        sources.discard(model.source)
     return np.array(asked, bool)
 
 

@@ -334,7 +334,8 @@ def test_every_kind_survives_writing_and_reading_to_the_last_bit(
     z_NC, tokens_N, labels_N = overconfident(400, exponent=0.5)
     fitted = choose((z_NC, tokens_N, labels_N), method=method).calibration
     write_json(tmp_path / "calibration.json", fitted)
-    read = read_calibration(tmp_path / "calibration.json")
+    read = read_calibration(tmp_path / "calibration.json").of(None)
+    assert read is not None
     assert read == fitted
     assert read.log_odds_NC(z_NC, tokens_N).tobytes() == (
         fitted.log_odds_NC(z_NC, tokens_N).tobytes()

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from guardkit.calibration.fit import fit_calibration
 from guardkit.calibration.maps import (
     Calibration,
+    calibration_file,
     expected_calibration_error,
     read_calibration,
 )
@@ -258,7 +259,20 @@ def test_a_calibration_survives_writing_and_reading(tmp_path: Path) -> None:
     z_NC, labels_N = draw(500, 1.3, [0.0, 0.5])
     fitted = fit_calibration(z_NC, labels_N, ["a", "b"], data="f00")
     write_json(tmp_path / "calibration.json", fitted)
-    assert read_calibration(tmp_path / "calibration.json") == fitted
+    assert read_calibration(tmp_path / "calibration.json").of(None) == fitted
+
+
+def test_the_calibrations_of_several_scorers_are_in_one_file(tmp_path: Path) -> None:
+    own, cheap = (
+        fit_calibration(*draw(500, scale, [0.0, 0.5]), ["a", "b"], data="f00")
+        for scale in (1.3, 0.4)
+    )
+    path = tmp_path / "calibration.json"
+    write_json(path, calibration_file(own, {"cheap": cheap}))
+    read = read_calibration(path)
+    assert (read.of(None), read.of("cheap"), read.of("dear")) == (own, cheap, None)
+    write_json(path, calibration_file(own, {}))
+    assert "scorers" not in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"method": "isotonic"}'])

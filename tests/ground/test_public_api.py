@@ -48,7 +48,7 @@ def test_every_optional_protocol_of_a_plugin_is_public() -> None:
         name for name, value in vars(types).items()
         if name.startswith(("Has", "Supports")) and value.__module__ == "guardkit.types"
     }  # fmt: skip
-    assert len(optional) == 7
+    assert len(optional) == 8
     assert optional <= set(guardkit.__all__)
 
 

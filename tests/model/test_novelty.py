@@ -24,6 +24,7 @@ from guardkit.model.novelty import (
     read_novelty,
     why_unreachable,
 )
+from guardkit.model.scorers import Source
 from guardkit.types import Examples, FloatArray, IntArray
 
 
@@ -189,7 +190,7 @@ def test_a_bound_that_cannot_hold_is_refused_with_the_number_of_texts_it_takes(
 ) -> None:
     def problem(n: int) -> str | None:
         write_json(tmp_path / NOVELTY, fitted(np.arange(n), np.arange(n)))
-        return why_unreachable(tmp_path, bound)
+        return why_unreachable(Source(tmp_path), bound)
 
     refused = problem(1) if bound < 0.5 else "one takes 1 texts"
     assert refused is not None
@@ -206,7 +207,7 @@ def test_a_bound_that_cannot_hold_is_refused_with_the_number_of_texts_it_takes(
 
 
 def test_a_model_without_a_record_of_novelty_says_how_to_get_one(tmp_path: Path) -> None:
-    assert "`guardkit calibrate` fits one" in str(why_unreachable(tmp_path, 0.05))
+    assert "`guardkit calibrate` fits one" in str(why_unreachable(Source(tmp_path), 0.05))
 
 
 @pytest.mark.parametrize(
@@ -224,4 +225,4 @@ def test_a_damaged_record_is_refused(tmp_path: Path, content: str, says: str) ->
     (tmp_path / NOVELTY).write_text(content)
     with pytest.raises(ArtefactError, match=says):
         read_novelty(tmp_path / NOVELTY)
-    assert says in str(why_unreachable(tmp_path, 0.5))
+    assert says in str(why_unreachable(Source(tmp_path), 0.5))

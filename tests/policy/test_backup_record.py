@@ -24,7 +24,7 @@ def test_a_verdict_stands_until_the_cascade_or_a_model_changes(folder: CascadeFo
 
     def said(policy: Path) -> list[str]:
         router = load_policy(policy, plugins=folder.plugins)
-        return list(unproven(router.policy, router.folders))
+        return list(unproven(router.policy, router.sources))
 
     assert "has not been shown to help" in said(path)[0]
     write_policy(sweep_policy(path, random_examples(600, 1.0, 4.0), max_fpr=0.05), path)
@@ -48,7 +48,7 @@ def test_a_backup_measured_not_to_help_is_told_so(folder: CascadeFolder) -> None
     path = folder.write()
     write_policy(sweep_policy(path, random_examples(600, 2.0, 0.0), max_fpr=0.05), path)
     router = load_policy(path, plugins=folder.plugins)
-    (line,) = unproven(router.policy, router.folders)
+    (line,) = unproven(router.policy, router.sources)
     assert line.startswith("category 'injection': its backup was not shown to help where it was")
 
 
@@ -56,4 +56,4 @@ def test_a_cascade_of_one_classifier_has_no_backup_to_prove(folder: CascadeFolde
     stages = """- pattern: {{re2: MARK}}
         - combine: {{how: any, of: [{{member: specialist}}, {{member: backup}}]}}"""
     router = load_policy(folder.write(stages=stages), plugins=folder.plugins)
-    assert list(unproven(router.policy, router.folders)) == []
+    assert list(unproven(router.policy, router.sources)) == []

@@ -18,12 +18,14 @@ from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Task
 from tests.support import naive_router
 from tests.support.backup_policies import FAMILIAR
-from tests.support.fake_models import FakeFamily, plugins_of, write_model
+from tests.support.fake_models import FakeFamily, ScorersFamily, plugins_of, write_model
 
 MARK = "MARK"  # what pattern nodes look for
-#: name -> labels, task, prior, scale, bias: every kind of calibration a model may have
+#: name -> labels, task, prior, scale, bias: every kind of calibration a model may have; a name
+#: with a scorer after it is a model by that scorer
 MODELS: Mapping[str, tuple[list[str], Task, list[float], float, list[float]]] = {
     "two": (["benign", "injection"], "multiclass", [0.5, 0.5], 1.0, [0.0, 0.0]),
+    "two/cheap": (["benign", "injection"], "multiclass", [0.8, 0.2], 0.5, [0.25, 0.0]),
     "rare": (["benign", "injection"], "multiclass", [0.9, 0.1], 2.0, [0.0, 0.5]),
     "three": (
         ["benign", "injection", "jailbreak"],
@@ -127,7 +129,9 @@ def nodes(
 @st.composite
 def policies(draw: st.DrawFn) -> dict[str, Any]:
     """A policy as YAML would give it; every member it names is used."""
-    model_of = {f"{model}{copy}": model for model in MODELS for copy in ("", "-again")}
+    model_of = {
+        f"{model.replace('/', '-')}{copy}": model for model in MODELS for copy in ("", "-again")
+    }
     categories = {}
     for name in draw(st.sampled_from([["injection"], ["injection", "jail/break"]])):
         positive = draw(st.sampled_from([["injection"], ["jailbreak"], ["injection", "jailbreak"]]))
@@ -151,9 +155,22 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         "version": 1,
         "name": "random",
         "mode": draw(st.sampled_from(["enforce", "shadow"])),
-        "members": {name: {"plugin": "fake", "model": model_of[name]} for name in sorted(used)},
+        "members": {name: member(model_of[name], name) for name in sorted(used)},
         "categories": categories,
     }
+
+
+def member(model: str, name: str) -> dict[str, str]:
+    """A member that is ``model``; naming the default scorer changes nothing."""
+    folder, _, scorer = model.partition("/")
+    scorer = scorer or ("own" if name.endswith("-again") else "")
+    return {"plugin": "fake", "model": folder} | ({"scorer": scorer} if scorer else {})
+
+
+def model_asked(policy: Mapping[str, Any], name: str) -> str:
+    """Return which of MODELS a member is."""
+    folder, scorer = policy["members"][name]["model"], policy["members"][name].get("scorer")
+    return folder if scorer in (None, "own") else f"{folder}/{scorer}"
 
 
 def answers(model: str) -> st.SearchStrategy[Answer]:
@@ -202,7 +219,7 @@ def reference(
         return max(xs) + math.log(sum(math.exp(x - max(xs)) for x in xs))
 
     def ask(member: str, category: Mapping[str, Any], text: str) -> naive_router.Answer:
-        model = policy["members"][member]["model"]
+        model = model_asked(policy, member)
         labels, task, prior, scale, bias = MODELS[model]
         positive = [labels.index(name) for name in category["positive"]]
         shares = [prior[c] for c in positive]
@@ -234,7 +251,7 @@ def p_values(
     """Return the novelty p-values of members, from the definition."""
 
     def p_value(member: str, text: str) -> float | None:
-        model = policy["members"][member]["model"]
+        model = model_asked(policy, member)
         novelty = table[text][f"novelty of {model}"]
         if isinstance(table[text][model], str) or isinstance(novelty, str):
             return None
@@ -248,17 +265,25 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every model of MODELS."""
     folder = tmp_path_factory.mktemp("shelf")
     for name, (labels, task, prior, scale, bias) in MODELS.items():
+        if "/" in name:
+            continue
+        others = {
+            other.partition("/")[2]: {"prior": p, "scale": s, "bias": b, "novelty": FAMILIAR}
+            for other, (_, _, p, s, b) in MODELS.items() if other.startswith(f"{name}/")
+        }  # fmt: skip
         write_model(
-            folder / name, labels, task=task, prior=prior, scale=scale, bias=bias, novelty=FAMILIAR
-        )
+            folder / name, labels, task=task, prior=prior, scale=scale, bias=bias,
+            novelty=FAMILIAR, scorers=others,
+        )  # fmt: skip
     return folder
 
 
 def open_router(
     shelf: Path, policy: Mapping[str, Any], table: Mapping[str, Mapping[str, Answer]]
 ) -> tuple[PolicyRouter, FakeFamily]:
-    family = FakeFamily(
+    family = ScorersFamily(
         lambda model, text: reply(table[text][model], len(MODELS[model][0])),
+        offered={"two": ("own", "cheap")},
         novelty=lambda model, text: reply(table[text][f"novelty of {model}"], 1)[0],
     )
     combiners = {name: batched(one_text) for name, one_text in COMBINERS.items()}
@@ -333,7 +358,9 @@ def test_members_that_share_a_model_decide_as_if_each_had_its_own(
     assert len(family.loads) == len(set(family.loads)), "one model was loaded twice"
 
     renamed = json.loads(json.dumps(policy).replace("-again", ""))
-    renamed["members"] = {m["model"]: m for m in policy["members"].values()}
+    renamed["members"] = {
+        name.removesuffix("-again"): own for name, own in policy["members"].items()
+    }
     alone, _ = open_router(shelf, renamed, table)
     for one, other in zip(shared, alone.decide(list(table)), strict=True):
         assert one.action == other.action

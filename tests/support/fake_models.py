@@ -11,9 +11,9 @@ import pluggy
 from pydantic import BaseModel
 
 from guardkit import hookspecs
-from guardkit.calibration.maps import Calibration
+from guardkit.calibration.maps import Calibration, calibration_file
 from guardkit.model.artefact import CALIBRATION, CONFIG, NOVELTY, ArtefactConfig, seal, write_json
-from guardkit.model.novelty import Novelty
+from guardkit.model.novelty import Novelty, novelty_file
 from guardkit.plugins import Plugin, Plugins
 from guardkit.types import RawScores, Task
 
@@ -67,6 +67,28 @@ class FakeFamily:
         return FakeClassifier(self, path.name, tuple(config.labels))
 
 
+class ScorersFamily(FakeFamily):
+    """A family some of whose models have scorers: ``offered`` names those of a folder, the default
+    one first. Another scorer than that is a model "FOLDER/SCORER" to ``logits_of``."""
+
+    def __init__(self, *args: Any, offered: Mapping[str, Sequence[str]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.offered = offered
+        self.handed: list[tuple[str, list[str]]] = []  # what was loaded beside what
+
+    def scorers(self, folder: Path) -> Sequence[str]:
+        return self.offered.get(folder.name, ("own",))
+
+    def load_scorer(
+        self, path: Path, scorer: str, *, device: str, backend: str, beside: Sequence[Any]
+    ) -> FakeClassifier:
+        loaded = self.load(path, device=device, backend=backend)
+        if scorer != self.scorers(path)[0]:
+            loaded.id = self.loads[-1] = f"{path.name}/{scorer}"
+        self.handed.append((loaded.id, [classifier.id for classifier in beside]))
+        return loaded
+
+
 def write_model(
     folder: Path,
     labels: Sequence[str] = ("benign", "injection"),
@@ -78,21 +100,25 @@ def write_model(
     bias: Sequence[float] | None = None,
     calibrated: bool = True,
     novelty: Sequence[float] = (),
+    scorers: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Path:
     """Write a sealed artefact; by default its calibration changes nothing. ``novelty`` is that of
-    calibration texts, all of one token; ``settings`` are more of config.json."""
+    calibration texts, all of one token; ``scorers`` gives ``prior``, ``scale``, ``bias`` and
+    ``novelty`` of others than the default one; ``settings`` are more of config.json."""
     folder.mkdir(parents=True)
     n = len(labels)
     config = ArtefactConfig(family=family, task=task, labels=list(labels), network={}, **settings)
     write_json(folder / CONFIG, config)
-    if calibrated:
-        calibration = Calibration(
+    own = {"prior": prior, "scale": scale, "bias": bias, "novelty": novelty}
+    every = {None: own, **(scorers or {})}
+    calibrations = {
+        name: Calibration(
             task=task,
             labels=list(labels),
-            scale=[scale] * n,
-            bias=list(bias or [0.0] * n),
-            prior=list(prior or [1 / n] * n),
+            scale=[one.get("scale", 1.0)] * n,
+            bias=list(one.get("bias") or [0.0] * n),
+            prior=list(one.get("prior") or [1 / n] * n),
             n=100,
             data="0" * 64,
             ece_before=0.0,
@@ -100,11 +126,16 @@ def write_model(
             log_loss_before=0.0,
             log_loss_after=0.0,
         )
-        write_json(folder / CALIBRATION, calibration)
+        for name, one in every.items()
+    }
+    novelties = {
+        name: Novelty(tokens=[1] * len(x), scores=list(x), left_out=0, data="0" * 64)
+        for name, one in every.items() if (x := one.get("novelty"))
+    }  # fmt: skip
+    if calibrated:
+        write_json(folder / CALIBRATION, calibration_file(calibrations.pop(None), calibrations))
     if novelty:
-        lengths = [1] * len(novelty)
-        fitted = Novelty(tokens=lengths, scores=list(novelty), left_out=0, data="0" * 64)
-        write_json(folder / NOVELTY, fitted)
+        write_json(folder / NOVELTY, novelty_file(novelties.pop(None), novelties))
     seal(folder)
     return folder
 

@@ -20,7 +20,13 @@ from guardkit.model.artefact import CALIBRATION, CARD, METRICS, seal, write_json
 from guardkit.model.loaded import load_model
 from guardkit.policy.router import load_policy
 from guardkit.types import Examples, RawScores, Row
-from tests.support.fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
+from tests.support.fake_models import (
+    FakeClassifier,
+    FakeFamily,
+    ScorersFamily,
+    plugins_of,
+    write_model,
+)
 
 LABELS = ("benign", "injection")
 CALIBRATE = ["calibrate", "--model", "model", "--data", "mail.jsonl", "--out", "new"]
@@ -57,6 +63,14 @@ class Counting(FakeClassifier):
 
 
 class Family(FakeFamily):
+    def load(self, path: Path, *, device: str, backend: str) -> Counting:
+        loaded = super().load(path, device=device, backend=backend)
+        return Counting(self, loaded.id, loaded.labels)
+
+
+class Scored(ScorersFamily):
+    """A family with scorers, whose tokens are words."""
+
     def load(self, path: Path, *, device: str, backend: str) -> Counting:
         loaded = super().load(path, device=device, backend=backend)
         return Counting(self, loaded.id, loaded.labels)
@@ -145,6 +159,29 @@ def test_the_card_says_how_it_was_calibrated_and_is_else_the_same() -> None:
     card = Path("newer", CARD).read_text()
     assert card.count("## Calibration") == card.count("## Limits") == 1
     assert "Fitted on 400 texts" not in card
+
+
+def test_every_scorer_is_calibrated_on_the_same_texts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def halved(model: str, text: str) -> list[float]:
+        return [z / 2 if model.endswith("/cheap") else z for z in answer(model, text)]
+
+    offered = dict.fromkeys(("model", "new"), ("own", "cheap"))
+    plugins = plugins_of(Scored(halved, offered=offered))
+    monkeypatch.setattr("guardkit.model.loaded.installed_plugins", lambda: plugins)
+    write(rows(400))
+    assert main(CALIBRATE) == 0
+    calibration = read_calibration(Path("new", CALIBRATION))
+    cheap = calibration.of("cheap")
+    assert cheap is not None
+    assert (cheap.n, cheap.data, cheap.replaces) == (400, calibration.data, None)
+    assert cheap.scale[0] == pytest.approx(2 * calibration.scale[0], rel=1e-2)
+    texts = ["3 one text", "-8 another text"]
+    own, other = (load_model("new", scorer=x).probabilities(texts) for x in ("own", "cheap"))
+    np.testing.assert_allclose(own, other, atol=1e-2)
+    assert "| `cheap` | platt |" in Path("new", CARD).read_text()
+    assert "cheap" in capsys.readouterr().out
 
 
 def test_a_model_without_probabilities_gets_some(capsys: pytest.CaptureFixture[str]) -> None:

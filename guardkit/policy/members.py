@@ -1,0 +1,82 @@
+"""The models that a policy's members are, each loaded at its first use.
+
+Members that are one model by several scorers load its parts once, and members that are the same
+scorer of it are one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from guardkit.errors import ArtefactError, ChangedError
+from guardkit.model import artefact
+from guardkit.model.find import find_model
+from guardkit.model.loaded import Model, load_model
+from guardkit.model.scorers import Source, find_scorer
+from guardkit.plugins import Plugins
+from guardkit.policy.schema import Policy
+
+#: Where a member's model is: f(plugin, model) -> folder. Raises GuardkitError.
+FindModel = Callable[[str, str], Path]
+
+
+class Members:
+    """A policy's members. ``sources`` says of each which model it is, by which scorer; ``beside``
+    are another policy's members, with which models are shared."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        device: str,
+        backend: str,
+        plugins: Plugins,
+        beside: Members | None = None,
+    ) -> None:
+        find = finder(policy.path, plugins)
+        self.sources: dict[str, Source] = {}
+        self._families = {name: member.plugin for name, member in policy.members.items()}
+        for name, member in policy.members.items():
+            folder = find(member.plugin, member.model).resolve()  # as a model says where it is
+            scorer = member.scorer and find_scorer(
+                folder, plugins.family(member.plugin), member.scorer
+            )
+            self.sources[name] = Source(folder, scorer)
+        self._load = partial(load_model, device=device, backend=backend, plugins=plugins)
+        self._models: dict[Source, Model] = {} if beside is None else beside._models
+        self._held: Mapping[str, str | None] = {}
+
+    def hashes(self) -> dict[str, str]:
+        """Return each member's model hash, its files verified; loads no model."""
+        return {name: artefact.verify(source.folder) for name, source in self.sources.items()}
+
+    def hold_to(self, hashes: Mapping[str, str | None]) -> None:
+        """Refuse, with ChangedError, models that do not have these hashes."""
+        self._held = hashes
+
+    def model(self, member: str) -> Model:
+        """Return the member's model, loading it on first need; members may share one."""
+        source = self.sources[member]
+        if source not in self._models:
+            folder, scorer = source
+            loaded = list(self._models.values())
+            try:
+                model = self._load(
+                    folder, family=self._families[member], scorer=scorer, beside=loaded
+                )
+            except ArtefactError as error:
+                if member not in self._held:
+                    raise
+                raise ChangedError(f"{error} (since this run began)") from error
+            if model.hash != (before := self._held.get(member, model.hash)):
+                raise ChangedError.of(str(folder), model.hash, before)
+            self._models[source] = model
+        return self._models[source]
+
+
+def finder(policy: Path, plugins: Plugins) -> FindModel:
+    """Return what finds the models that the policy file ``policy`` names."""
+    base = policy.absolute().parent
+    return lambda plugin, ref: find_model(ref, family=plugin, base=base, plugins=plugins)
