@@ -22,13 +22,13 @@ import torch
 import typer
 from guardkit_mdlm.adaptation.remembered import REMEMBERED
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.estimators import BACKGROUND
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.artefact import remember, save_weights
 from guardkit_mdlm.training.corpus import Tokenised
 from guardkit_mdlm.training.ngram_fit import add_ngrams
+from guardkit_mdlm.unigram import BACKGROUND
 from safetensors.torch import load_file
 
 from benchmarks.lib.provenance import machine

@@ -123,9 +123,9 @@ def linear(folder: Path, part: str) -> Scorer:
     and length exponent as there). ``wide``: that bias as the one-pass logit has it. ``ngrams``:
     the linear model of n-grams.
     """
-    from guardkit_mdlm.inference import cut_windows
     from guardkit_mdlm.loading import load_network
     from guardkit_mdlm.runs import window_hashes
+    from guardkit_mdlm.token_ids import cut_windows
     from guardkit_mdlm.tokenizer import encode, read_tokenizer
     from guardkit_mdlm.training.ngram_fit import term_matrix
 

@@ -35,10 +35,11 @@ import typer
 from guardkit_gpt2.scoring import Gpt2Classifier, cut_windows, score_windows, window_states
 from guardkit_gpt2.tokenizer import encode as gpt2_encode
 from guardkit_mdlm.batches import pad_batch
-from guardkit_mdlm.estimators import density_ratio, unigram, unigram_log_probs
+from guardkit_mdlm.estimators import density_ratio
 from guardkit_mdlm.inference import batched
 from guardkit_mdlm.scoring import MdlmClassifier
 from guardkit_mdlm.tokenizer import encode as mdlm_encode
+from guardkit_mdlm.unigram import unigram, unigram_log_probs
 
 import guardkit
 from benchmarks.injection.bundled_models import BUILD, MODELS, PERMISSIVE

@@ -100,7 +100,7 @@ def test_the_row_of_the_network_alone_is_its_one_pass_without_n_grams(
     measure(experiment, reviews, ["mdlm-one-pass", "mdlm-ngrams", "mdlm-network"], model=model)
     loaded, parts = load_model(model), load_data_splits(reviews, None, None)
     classifier: Any = loaded.classifier
-    classifier._net.ngrams = None
+    classifier._net.ngrams = classifier._ngrams = None
     assert parts.test is not None
     raw = [loaded.score(part.texts) for part in (parts.calibration, parts.test)]
     fitted = fit_calibration(

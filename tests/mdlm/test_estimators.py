@@ -21,11 +21,10 @@ from guardkit_mdlm.estimators import (
     evaluate,
     half_pairs,
     nelbo,
-    unigram,
-    unigram_log_probs,
 )
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.training.start import start_from_naive_bayes
+from guardkit_mdlm.unigram import unigram, unigram_log_probs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from guardkit_mdlm import inference
-from guardkit_mdlm.estimators import BACKGROUND, Scheme, evaluate, nelbo, unigram_log_probs
+from guardkit_mdlm.estimators import Scheme, evaluate, nelbo
 from guardkit_mdlm.loading import load_network
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.scoring import ENV_MASK_KEY, MdlmClassifier, load
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.train import train
+from guardkit_mdlm.unigram import BACKGROUND, unigram_log_probs
 from safetensors.torch import load_file
 
 from guardkit import ArtefactError, ConfigError, HasCost, TrainingData, read_config

@@ -49,9 +49,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     run = scoring.one_pass_logits
 
-    def counting(net: Any, pieces: Any, *others: Any) -> Any:
+    def counting(net: Any, pieces: Any, *others: Any, **more: Any) -> Any:
         counted.append(len(pieces))
-        return run(net, pieces, *others)
+        return run(net, pieces, *others, **more)
 
     monkeypatch.setattr(scoring, "one_pass_logits", counting)
     return counted

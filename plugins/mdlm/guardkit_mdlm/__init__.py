@@ -46,6 +46,16 @@ class MdlmFamily:
 
         return load(path, device=device, backend=backend)
 
+    def scorers(self, folder: Path) -> Sequence[str]:
+        from guardkit_mdlm.scorers import scorers_of
+
+        return scorers_of(folder)
+
+    def load_scorer(self, path: Path, scorer: str, **how: Any) -> Classifier:
+        from guardkit_mdlm.scorers import load_scorer
+
+        return load_scorer(path, scorer, **how)
+
     def adapt(self, base: Path, examples: Examples, out: Path, **how: Any) -> Adapted:
         from guardkit_mdlm.adaptation.adapt import adapt
 

@@ -49,9 +49,12 @@ class ClassNetwork(nn.Module, ABC):
     def weight_files(self) -> Mapping[str, nn.Module]:
         """Return the files of an artefact that hold the weights, and whose they are."""
 
-    def label_logits(self, slot_BD: Tensor, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
+    def label_logits(
+        self, slot_BD: Tensor, ids_BL: Tensor, real_BL: Tensor | None, *, ngrams: bool = True
+    ) -> Tensor:
         """Return logits_BC of p(class | text), float32, of the state of position 0 under the null
-        class. Raises ConfigError where there is no label slot."""
+        class; with ``ngrams`` also of those within the network. Raises ConfigError where there is
+        no label slot."""
         raise ConfigError("a network for each label has no label slot for one pass to read")
 
     def start_slot(self, slot_D: Tensor) -> None:

@@ -19,7 +19,7 @@ Shapes: B texts, L tokens, C classes, K masks, D draws, G groups of a partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +34,6 @@ from guardkit_mdlm.token_ids import TokenIds
 
 #: The least mask level t that ``bernoulli`` draws, as in the public code.
 EPSILON = 1e-3
-#: An artefact's token frequencies, log p_V, where its novelty is a density ratio.
-BACKGROUND = "background.safetensors"
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
@@ -261,20 +259,6 @@ def density_ratio(
     negative_B = nelbo(net, pieces, class_=0, evaluations=evaluations, key=key)
     ratio_B: Float64 = (background_B + negative_B) / lengths_B
     return ratio_B
-
-
-def unigram(texts: Iterable[TokenIds], vocab_size: int) -> Float32:
-    """Return log p of each token, from counts plus one, (V,)."""
-    counts_V = np.ones(vocab_size)
-    for tokens in texts:
-        counts_V += np.bincount(tokens, minlength=vocab_size)
-    log_p_V: Float32 = np.log(counts_V / counts_V.sum()).astype(np.float32)
-    return log_p_V
-
-
-def unigram_log_probs(log_p_V: Float32, pieces: Sequence[TokenIds]) -> Float64:
-    """Return log p(x) of B texts whose tokens are drawn independently, nats."""
-    return np.array([log_p_V[tokens].sum(dtype=np.float64) for tokens in pieces])
 
 
 #: Masked positions and their weight.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from guardkit import halved_on_oom, windows
+from guardkit import halved_on_oom
 from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.token_ids import TokenIds
@@ -18,15 +18,6 @@ Float32 = npt.NDArray[np.float32]
 #: and to be allocated without asking the kernel: 6.4 texts/s a core against 5.1 of half pairs with
 #: 8192 (256 wide, Zen 4).
 BATCH_TOKENS = {"cpu": 2048, "cuda": 262_144}
-
-
-def cut_windows(
-    ids: Sequence[TokenIds], window: int, overlap: int
-) -> tuple[list[TokenIds], npt.NDArray[np.int64]]:
-    """Cut tokenised texts into windows; return them and text_W, whose each one is."""
-    spans = [windows(len(i), window, overlap) for i in ids]
-    pieces = [i[a:b] for i, of_text in zip(ids, spans, strict=True) for a, b in of_text]
-    return pieces, np.repeat(np.arange(len(spans)), [len(of_text) for of_text in spans])
 
 
 def batched(
@@ -53,16 +44,19 @@ def one_pass_logits(
     pieces: Sequence[TokenIds],
     device: torch.device,
     features_WF: Float32 | None = None,
+    *,
+    ngrams: bool = True,
 ) -> np.ndarray:
     """Return logits_WC of p(class | window), read from the label slot; ``features_WF`` are those
-    of each window's whole text, where the network reads any."""
+    of each window's whole text, where the network reads any. ``ngrams`` says whether the network's
+    own n-grams, if it has any, are added."""
 
     def run(chosen: Sequence[TokenIds], features_BF: Float32 | None = None) -> np.ndarray:
         batch = pad_batch(chosen, np.zeros(len(chosen)), features_BF)
         ids_BL, real_BL, there_BF = batch.inputs(device)
         with torch.inference_mode():
             slot_BD, _ = net(ids_BL, torch.zeros_like(ids_BL[:, 0]), real_BL, there_BF)
-            logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
+            logits_BC = net.label_logits(slot_BD, ids_BL, real_BL, ngrams=ngrams)
         result: np.ndarray = logits_BC.float().cpu().numpy()
         return result
 

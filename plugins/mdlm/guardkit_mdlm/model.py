@@ -142,8 +142,11 @@ class Denoiser(ClassNetwork):
             return self.trunk.embedding[self.shape.encoder.start_id].expand(len(class_B), -1)
         return None
 
-    def label_logits(self, slot_BD: Tensor, ids_BL: Tensor, real_BL: Tensor | None) -> Tensor:
-        """Return logits_BC of p(class | text), float32. ``real_BL`` as in ``forward``.
+    def label_logits(
+        self, slot_BD: Tensor, ids_BL: Tensor, real_BL: Tensor | None, *, ngrams: bool = True
+    ) -> Tensor:
+        """Return logits_BC of p(class | text), float32. ``real_BL`` as in ``forward``; without
+        ``ngrams`` those within the network are left out.
 
         The wide term is naive Bayes' log-ratio over the square root of the length, scaled: its
         sum grows with the length, its useful evidence more slowly.
@@ -158,7 +161,7 @@ class Denoiser(ClassNetwork):
             length_B = real_BL.sum(1).clamp(min=1)
             wide_BC = rearrange(bias_CBL.sum(-1), "c b -> b c") / length_B[:, None].sqrt()
             logits_BC = logits_BC + self.wide_scale.float() * wide_BC
-        if self.ngrams is not None:
+        if ngrams and self.ngrams is not None:
             logits_BC = logits_BC + self.ngrams(ids_BL, real_BL)
         return logits_BC
 

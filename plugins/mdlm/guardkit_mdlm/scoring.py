@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
 from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import replace
@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from guardkit import (
     TOKENIZER,
@@ -36,26 +33,45 @@ from guardkit_mdlm.batches import pad_batch
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import ENV_MASK_KEY
 from guardkit_mdlm.estimators import (
-    BACKGROUND,
     Evaluated,
     Float32,
     Scheme,
     density_ratio,
     evaluate,
-    unigram_log_probs,
 )
+from guardkit_mdlm.evidence import gradient_evidence
 from guardkit_mdlm.features import TextFeatures, load_features
-from guardkit_mdlm.inference import batched, cut_windows, one_pass_logits
+from guardkit_mdlm.inference import batched, one_pass_logits
 from guardkit_mdlm.loading import load_class_network
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.record import NetworkRecord
-from guardkit_mdlm.text_ngrams import TextNgrams, laid_over, load_text_ngrams
-from guardkit_mdlm.token_ids import TokenIds
+from guardkit_mdlm.shared import digests, once
+from guardkit_mdlm.text_ngrams import (
+    ReadText,
+    TextNgrams,
+    laid_over,
+    load_ngrams,
+    load_text_ngrams,
+    pooled,
+    tokens_key,
+)
+from guardkit_mdlm.token_ids import TokenIds, cut_windows
 from guardkit_mdlm.tokenizer import encode, encode_with_offsets, read_tokenizer
+from guardkit_mdlm.unigram import load_background, pooled_novelty, rareness, unigram_log_probs
+
+ONNX_SCORES = "backend 'onnx' runs the one_pass scorer only, and n-grams, which need no backend"
 
 
-def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
-    """Load an artefact folder; see ``ClassifierFamily.load``.
+def load(
+    path: Path,
+    *,
+    device: str,
+    backend: str,
+    scorer: str | None = None,
+    ngrams: TextNgrams | None = None,
+) -> MdlmClassifier:
+    """Load an artefact folder by ``scorer``, its own where that is None; see
+    ``ClassifierFamily.load``. ``ngrams`` are those of the artefact, if they are loaded already.
 
     Backend ``onnx`` runs the exported one-pass network; torch still explains it.
     """
@@ -63,40 +79,41 @@ def load(path: Path, *, device: str, backend: str) -> MdlmClassifier:
     record = NetworkRecord.of(path, config)
     if backend not in ("torch", "onnx"):
         raise ConfigError(f"backend {backend!r}: the mdlm family runs on 'torch' or 'onnx'")
+    scorer = scorer or record.scorer
     exported = None
     if backend == "onnx":
-        if record.scorer != "one_pass":
-            raise ConfigError(f"{path}: backend 'onnx' runs the one_pass scorer only")
+        if scorer != "one_pass":
+            raise ConfigError(f"{path}: {ONNX_SCORES}")
         exported = onnx_network(path, device=device)
     net = load_class_network(path, record).to(pick_device(device)).eval()
-    background_V = None
-    if record.novelty != "energy":
-        background_V = load_file(path / BACKGROUND)["log_p_V"].numpy()
+    background_V = None if record.novelty == "energy" else load_background(path)
     features = None
     if record.features is not None:
         features = load_features(path, record.features, device=device)
+    if exported is not None:  # which has the n-grams within the network in it
+        ngrams = load_text_ngrams(path, record)
+    elif ngrams is None:
+        ngrams = load_ngrams(path, record)
     shared_key = None
-    if record.scorer == "one_pass" and exported is None and features is None:
+    if net.has_label_slot and exported is None and features is None:
         shared_key = _one_pass_key(path, record)
     return MdlmClassifier(
         path.name, config, record, net, read_tokenizer(path), exported, background_V, features,
-        load_rows(path), load_text_ngrams(path, record), shared_key,
+        load_rows(path), ngrams, shared_key, tokens_key(path, TOKENIZER), scorer,
     )  # fmt: skip
 
 
 def _one_pass_key(folder: Path, record: NetworkRecord) -> Hashable:
     """Return all that the network's logits of a text follow from."""
-    digests = []
-    for name in (WEIGHTS, TOKENIZER):
-        with (folder / name).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return *digests, record.window_tokens, record.overlap_tokens, record.dtype
+    files = digests(folder, WEIGHTS, TOKENIZER)
+    return *files, record.window_tokens, record.overlap_tokens, record.dtype
 
 
 class MdlmClassifier:
-    """Scores texts with the scorer its artefact names.
+    """Scores texts by one of the two scorers that need the network.
 
-    ``one_pass``: logits of p(c | text) read from the label slot, one network pass.
+    ``one_pass``: logits of p(c | text) read from the label slot, one network pass, and the
+    n-grams', which ``ngrams_scorer`` gives by themselves.
     ``generative``: log p(text | c) / tokens ** length_exponent, evaluations * C passes, by the
     estimator its artefact names; masks follow from the text and the mask key alone.
     """
@@ -114,6 +131,8 @@ class MdlmClassifier:
         rows: AddedRows | None = None,
         ngrams: TextNgrams | None = None,
         shared_key: Hashable = None,
+        tokens_key: Hashable = None,
+        scorer: str | None = None,
     ) -> None:
         self.id = f"mdlm:{name}"
         self.labels = tuple(config.labels)
@@ -123,14 +142,29 @@ class MdlmClassifier:
         self._exported = exported
         self._tokenizer = tokenizer
         self._record = record
-        self.scorer: str = record.scorer
+        self.scorer: str = scorer or record.scorer
         self.scheme = Scheme(record.estimator, record.evaluations, record.shared_masks)
         self._mask_key = (os.environ.get(ENV_MASK_KEY) or record.mask_key).encode()
         self._background_V = background_V
         self._features = features
         self._rows = rows
         self._ngrams = ngrams
+        self._apart = record.text_ngrams is not None  # n-grams read tokens of their own
         self._shared_key = shared_key
+        self._tokens_key = tokens_key
+
+    @property
+    def ngrams(self) -> TextNgrams | None:
+        """The n-grams that the one pass adds to its network's logits, if there are any."""
+        return self._ngrams
+
+    def by(self, scorer: str) -> MdlmClassifier:
+        """Return this classifier by another scorer; the two share all that was loaded."""
+        if self._exported is not None and scorer != "one_pass":
+            raise ConfigError(f"{self.id}: {ONNX_SCORES}")
+        other = copy.copy(self)
+        other.scorer = scorer
+        return other
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
@@ -147,28 +181,31 @@ class MdlmClassifier:
         *,
         novelty: bool = False,
     ) -> RawScores:
-        """``score``, its one pass taken over from a model of the same network that has read these
-        very texts: one adapted from it, or that it was adapted from."""
+        """``score``, with what others have computed of these texts: the tokens, the n-grams'
+        logits, and the network's one pass where a model of the same network (one adapted from it,
+        or that it was adapted from) has read these very texts."""
         if not self._net.has_label_slot and self._record.novelty != "unigram":
             novelty = False
-        ids = encode(self._tokenizer, texts)
+        ids = once(shared, self._tokens_key, texts, lambda new: encode(self._tokenizer, new))
         pieces, text_W = self.cut(ids)
         needed = self.scorer == "one_pass" or novelty
         features_WF = self.window_features(texts, text_W) if needed else None
         plain_WC = None
-        if self.scorer == "one_pass" and self._shared_key is not None:
-            key = self._shared_key, tuple(texts)
-            if key not in shared:
-                shared[key] = one_pass_logits(self._joint, pieces, self._device)
-            plain_WC, logits_WC = self._with_rows(shared[key], pieces)
-        elif self.scorer == "one_pass":
-            plain_WC, logits_WC = self._one_pass(pieces, features_WF)
+        if self.scorer == "one_pass":
+            read = [] if self._ngrams is None else self._ngrams.read(texts, shared)
+            key = (self._shared_key, tuple(texts))
+            network_WC = None if self._shared_key is None else shared.get(key)
+            if network_WC is None:
+                network_WC = self._network(pieces, features_WF)
+            if self._shared_key is not None:
+                shared[key] = network_WC
+            plain_WC, logits_WC = self._joined(network_WC, pieces, read)
         else:
             logits_WC = self.window_logits(pieces)
         how, neutral = self._config.window_pooling, self._config.neutral_index
         logits_NC = pool_windows(logits_WC, text_W, len(texts), how, neutral)
-        if self._ngrams is not None and self.scorer == "one_pass":
-            logits_NC = logits_NC + self._ngrams.logits(texts, how, neutral)
+        if self.scorer == "one_pass" and read and self._apart:
+            logits_NC = logits_NC + pooled(read, how, neutral)
         return RawScores(
             logits_NC=logits_NC,
             tokens_N=np.array([len(i) for i in ids], np.int64),
@@ -226,25 +263,39 @@ class MdlmClassifier:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return logits_WC of p(class | window) from the label slot: the network's own, and with
         the rows that were added to it."""
+        return self._joined(self._network(pieces, features_WF), pieces, [])
+
+    def _network(self, pieces: Sequence[TokenIds], features_WF: Float32 | None) -> np.ndarray:
+        """Return the logits_WC that the network alone gives windows; the exported one's are those
+        with n-grams and then those with rows too, side by side."""
         if features_WF is None and self._features is not None:
             raise ValueError("its one pass needs the features of the windows' texts")
+        if self._exported is None:
+            within = self._ngrams is None  # or else they are added in NumPy
+            return one_pass_logits(self._joint, pieces, self._device, features_WF, ngrams=within)
+        exported, C = self._exported, len(self.labels)
+
+        def run(chosen: Sequence[TokenIds]) -> np.ndarray:
+            batch = pad_batch(chosen, np.zeros(len(chosen)))
+            return exported({"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()})
+
+        return batched(pieces, run, (C if self._rows is None else 2 * C,), self._device)
+
+    def _joined(
+        self, network_WC: np.ndarray, pieces: Sequence[TokenIds], read: Sequence[ReadText]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits_WC of windows without and with the rows that were added: the network's
+        and those of n-grams that read its tokens, of the texts as ``read`` if they were."""
         C = len(self.labels)
         if self._exported is not None:
-            exported = self._exported
-
-            def run(chosen: Sequence[TokenIds]) -> np.ndarray:
-                batch = pad_batch(chosen, np.zeros(len(chosen)))
-                return exported({"ids_BL": batch.ids_BL.numpy(), "real_BL": batch.real_BL.numpy()})
-
-            both = batched(pieces, run, (C if self._rows is None else 2 * C,), self._device)
-            return both[:, :C], both[:, -C:]
-        plain_WC = one_pass_logits(self._joint, pieces, self._device, features_WF)
-        return self._with_rows(plain_WC, pieces)
-
-    def _with_rows(self, plain_WC: Float32, pieces: Sequence[TokenIds]) -> tuple[Float32, Float32]:
-        return plain_WC, plain_WC if self._rows is None else self._rows.of(
-            plain_WC, sketches(pieces)
-        )
+            return network_WC[:, :C], network_WC[:, -C:]
+        plain_WC = network_WC
+        if self._ngrams is not None and not self._apart:
+            found = [text.logits_WC for text in read] or [self._ngrams.window_logits(pieces)]
+            plain_WC = network_WC + np.concatenate(found)
+        if self._rows is None:
+            return plain_WC, plain_WC
+        return plain_WC, self._rows.of(plain_WC, sketches(pieces))
 
     def _evaluate(self, pieces: Sequence[TokenIds], scheme: Scheme) -> Evaluated:
         classes = range(1, len(self.labels) + 1)
@@ -273,25 +324,17 @@ class MdlmClassifier:
         plain_WC: np.ndarray | None,
     ) -> np.ndarray:
         """Return novelty_N: the energy -logsumexp_c of the network's own one-pass logits (Liu
-        2020), -log p of token frequencies or the density ratio to them, nats a token; over windows
-        their mean by tokens, or under max pooling the strangest one's."""
+        2020), -log p of token frequencies or the density ratio to them, nats a token."""
         if self._record.novelty == "unigram":
             assert self._background_V is not None
-            lengths_W = np.array([max(1, len(p)) for p in pieces])
-            values_W = -unigram_log_probs(self._background_V, pieces) / lengths_W
+            values_W = rareness(self._background_V, pieces)
         elif self._record.novelty == "density":
             values_W = batched(pieces, self._density_ratio, (), self._device)
         else:
             if plain_WC is None:
                 plain_WC, _ = self._one_pass(pieces, features_WF)
             values_W = -np.logaddexp.reduce(plain_WC, axis=1)
-        if self._config.window_pooling == "max":
-            novelty_N = np.full(text_W[-1] + 1, -np.inf, np.float32)
-            np.maximum.at(novelty_N, text_W, values_W)
-            return novelty_N
-        tokens_W = np.array([max(1, len(p)) for p in pieces])
-        mean_N = np.bincount(text_W, values_W * tokens_W) / np.bincount(text_W, tokens_W)
-        return mean_N.astype(np.float32)
+        return pooled_novelty(values_W, pieces, text_W, self._config.window_pooling)
 
     def _density_ratio(self, pieces: Sequence[TokenIds]) -> np.ndarray:
         assert self._background_V is not None
@@ -316,7 +359,8 @@ class MdlmClassifier:
         if self.scorer == "one_pass":
             features_WF = self.window_features([text], np.zeros(len(pieces), np.int64))
         values = [
-            self._gradient_evidence(p, features_WF) if self.scorer == "one_pass"
+            gradient_evidence(self._joint, p, features_WF, self._rows, self._device)
+            if self.scorer == "one_pass"
             else self._evaluate([p], self.scheme).attribution()[0] * self._scale([p])
             for p in pieces
         ]  # fmt: skip
@@ -333,38 +377,7 @@ class MdlmClassifier:
             seen_TC[a:b] += counted_C
         values_TC = (total_TC / np.maximum(seen_TC, 1)).astype(np.float32)
         at = [(a, b) for a, b in encoding.offsets]
-        if self._ngrams is not None and self.scorer == "one_pass":
+        if self._ngrams is not None and self._apart and self.scorer == "one_pass":
             others, values_LC = self._ngrams.evidence(text, self._config.window_pooling, neutral)
             values_TC = values_TC + laid_over(at, others, values_LC)
         return Evidence(f"mdlm {self.scorer}", at, values_TC)
-
-    def _gradient_evidence(self, piece: TokenIds, features_WF: Float32 | None) -> np.ndarray:
-        features_1F = None if features_WF is None else features_WF[:1]  # all windows share them
-        batch = pad_batch([piece], np.zeros(1), features_1F)
-        ids_BL, real_BL, features_BF = batch.inputs(self._device)
-        net = self._joint
-        x_BLD = net.trunk.embed(ids_BL).detach().requires_grad_()
-        null_B = torch.zeros_like(ids_BL[:, 0])
-        slot_BD, _ = net.from_embeddings(x_BLD, null_B, real_BL, features_BF)
-        logits_BC = net.label_logits(slot_BD, ids_BL, real_BL)
-        columns: list[Tensor] = []
-        for c in range(len(self.labels)):
-            (gradient_BLD,) = torch.autograd.grad(logits_BC[0, c], x_BLD, retain_graph=True)
-            columns.append((gradient_BLD.float() * x_BLD.detach().float()).sum(-1)[0])
-        values_LC = torch.stack(columns, dim=-1)
-        if net.shape.wide:
-            bias_LC = net.class_bias.detach().float()[:, ids_BL[0]].T
-            values_LC = (
-                values_LC + net.wide_scale.detach().float() * bias_LC / max(1, len(piece)) ** 0.5
-            )
-        if net.ngrams is not None:
-            values_LC = values_LC + net.ngrams.shares(ids_BL[0])
-        if self._rows is not None:
-            rows = self._rows.to(self._device)
-            values_LC = rows.evidence(values_LC, logits_BC[0].detach().float(), ids_BL[0])
-        return _numpy(values_LC)
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    result: np.ndarray = values.detach().float().cpu().numpy()
-    return result

@@ -1,4 +1,4 @@
-"""N-grams with a tokenizer of their own, beside a network that reads other tokens; NumPy alone.
+"""N-grams beside a network, in NumPy alone: with a tokenizer of their own, or the network's.
 
 A pretrained network's tokenizer may see neither case nor emoji nor other scripts. These n-grams
 read the text's own bytes (byte-level BPE), so that both are not blind to the same. A window's
@@ -6,14 +6,16 @@ runs of one to n tokens count once each, as in ``ngrams``:
 
     z_c = b_c + sum_{t in window} w_{t,c} / sqrt(number of runs)
 
-Windows are pooled into a text's logits as the network's are, and the two are added.
+Windows are pooled into a text's logits as the network's are, and the two are added. Where a
+network was trained from nothing, they read its tokens and are kept among its weights (``ngrams``);
+the network's logits and theirs are then added window by window, before pooling.
 
 Shape letters: N texts, W windows, L tokens of a window, R runs, T terms, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from guardkit import Pooling, open_tokenizer, pool_windows, windows
+from guardkit import TOKENIZER, WEIGHTS, Pooling, open_tokenizer, pool_windows, windows
 from guardkit_mdlm.record import NetworkRecord
 from guardkit_mdlm.runs import NONE, hashes_of
-from guardkit_mdlm.token_ids import TokenIds
+from guardkit_mdlm.shared import Shared, digests, once
+from guardkit_mdlm.token_ids import TokenIds, cut_windows
+from guardkit_mdlm.tokenizer import encode
+from guardkit_mdlm.weights_file import read_arrays
 
 NGRAMS = "ngrams.safetensors"
 NGRAMS_TOKENIZER = "ngrams_tokenizer.json"
@@ -35,8 +40,18 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class ReadText:
+    """A text's tokens, and the logits_WC of its windows."""
+
+    ids: TokenIds
+    logits_WC: Float32
+
+
+@dataclass(frozen=True)
 class TextNgrams:
-    """``hash_T`` is in ascending order. ``window`` and ``overlap`` are in tokens of their own."""
+    """``hash_T`` is in ascending order. ``window`` and ``overlap`` are in tokens of their own.
+    ``tokens_key`` and ``key`` say what tokens and logits of a text follow from, where others may
+    take them over (``shared.once``)."""
 
     tokenizer: Tokenizer
     longest: int
@@ -45,21 +60,33 @@ class TextNgrams:
     hash_T: npt.NDArray[np.int32]
     weight_TC: Float32
     bias_C: Float32
+    tokens_key: Hashable = None
+    key: Hashable = None
 
     def logits(self, texts: Sequence[str], how: Pooling, neutral: int | None) -> Float32:
         """Return pooled logits_NC."""
-        pieces, text_W = self.cut(texts)
-        logits_WC = np.stack([self._window_logits(piece) for piece in pieces])
-        pooled_NC: Float32 = pool_windows(logits_WC, text_W, len(texts), how, neutral)
-        return pooled_NC
+        return pooled(self.read(texts, {}), how, neutral)
+
+    def read(self, texts: Sequence[str], shared: Shared) -> list[ReadText]:
+        """Return what each text's windows say; of texts that were read before in the same batch,
+        by this or another model with the same n-grams, from ``shared``."""
+
+        def score(new: Sequence[str]) -> list[ReadText]:
+            ids_N = once(shared, self.tokens_key, new, lambda those: encode(self.tokenizer, those))
+            return [ReadText(ids, self.window_logits(self._cut([ids])[0])) for ids in ids_N]
+
+        return once(shared, self.key, texts, score)
 
     def cut(self, texts: Sequence[str]) -> tuple[list[TokenIds], npt.NDArray[np.int64]]:
         """Return the texts' windows, and text_W, whose each one is."""
-        encoded = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids_N = [np.array(e.ids, np.int32) for e in encoded]
-        spans_N = [windows(len(ids), self.window, self.overlap) for ids in ids_N]
-        pieces = [ids[a:b] for ids, spans in zip(ids_N, spans_N, strict=True) for a, b in spans]
-        return pieces, np.repeat(np.arange(len(ids_N)), [len(spans) for spans in spans_N])
+        return self._cut(encode(self.tokenizer, texts))
+
+    def window_logits(self, pieces: Sequence[TokenIds]) -> Float32:
+        """Return logits_WC of windows, each by itself."""
+        return np.stack([self._window_logits(piece) for piece in pieces])
+
+    def _cut(self, ids: Sequence[TokenIds]) -> tuple[list[TokenIds], npt.NDArray[np.int64]]:
+        return cut_windows(ids, self.window, self.overlap)
 
     def evidence(self, text: str, how: Pooling, neutral: int | None) -> tuple[list[Span], Float32]:
         """Return the (start, end) of each token in characters, and values_LC: what it adds to the
@@ -118,20 +145,55 @@ class TextNgrams:
         return weight_RC
 
 
+def pooled(read: Sequence[ReadText], how: Pooling, neutral: int | None) -> Float32:
+    """Return the pooled logits_NC of texts."""
+    logits_WC = np.concatenate([text.logits_WC for text in read])
+    text_W = np.repeat(np.arange(len(read)), [len(text.logits_WC) for text in read])
+    pooled_NC: Float32 = pool_windows(logits_WC, text_W, len(read), how, neutral)
+    return pooled_NC
+
+
+def tokens_key(folder: Path, tokenizer: str) -> Hashable:
+    """Return what the tokens of a text follow from, of an artefact's tokenizer file."""
+    return "mdlm tokens", *digests(folder, tokenizer)
+
+
 def load_text_ngrams(folder: Path, record: NetworkRecord) -> TextNgrams | None:
     """Return an artefact's n-grams with a tokenizer of their own, None where it has none."""
     if record.text_ngrams is None:
         return None
     tensors = load_file(folder / NGRAMS)
+    tensors["weight_TC"] = tensors["weight_TC"].astype(np.float32)
+    return _of(folder, record, record.text_ngrams.longest, (NGRAMS, NGRAMS_TOKENIZER), tensors)
+
+
+def load_ngrams(folder: Path, record: NetworkRecord) -> TextNgrams | None:
+    """Return an artefact's n-grams, be they beside the network or within it; None where it has
+    none. Of the network nothing else is read."""
+    if not record.shape.ngrams:
+        return load_text_ngrams(folder, record)
+    within = ("hash_T", "weight_TC", "bias_C")
+    arrays = read_arrays(folder / WEIGHTS, [f"ngrams.{name}" for name in within])
+    tensors = {name: arrays[f"ngrams.{name}"] for name in within}
+    tensors["weight_TC"] = tensors["weight_TC"][:-1]  # the last row is that of no term
+    return _of(folder, record, record.shape.ngrams, (WEIGHTS, TOKENIZER), tensors)
+
+
+def _of(
+    folder: Path,
+    record: NetworkRecord,
+    longest: int,
+    files: tuple[str, str],
+    tensors: Mapping[str, npt.NDArray[Any]],
+) -> TextNgrams:
+    weights, tokenizer = files
+    tokens = tokens_key(folder, tokenizer)
+    cut = (record.window_tokens, record.overlap_tokens)
     return TextNgrams(
-        open_tokenizer(folder / NGRAMS_TOKENIZER),
-        record.text_ngrams.longest,
-        record.window_tokens,
-        record.overlap_tokens,
-        tensors["hash_T"],
-        tensors["weight_TC"].astype(np.float32),
-        tensors["bias_C"],
-    )
+        open_tokenizer(folder / tokenizer), longest, *cut,
+        tensors["hash_T"], tensors["weight_TC"], tensors["bias_C"], tokens,
+        key=("mdlm n-grams", *digests(folder, weights), tokens, longest, *cut),
+    )  # fmt: skip
 
 
 def laid_over(spans: Sequence[Span], others: Sequence[Span], values_LC: Float32) -> Float32:

@@ -22,8 +22,8 @@ from scipy import sparse
 from guardkit import ArtefactError, Pooling, pool_windows, windows
 from guardkit_mdlm.adaptation.sketch import BUCKETS, sketches
 from guardkit_mdlm.class_network import ClassNetwork
-from guardkit_mdlm.inference import cut_windows, one_pass_logits
-from guardkit_mdlm.token_ids import TokenIds
+from guardkit_mdlm.inference import one_pass_logits
+from guardkit_mdlm.token_ids import TokenIds, cut_windows
 
 REMEMBERED = "remembered.safetensors"
 #: Windows that a model remembers, at most: of 128 tokens each about 2 MB.

@@ -17,12 +17,12 @@ from guardkit import TOKENIZER, ArtefactConfig, choose_pooling, write_json
 from guardkit_mdlm.adaptation.remembered import Windows, read_windows, to_remember
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
-from guardkit_mdlm.estimators import BACKGROUND, unigram
 from guardkit_mdlm.features import TextFeatures
 from guardkit_mdlm.record import NetworkRecord, TextNgramsRecord
 from guardkit_mdlm.text_ngrams import TextNgrams
 from guardkit_mdlm.token_ids import TokenIds
 from guardkit_mdlm.training.corpus import Tokenised
+from guardkit_mdlm.unigram import BACKGROUND, unigram
 
 
 def write_artefact(

@@ -26,11 +26,12 @@ from scipy.sparse import csr_array, diags_array
 from tokenizers import Tokenizer
 
 from guardkit import Pooling, pool_windows
-from guardkit_mdlm.inference import cut_windows, one_pass_logits
+from guardkit_mdlm.inference import one_pass_logits
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.ngrams import Ngrams
 from guardkit_mdlm.runs import window_hashes
 from guardkit_mdlm.text_ngrams import TextNgrams
+from guardkit_mdlm.token_ids import cut_windows
 from guardkit_mdlm.training.corpus import Tokenised
 
 #: Weights of the data against the penalty, of which held-out texts choose one.

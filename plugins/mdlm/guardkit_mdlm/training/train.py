@@ -31,11 +31,11 @@ from guardkit import (
 from guardkit_mdlm.class_network import ClassNetwork
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.features import TextFeatures, learn_features
-from guardkit_mdlm.inference import cut_windows, one_pass_logits
+from guardkit_mdlm.inference import one_pass_logits
 from guardkit_mdlm.model import Denoiser
 from guardkit_mdlm.shape import NetworkShape
 from guardkit_mdlm.text_ngrams import TextNgrams
-from guardkit_mdlm.token_ids import TokenIds
+from guardkit_mdlm.token_ids import TokenIds, cut_windows
 from guardkit_mdlm.tokenizer import encode, read_tokenizer
 from guardkit_mdlm.training.artefact import write_artefact
 from guardkit_mdlm.training.corpus import Corpus, Tokenised, steps_of
