@@ -64,9 +64,12 @@ class Family(FakeFamily):
         return Explaining(self, loaded.id, loaded.labels)
 
 
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
-    """Work in a folder with a model and a policy, with one plugin installed and one broken."""
-    family = Family(logits_of, builtin=tmp_path / "bundled")
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: FakeFamily | None = None
+) -> Plugins:
+    """Work in a folder with a model and a policy, with one plugin installed (of ``family``) and
+    one broken."""
+    family = family or Family(logits_of, builtin=tmp_path / "bundled")
     write_model(tmp_path / "bundled" / "injection")
     write_model(tmp_path / "model")
     found = plugins_of(family, broken={"torn": "ImportError: No module named 'torn'"})

@@ -51,7 +51,6 @@ from guardkit_mdlm.text_ngrams import (
     TextNgrams,
     laid_over,
     load_ngrams,
-    load_text_ngrams,
     pooled,
     tokens_key,
 )
@@ -90,8 +89,11 @@ def load(
     features = None
     if record.features is not None:
         features = load_features(path, record.features, device=device)
-    if exported is not None:  # which has the n-grams within the network in it
-        ngrams = load_text_ngrams(path, record)
+    # those within the network stay there where it is exported with them, or runs on a GPU, next to
+    # which NumPy is slow
+    elsewhere = exported is not None or pick_device(device).type != "cpu"
+    if elsewhere and record.text_ngrams is None:
+        ngrams = None
     elif ngrams is None:
         ngrams = load_ngrams(path, record)
     shared_key = None
