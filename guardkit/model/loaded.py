@@ -18,7 +18,13 @@ from guardkit.model import artefact
 from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.find import find_model
-from guardkit.model.novelty import NO_NOVELTY, Novelty, fit_novelty, read_novelty
+from guardkit.model.novelty import (
+    NO_NOVELTY,
+    Novelty,
+    fit_novelty,
+    read_novelty,
+    why_unreachable,
+)
 from guardkit.model.scored import Scored, checked, failed, joined, nothing, without_novelty
 from guardkit.model.scorers import Source, find_scorer, not_calibrated, scorers_of
 from guardkit.plugins import Plugins, installed_plugins
@@ -178,7 +184,8 @@ class Model:
         Raises ArtefactError where the model has no ``novelty.json``.
         """
         if self.novelty is None:
-            raise ArtefactError(f"{self.path}: {NO_NOVELTY}")
+            why = why_unreachable(self.source, 1.0)
+            raise ArtefactError(why or f"{self.path}: {NO_NOVELTY}")
         assert scored.novelty_N is not None
         return self.novelty.p_values(scored.novelty_N, scored.tokens_N)
 
@@ -348,11 +355,11 @@ def _load(
     device: str,
     backend: str,
 ) -> Classifier:
-    if not isinstance(family, HasScorers) or (scorer is None and not beside):
+    if scorer is None and beside:  # of whose artefact it may take over parts
+        scorer = next(iter(scorers_of(path, family)), None)
+    if scorer is None or not isinstance(family, HasScorers):
         return family.load(path, device=device, backend=backend)
-    return family.load_scorer(
-        path, scorer or family.scorers(path)[0], device=device, backend=backend, beside=beside
-    )
+    return family.load_scorer(path, scorer, device=device, backend=backend, beside=beside)
 
 
 def novelty_of(examples: Examples, scored: Scored, *, data: str) -> Novelty | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guardkit.calibration.maps import read_calibration
-from guardkit.errors import ArtefactError
+from guardkit.errors import ArtefactError, GuardkitError
 from guardkit.model import artefact
 from guardkit.types import ClassifierFamily, HasScorers
 
@@ -37,8 +37,17 @@ class Source(NamedTuple):
 
 def scorers_of(folder: Path, family: ClassifierFamily) -> Sequence[str]:
     """Return the scorers that ``family`` offers for a model, the default one first; none where it
-    knows of no more than one way to score."""
-    return family.scorers(folder) if isinstance(family, HasScorers) else ()
+    knows of no more than one way to score. Raises ArtefactError where it fails at that."""
+    if not isinstance(family, HasScorers):
+        return ()
+    try:
+        return tuple(family.scorers(folder))
+    except GuardkitError:
+        raise
+    except Exception as error:  # a plugin's own: say whose it is
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        message = f"{folder}: plugin {family.name!r} cannot tell its scorers: {reason}"
+        raise ArtefactError(message) from error
 
 
 def find_scorer(folder: Path, family: ClassifierFamily, scorer: str | None) -> str | None:

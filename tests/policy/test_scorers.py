@@ -120,6 +120,18 @@ def test_a_model_of_one_calibration_is_its_default_scorer(tmp_path: Path) -> Non
     assert calibrated_scorers(tmp_path / "old", family) == {"own": True, "cheap": False}
 
 
+def test_a_plugin_that_cannot_tell_its_scorers_is_named(
+    tmp_path: Path, family: ScorersFamily, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> Any:
+        raise KeyError("network")
+
+    monkeypatch.setattr(family, "scorers", broken)
+    with pytest.raises(PolicyError, match="plugin 'fake' cannot tell its scorers: KeyError"):
+        check_policy(write(tmp_path, "scorer: cheap"), plugins)
+    assert opened(write(tmp_path, ""), plugins).decide(["hello"])[0].error is None
+
+
 def test_novelty_is_asked_of_a_scorer_that_gives_one(tmp_path: Path, plugins: Plugins) -> None:
     path = write(tmp_path, "scorer: dear")
     path.write_text(

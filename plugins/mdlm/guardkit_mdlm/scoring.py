@@ -195,12 +195,13 @@ class MdlmClassifier:
         plain_WC = None
         if self.scorer == "one_pass":
             read = [] if self._ngrams is None else self._ngrams.read(texts, shared)
-            key = (self._shared_key, tuple(texts))
-            network_WC = None if self._shared_key is None else shared.get(key)
-            if network_WC is None:
+            if self._shared_key is None:
                 network_WC = self._network(pieces, features_WF)
-            if self._shared_key is not None:
-                shared[key] = network_WC
+            else:
+                key = (self._shared_key, tuple(texts))  # of a batch: rounding may depend on it
+                if key not in shared:
+                    shared[key] = self._network(pieces, features_WF)
+                network_WC = shared[key]
             plain_WC, logits_WC = self._joined(network_WC, pieces, read)
         else:
             logits_WC = self.window_logits(pieces)
