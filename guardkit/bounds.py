@@ -14,6 +14,10 @@ from guardkit.errors import ArtefactError
 MIB = 2**20
 #: Characters of a text, with its other readings, that are scored where nobody says otherwise.
 MAX_CHARACTERS = 250_000
+#: Texts of one line: a conversation of a thousand messages and calls has some thousands.
+MAX_TEXTS = 2**16
+#: Values of a JSON field that is read whole: about 100 MB as Python holds them.
+MAX_JSON_VALUES = 2**20
 #: What a reading costs beside its own characters: a short line takes a model as long as this many.
 READING_COST = 64
 #: A model card is read by people: those of the bundled models have 3 kB.

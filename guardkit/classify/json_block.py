@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from guardkit.data.fields import TEXT_FIELDS
+from guardkit.data.fields import TEXT_FIELDS, may_hide_keys
 from guardkit.types import Row
 
 #: Fields that carry texts, too: their lines are not plain.
@@ -20,8 +20,6 @@ _others = attrgetter(*_OTHERS)
 _NONE = (UNSET,) * len(_OTHERS)
 #: The keys of a text. As bytes they can stand more often than as keys, never less often.
 _KEY = re.compile(rb'"(?:text|prompt)"')
-#: An escaped lower-case letter: a key that has one is not found by its bytes.
-_ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 #: A carriage return that ends no line: white space that ``guardkit.classify.rows`` does not echo.
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
 
@@ -55,7 +53,7 @@ def plain_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row] | Non
         own_id = own is not UNSET
         kept = _kept(line, keep) if keep else {}
         rows.append(Row(number, own if own_id else number, (text,), None, kept, own_id))
-    if len(_KEY.findall(block)) != keys or _ESCAPED_LETTER.search(block):
+    if len(_KEY.findall(block)) != keys or may_hide_keys(block):
         return None
     return rows
 

@@ -4,18 +4,22 @@ unreadable."""
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from guardkit.text.chat import FIELDS, PLAIN, TOOL_FIELDS, parse_chat, read_chat
 from guardkit.text.chat_fields import NotRead
+from guardkit.text.json_text import TooManyValues, refuse_too_many
 from guardkit.types import Origin, Row
 
 #: The fields that carry texts; all that are there are judged.
 TEXT_FIELDS = tuple(FIELDS)
+#: An escaped lower-case letter, as in ``\\u0074ext``: a key that has one is not found by its bytes.
+_ESCAPED_LETTER = re.compile(rb"\\u00[67]")
 EXPECTED = 'expected an object such as {"id": 1, "text": "..."}, or with "prompt" or "messages"'
 
 
@@ -54,7 +58,7 @@ def _texts(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Origin, ..
     found: dict[str, Any] = {}
     for name in (*TEXT_FIELDS, *TOOL_FIELDS):
         if name in fields:
-            value = _plain(name, fields[name]) if name in PLAIN else _parsed(fields[name])
+            value = _plain(name, fields[name]) if name in PLAIN else _parsed(name, fields[name])
             if value is not None:
                 found[name] = value
     try:
@@ -83,9 +87,9 @@ def _typed(value: Any, decoder: msgspec.json.Decoder[Any]) -> Any:
     return msgspec.convert(value, decoder.type)
 
 
-def _parsed(value: Any) -> Any:
+def _parsed(name: str, value: Any) -> Any:
     try:
-        return parse_chat(bytes(value)) if isinstance(value, msgspec.Raw) else value
+        return parse_chat(name, bytes(value)) if isinstance(value, msgspec.Raw) else value
     except NotRead as why:
         raise Unreadable(str(why)) from why
 
@@ -132,8 +136,23 @@ def _repeated(line: bytes, fields: Mapping[str, Any]) -> str | None:
     """Return a field that gives a text and stands there twice, if there is one."""
     names = [name for name in (*TEXT_FIELDS, *TOOL_FIELDS) if name in fields]
     once = all(line.count(b'"%s"' % name.encode()) < 2 for name in names)
-    if once and b"\\u00" not in line:  # \u0074ext is text, too
-        return None
-    top = json.loads(line, object_pairs_hook=tuple, parse_int=str, parse_float=str)
-    keys = [key for key, _ in top if key in names]
-    return Counter(keys).most_common(1)[0][0] if len(set(keys)) < len(keys) else None
+    return None if once and not may_hide_keys(line) else given_twice(line, names)
+
+
+def may_hide_keys(data: bytes) -> bool:
+    """Whether JSON may have keys of lower-case letters, as are those of texts, that its bytes do
+    not show."""
+    return _ESCAPED_LETTER.search(data) is not None
+
+
+def given_twice(line: bytes, names: Collection[str]) -> str | None:
+    """Return the first of ``names`` that stands twice among the keys of a JSON object, if one
+    does. Raises Unreadable where that would take too much memory."""
+    try:
+        refuse_too_many(line)
+        keys = Counter(key for key, _ in json.loads(line, object_pairs_hook=tuple, parse_int=str))
+    except TooManyValues as error:
+        raise Unreadable(f"the line {error}; split it") from error
+    except RecursionError as error:
+        raise Unreadable("nested too deeply") from error
+    return next((name for name in names if keys[name] > 1), None)

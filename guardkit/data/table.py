@@ -3,7 +3,6 @@ the rows that a spec keeps, and nothing else of them."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from guardkit.data.fields import Unreadable, json_fields, row_of
+from guardkit.data.fields import Unreadable, given_twice, json_fields, row_of
 from guardkit.data.files import CutShort, kind_of
 from guardkit.data.reader import KINDS, Choose, RowFile, having, open_rows
 from guardkit.data.spec import Spec
@@ -188,11 +187,8 @@ def _refuse_repeated(line: bytes, wanted: Sequence[str]) -> None:
     simple = all(key.isprintable() and '"' not in key and "\\" not in key for key in wanted)
     if once and simple and not _ESCAPED_KEY.search(line):
         return
-    keys = [key for key, _ in json.loads(line, object_pairs_hook=tuple, parse_int=str)]
-    for key in wanted:
-        if keys.count(key) > 1:
-            # readers disagree which one counts
-            raise Unreadable(f"{key!r} is given more than once")
+    if repeated := given_twice(line, wanted):  # readers disagree which one counts
+        raise Unreadable(f"{repeated!r} is given more than once")
 
 
 def _or_delimiter(columns: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ from guardkit.text.chat_fields import (
     spoken_by,
     text,
 )  # fmt: skip
-from guardkit.text.json_text import RepeatedKey, is_name, kind_of, parsed_once
+from guardkit.text.json_text import RepeatedKey, TooManyValues, is_name, kind_of, parsed_once
 from guardkit.types import Role
 
 
@@ -279,14 +279,17 @@ def _given(fields: Mapping[str, Any]) -> list[str]:
     return [name for name in FIELDS if fields.get(name) is not None]
 
 
-def parse_chat(data: bytes) -> Any:
-    """Return the value of the JSON ``data``. Raises NotRead where an object has a key twice:
-    parsers disagree which one counts, and what is judged must be what others will read."""
+def parse_chat(name: str, data: bytes) -> Any:
+    """Return the value of the JSON ``data``, the field ``name``. Raises NotRead where it has too
+    many values, or an object a key twice: parsers disagree which one counts, and what is judged
+    must be what others will read."""
     try:
         return parsed_once(data)
+    except TooManyValues as error:
+        raise NotRead(f"{name!r} {error}; split the line") from error
     except RepeatedKey as error:
-        name = repr(error.key) if is_name(error.key) else "a key"
-        raise NotRead(f"{name} is given more than once") from None
+        key = repr(error.key) if is_name(error.key) else "a key"
+        raise NotRead(f"{key} is given more than once") from None
     except RecursionError as error:
         raise NotRead("nested too deeply") from error
 

@@ -11,9 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from guardkit.text.json_text import carries_text, is_name, kind_of, parsed, strings
+from guardkit.bounds import MAX_TEXTS
+from guardkit.text.json_text import (
+    TooManyValues,
+    carries_text,
+    is_name,
+    kind_of,
+    parsed,
+    strings,
+)
 from guardkit.types import Origin, Role
 
+_MOST = "the most that are judged together; split it"
 _WHAT_TO_DO = "what it says was not judged: take it out, or put it into 'content'"
 
 
@@ -64,6 +73,8 @@ class Reader:
         self.said: list[Said] = []
 
     def add(self, text: str, place: Place, role: Role | None) -> None:
+        if len(self.said) == MAX_TEXTS:
+            raise NotRead(f"{place}: the line has more than {MAX_TEXTS:,} texts, {_MOST}")
         self.said.append(Said(text, Origin(place.message, role, place.part or None)))
 
     def form(self, form: Form, value: Mapping[str, Any], place: Place, role: Role | None) -> None:
@@ -118,7 +129,10 @@ def json_value(reader: Reader, value: Any, place: Place, role: Role | None) -> N
     hides what its strings escape, and a string alone misses what stands beside it."""
     if isinstance(value, str):
         reader.add(value, place, role)
-        value = parsed(value)
+        try:
+            value = parsed(value)
+        except TooManyValues as error:
+            raise NotRead(f"{place} {error}; split it") from error
     elif carries_text(value):
         try:
             reader.add(json.dumps(value, ensure_ascii=False), place, role)

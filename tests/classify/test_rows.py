@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from guardkit.classify.rows import read_rows
 from guardkit.data import files
+from guardkit.data.fields import TEXT_FIELDS, Unreadable, json_fields
 from guardkit.errors import InputFileError
+from guardkit.text.chat import TOOL_FIELDS
 from guardkit.types import Row
 
 PLAIN: dict[str, Callable[[bytes], bytes]] = {
@@ -47,6 +49,27 @@ def error_of(path: Path, line: bytes) -> str:
     assert bad.texts == ()
     assert bad.error is not None
     return bad.error
+
+
+@pytest.mark.parametrize("name", [*TEXT_FIELDS, *TOOL_FIELDS])
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_key_given_twice_is_found_however_it_is_escaped(name: str, data: st.DataObject) -> None:
+    escaped = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
+    upper = data.draw(st.booleans())
+    form = "\\u00{:02X}" if upper else "\\u00{:02x}"
+    key = "".join(form.format(ord(c)) if e else c for c, e in zip(name, escaped, strict=True))
+    line = f'{{"{name}": null, "{key}": "attack", "x": "\\u00e9"}}'.encode()
+    with pytest.raises(Unreadable, match=f"'{name}' is given more than once"):
+        json_fields(line)
+
+
+def test_escapes_that_can_hide_no_key_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loads(*_: object, **__: object) -> None:
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr("guardkit.data.fields.json.loads", loads)
+    assert json_fields(b'{"text": "caf\\u00e9 \\u4f60\\u597d \\ud83d\\ude00"}')
 
 
 @pytest.mark.parametrize("compression", PLAIN)

@@ -59,7 +59,14 @@ CASES: dict[str, tuple[Write, bool]] = {
     "10^6 texts in one object": (of("{", '"text": "2", ' * MB, '"text": "2"}'), False),
     "10^6 numbers": (meta("[" + "1, " * MB + "1]"), True),
     "10^6 messages": (
-        of('{"messages": [', '{"content": "2"}, ' * MB, '{"content": "2"}]}'), True),
+        of('{"messages": [', '{"content": "2"}, ' * MB, '{"content": "2"}]}'), False),
+    "100,000 messages": (
+        of('{"messages": [', '{"content": "2"}, ' * 99_999, '{"content": "2"}]}'), False),
+    "arguments of 10^7 values": (
+        of('{"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": "',
+           "[" + "1," * 10 * MB + "1]", '"}}]}'), False),
+    "10^7 numbers, a key escaped": (
+        of('{"\\u0061": [', "1," * 10 * MB, '1], "text": "2"}'), False),
     "an id of 5,000 digits": (of('{"text": "2", "id": ', "9" * 5000, "}"), True),
     "a number of 10^6 digits": (meta("9" * MB), True),
     "an exponent of 5,000 digits": (meta("1e" + "9" * 5000), True),

@@ -262,7 +262,7 @@ def test_both_values_of_an_argument_given_twice_are_read() -> None:
 )
 def test_a_key_that_stands_twice_is_an_error(data: bytes) -> None:
     with pytest.raises(NotRead, match="is given more than once"):
-        parse_chat(data)
+        parse_chat("messages", data)
 
 
 def test_what_is_nested_too_deeply_is_an_error() -> None:
