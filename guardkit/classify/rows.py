@@ -87,24 +87,59 @@ def lines_of(path: Path) -> bool:
 
 
 def read_lines(
-    path: Path, start: int, size: int, first: int, count: int, *, keep: Sequence[str] = ()
+    path: Path,
+    start: int,
+    size: int,
+    first: int,
+    count: int,
+    *,
+    keep: Sequence[str] = (),
+    seen: Callable[[bytes | memoryview], object] = lambda block: None,
 ) -> Iterator[Row]:
     """Yield ``count`` rows of a file of lines: the ``size`` bytes from byte ``start``, where line
     ``first`` begins.
 
-    Together such pieces give the rows of ``read_rows``. Raises InputFileError where the file
-    cannot be opened.
+    Together such pieces give the rows of ``read_rows``. ``seen`` is shown all of these bytes, in
+    order, as they are read: what the rows are made of, and no other reading of the file. Raises
+    InputFileError where the file cannot be opened.
     """
     text = path.suffix.lower() == ".txt"
-    with open_bytes(path, None) as stream:
-        stream.seek(start)
+    with open_bytes(path, None) as file:
+        file.seek(start)
+        block = None
         if not text and size <= _BLOCK_BYTES:
             with suppress(*DAMAGE):  # met again, and told, line by line
-                yield from _block_rows(stream.read(size), first, keep)
-                return
-            stream.seek(start)
+                block = file.read(size)
+        if block is not None:
+            seen(block)
+            yield from _block_rows(block, first, keep)
+            return
+        file.seek(start)
+        stream = io.BufferedReader(_Seen(file, size, seen))
         fields_of = text_fields if text else json_fields
         yield from itertools.islice(_line_rows(stream, fields_of, keep, first), count)
+        while stream.read(_BLOCK_BYTES):  # more lines than there were: the bytes tell
+            pass
+
+
+class _Seen(io.RawIOBase):
+    """The next ``size`` bytes of a file, each shown to ``seen`` when it is read."""
+
+    def __init__(
+        self, file: BinaryIO, size: int, seen: Callable[[bytes | memoryview], object]
+    ) -> None:
+        self._file, self._left, self._seen = file, size, seen
+        self.name = file.name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(min(len(buffer), self._left))
+        self._left -= len(block)
+        self._seen(block)
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _block_rows(block: bytes, first: int, keep: Sequence[str]) -> list[Row]:

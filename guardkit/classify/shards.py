@@ -71,12 +71,7 @@ class Shard:
 
     def read(self, keep: Sequence[str], *, with_names: bool) -> list[Row]:
         """Return its rows, ``with_names`` as ``named`` has it."""
-        if self.rows is None:
-            path = Path(self.path)
-            rows = list(read_lines(path, self.start, self.size, self.first, self.count, keep=keep))
-            self._check(path)
-        else:
-            rows = list(self.rows)
+        rows = self._lines(keep) if self.rows is None else list(self.rows)
         if len(rows) != self.count:
             raise ChangedError(
                 f"{self.path}: has {len(rows):,} lines from line {self.first:,} on where it had "
@@ -86,20 +81,19 @@ class Shard:
             rows = rows[slice(*self.piece)]
         return [named(row, self.path) for row in rows] if with_names else rows
 
-    def _check(self, path: Path) -> None:
-        """Raise ChangedError where its bytes, which have just been read, are not those that were
-        there when the run began."""
-        digest, left = hashlib.sha256(), self.size
-        with _reading(self.path), path.open("rb") as file:
-            file.seek(self.start)
-            while left and (block := file.read(min(left, _BLOCK_BYTES))):
-                digest.update(block)
-                left -= len(block)
+    def _lines(self, keep: Sequence[str]) -> list[Row]:
+        """Return its rows, made of the bytes that were there when the run began. Raises
+        ChangedError where others are there now."""
+        digest = hashlib.sha256()
+        place = (self.start, self.size, self.first, self.count)
+        with _reading(self.path):
+            rows = list(read_lines(Path(self.path), *place, keep=keep, seen=digest.update))
         now = digest.digest()[:_DIGEST_BYTES]
         if now != self.sha256:
             last = self.first + self.count - 1
             name = f"{self.path}, lines {self.first:,} to {last:,}"
             raise ChangedError.of(name, now.hex(), self.sha256.hex())
+        return rows
 
     def fingerprint(self) -> str:
         """Return a hash of its rows, as they were read: of all that their output depends on."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from guardkit.bounds import MAX_JSON_VALUES
 
-#: All bytes but the signs before values (each is the first of what holds it, or follows a comma) and
-#: the quotation mark, which tells signs that stand in strings.
+#: All bytes but the signs before values (each is the first of what holds it, or follows a comma)
+#: and the quotation mark, which tells signs that stand in strings.
 _NO_SIGN = bytes(set(range(256)).difference(b',[{"'))
 _COUNTED_BYTES = 2**20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from guardkit.classify import rows
 from guardkit.classify.json_block import plain_rows
 from guardkit.classify.rows import read_lines, read_rows
 from guardkit.types import Row
@@ -69,8 +70,13 @@ def test_a_piece_read_at_once_gives_the_rows_read_one_by_one(
     path.write_bytes(end.join(lines) + (end if final else b""))
     one_by_one = list(read_rows(path, keep=keep))
     size = path.stat().st_size
-    at_once = list(read_lines(path, 0, size, 1, len(one_by_one), keep=keep))
-    assert list(map(seen, at_once)) == list(map(seen, one_by_one))
+    for large in (size, 0):  # a piece that is larger than this is read line by line
+        shown = bytearray()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rows, "_BLOCK_BYTES", large)
+            piece = read_lines(path, 0, size, 1, len(one_by_one), keep=keep, seen=shown.extend)
+            assert list(map(seen, piece)) == list(map(seen, one_by_one))
+        assert bytes(shown) == path.read_bytes(), "every byte is shown, once, in order"
 
 
 @pytest.mark.parametrize("line", HARD, ids=range(len(HARD)))
@@ -79,17 +85,17 @@ def test_what_is_parsed_at_once_is_what_the_line_says_on_its_own(
 ) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"{}\n" + line + b"\n")  # not first, where a byte order mark may stand
-    rows = plain_rows(line + b"\n", 2, ("kept",))
-    assert rows is None or list(map(seen, rows)) == [
+    found = plain_rows(line + b"\n", 2, ("kept",))
+    assert found is None or list(map(seen, found)) == [
         seen(row) for row in list(read_rows(path, keep=("kept",)))[1:]
     ]
 
 
 def test_ordinary_lines_are_plain() -> None:
     block = b'{"text": "a\\n\\"b\\" \\u00e9 \xc3\xa9", "id": "x", "y": [1]}\r\n{"prompt": "c"}'
-    rows = plain_rows(block, 7, ("y",))
-    assert rows is not None
-    assert [seen(row) for row in rows] == [
+    found = plain_rows(block, 7, ("y",))
+    assert found is not None
+    assert [seen(row) for row in found] == [
         (7, b'"x"', ('a\n"b" é é',), None, {"y": b"[1]"}, True, ()),
         (8, 8, ("c",), None, {}, False, ()),
     ]

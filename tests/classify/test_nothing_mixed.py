@@ -20,6 +20,7 @@ from guardkit.classify.run_folder import Manifest
 from guardkit.classify.shards import Input
 from guardkit.errors import ArtefactError, ChangedError
 from guardkit.model import loaded
+from guardkit.types import Row
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
 
 POLICY = """
@@ -138,6 +139,24 @@ def test_an_input_edited_in_place_stops_the_run_by_name(
 
     meanwhile(monkeypatch, edit)
     assert stopped().startswith("in.jsonl, lines 22 to 28: has changed since this run began")
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
+def test_an_input_edited_and_put_back_while_it_is_read_stops_the_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(name)
+    path.write_bytes(before := Path("in.jsonl").read_bytes())
+    read_lines = shards.read_lines
+
+    def reading(*place: Any, **how: Any) -> list[Row]:
+        path.write_bytes(before.replace(b"cake 3", b"CAKE 3"))
+        rows = list(read_lines(*place, **how))
+        path.write_bytes(before)
+        return rows
+
+    monkeypatch.setattr(shards, "read_lines", reading)
+    assert stopped(name).startswith(f"{name}, lines 1 to 7: has changed")
 
 
 def test_an_input_that_lost_lines_stops_the_run_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
