@@ -87,7 +87,8 @@ def _begin_or_go_on(
             "--resume goes on from it; remove the folder to start anew"
         )
     inputs = source.scan(progress)
-    manifest = Manifest(inputs=inputs, settings=job.settings(), offsets=source.offsets())
+    settings = job.settings() | {"delimiter": source.delimiter}
+    manifest = Manifest(inputs=inputs, settings=settings, offsets=source.offsets())
     if before is None:
         folder.begin(manifest)
     elif changes := before.differences(manifest):

@@ -77,7 +77,7 @@ class Job:
     def rows(self, source: Input) -> Iterator[Row]:
         """Yield the rows of ``source`` one after the other, for a run that saves nothing."""
         for path in source.paths:
-            with read_rows(path, keep=self.keep) as rows:
+            with read_rows(path, keep=self.keep, delimiter=source.delimiter) as rows:
                 yield from (named(row, path) for row in rows) if self.named else rows
 
     def settings(self) -> dict[str, Any]:

@@ -56,12 +56,13 @@ class Rows(Iterator[Row]):
         self.close()
 
 
-def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
+def read_rows(path: str | Path, *, keep: Sequence[str] = (), delimiter: str | None = None) -> Rows:
     """Open ``path`` (``-``: standard input) and return its rows, read as they are asked for.
 
     ``id`` is the line's own, else its number from 1; ``keep`` names fields to carry along.
     From JSON both are ``msgspec.Raw``, echoed as they were written. Of a conversation every text
-    is read (``guardkit.text.chat``). Raises InputFileError where the file cannot be opened, is of
+    is read (``guardkit.text.chat``). ``delimiter`` separates the fields of a CSV file; without it,
+    it is found. Raises InputFileError where the file cannot be opened, is of
     no known kind or has no column to read.
     """
     if str(path) == "-":
@@ -69,7 +70,9 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = ()) -> Rows:
     path = Path(path)
     kind = kind_of(path)
     if kind in KINDS:
-        file = open_rows(path, lambda columns: _columns(path, columns, keep), TEXT_FIELDS)
+        file = open_rows(
+            path, lambda columns: _columns(path, columns, keep), TEXT_FIELDS, delimiter=delimiter
+        )
         return Rows(_rows(path, file, keep), file.close)
     if kind in _LINES:
         stream = open_bytes(path, uncompressed_name(path)[1])
@@ -188,7 +191,10 @@ def _rows(source: Any, file: RowFile, keep: Sequence[str]) -> Iterator[Row]:
 
 def _columns(path: Path, columns: Sequence[str], keep: Sequence[str]) -> list[str]:
     if not set(columns) & set(TEXT_FIELDS):
-        raise InputFileError(f"{path}: no column {', '.join(TEXT_FIELDS)}; {having(columns)}")
+        hint = ""
+        if len(columns) == 1 and not columns[0].isidentifier():  # a header row of CSV, perhaps
+            hint = f". What separates the fields of a CSV file: '{path}?delimiter=CHARACTER'"
+        raise InputFileError(f"{path}: no column {', '.join(TEXT_FIELDS)}; {having(columns)}{hint}")
     if missing := [name for name in keep if name not in columns]:
         raise InputFileError(f"{path}: --keep {missing[0]}: no such column; {having(columns)}")
     wanted = (*TEXT_FIELDS, *TOOL_FIELDS, "id", *keep)

@@ -24,6 +24,8 @@ from msgspec.structs import replace
 
 from guardkit.classify.rows import lines_of, read_lines, read_rows
 from guardkit.classify.run_folder import InputFile
+from guardkit.data.files import kind_of
+from guardkit.data.spec import split_delimiter
 from guardkit.errors import ChangedError, InputFileError
 from guardkit.types import Progress, Row
 
@@ -121,10 +123,15 @@ class _Cut:
 
 
 class Input:
-    """The files of one run, in order."""
+    """The files of one run, in order. ``spec`` is a path, a pattern, or ``-``; after it
+    ``?delimiter=`` may say what separates the fields of CSV files."""
 
     def __init__(self, spec: str) -> None:
-        self.paths = [STDIN] if spec == STDIN else [str(path) for path in _files(spec)]
+        spec, self.delimiter = split_delimiter(spec)
+        files = [] if spec == STDIN else _files(spec, self.delimiter)
+        self.paths = [str(path) for path in files] or [STDIN]
+        if self.delimiter and not any(kind_of(path) in (".csv", ".tsv") for path in files):
+            raise InputFileError(f"{spec}: delimiter= is for CSV files, and this is none")
         self._cuts: dict[str, _Cut] = {}
         self._seen: dict[str, tuple[_State, str]] = {}  # each file as it was scanned
         #: Rows in all; None until all of it was read where that is the only way to know.
@@ -190,7 +197,7 @@ class Input:
                 total += cut.lines
                 continue
             first = 1
-            for rows in _streamed(path, keep):
+            for rows in _streamed(path, keep, self.delimiter):
                 self._check(path)
                 shard = Shard(index, path, first, len(rows), rows=tuple(rows))
                 if index not in done:
@@ -285,10 +292,10 @@ class _Cutter:
         return _Cut(starts, firsts, self._offset, lines, bytes(self._digests))
 
 
-def _streamed(path: str, keep: Sequence[str]) -> Iterator[list[Row]]:
+def _streamed(path: str, keep: Sequence[str], delimiter: str | None) -> Iterator[list[Row]]:
     rows: list[Row] = []
     size = 0
-    with read_rows(path, keep=keep) as reader:
+    with read_rows(path, keep=keep, delimiter=delimiter) as reader:
         for row in reader:
             rows.append(row)
             size += sum(map(len, row.texts))
@@ -299,7 +306,7 @@ def _streamed(path: str, keep: Sequence[str]) -> Iterator[list[Row]]:
         yield rows
 
 
-def _files(spec: str) -> list[Path]:
+def _files(spec: str, delimiter: str | None) -> list[Path]:
     """Return the files that ``spec`` means: itself, those of a folder, those that fit a pattern;
     sorted by name, hidden ones left out."""
     path = Path(spec)
@@ -316,7 +323,7 @@ def _files(spec: str) -> list[Path]:
             return found
     except (OSError, ValueError) as error:  # ValueError: a name no file can have
         raise InputFileError(f"{spec}: cannot be read: {error}") from error
-    with read_rows(spec):  # what cannot be opened fails here, before any work
+    with read_rows(spec, delimiter=delimiter):  # what cannot be opened fails here, before any work
         pass
     return [path]
 

@@ -28,7 +28,8 @@ def classify(
             metavar="FILE",
             help="JSON lines (text, prompt or a conversation; id if any), .json, .csv, .tsv, "
             ".parquet or .txt, each also as .gz or .zst; a folder or a pattern of such files; - "
-            "reads JSON lines from standard input.",
+            "reads JSON lines from standard input. After it ?delimiter= may say what separates "
+            "the fields of CSV files.",
         ),
     ],
     policy: PolicyOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ COLUMNS = {
     "group": ("group", "movie"),
     "source": ("source",),
 }
+_OPTION = re.compile(r"(.+)\?([a-z]+)=(.+)", re.DOTALL)
 _SINGLE = ("split", "config", "delimiter")
 
 
@@ -69,6 +71,31 @@ def parse_spec(spec: str, base: Path | None = None) -> Spec:
     delimiter = _delimiter(spec, hub, single.get("delimiter"))
     split, config = single.get("split"), single.get("config")
     return Spec(spec, location, hub, columns, split, config, delimiter, where, base or Path())
+
+
+def split_delimiter(spec: str) -> tuple[str, str | None]:
+    """Return the path or pattern in ``spec``, and what separates the fields of CSV files there if
+    it says so: ``mail.csv?delimiter=;``.
+
+    Any other question mark is the pattern's or the file's. Raises DataError for an option that
+    ``guardkit classify`` does not know.
+    """
+    found = _OPTION.fullmatch(spec)
+    if found is None or _exists(spec):
+        return spec, None
+    location, key, value = found.groups()
+    if key == "delimiter":
+        return location, _delimiter(spec, False, unquote(value))
+    if _exists(location):
+        raise DataError(f"{spec}: unknown option {key!r} for rows to classify; known: delimiter")
+    return spec, None
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # no file can have this name
+        return False
 
 
 def _delimiter(spec: str, hub: bool, given: str | None) -> str | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from guardkit.classify.records import CHUNK_ROWS, decision_record
 from guardkit.classify.rows import Rows, read_rows
+from guardkit.data.spec import split_delimiter
 from guardkit.errors import InputFileError
 from guardkit.model import artefact
 from guardkit.model.loaded import Model
@@ -164,10 +165,11 @@ class _ModelSharingRouter(PolicyRouter):
 
 
 def _open(data: str) -> Rows:
+    path, delimiter = split_delimiter(data)
     try:
-        return read_rows(data, keep=[LABEL])
+        return read_rows(path, keep=[LABEL], delimiter=delimiter)
     except InputFileError:  # no such column; any other mistake is raised again here
-        return read_rows(data)
+        return read_rows(path, delimiter=delimiter)
 
 
 def _add(result: Comparison, labels: _Labels, row: Row, old: Decision, new: Decision) -> None:

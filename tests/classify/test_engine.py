@@ -284,6 +284,47 @@ def test_shards_of_a_file_of_lines_are_the_rows_of_the_whole_file(
     assert all(shard.count <= shards.SHARD_ROWS for shard in cut)
 
 
+@pytest.mark.parametrize("spec", ["in.csv?delimiter=^", "*.csv?delimiter=%5E", ".?delimiter=^"])
+def test_what_separates_the_fields_of_csv_is_named_after_the_file(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Path("in", "in.csv").write_text("id^text\n1^a, cake; a | cup\n2^an attack\n", "utf-8")
+    monkeypatch.chdir("in")
+    source, job = Input(spec), Job(policy="../policy.yaml")
+    assert [row.texts for row in job.rows(source)] == [("a, cake; a | cup",), ("an attack",)]
+    classify_into(Path("../out.jsonl"), source, job)
+    lines = Path("../out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["action"] for line in lines] == ["allow", "flag"]
+
+
+def test_a_run_is_not_resumed_with_another_delimiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("in.csv").write_text("text|y^text\n" + "a|b^c\n" * 50, "utf-8")
+    interrupted("in.csv?delimiter=^", monkeypatch)
+    with pytest.raises(UsageError, match=r"delimiter is \|; it was \^"):
+        classify_into(Path("out.jsonl"), Input("in.csv?delimiter=|"), JOB, resume=True)
+
+
+def test_an_option_after_the_input_that_does_not_fit_is_named() -> None:
+    Path("in.csv").write_text("body^id\na^1\n", "utf-8")
+    write_input(5)
+    for spec, said in {
+        "in.csv?text=body": "unknown option 'text' for rows to classify; known: delimiter",
+        "in.csv?delimiter=ab": "expected one character that separates fields, or tab",
+        "in.jsonl?delimiter=^": "delimiter= is for CSV files, and this is none",
+        "-?delimiter=^": "delimiter= is for CSV files, and this is none",
+        "in.csv": r"separates the fields of a CSV file: 'in.csv\?delimiter=CHARACTER'",
+        "none?.csv": "no file fits this pattern",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            Input(spec)
+
+
+def test_a_file_whose_name_looks_like_an_option_is_that_file() -> None:
+    name = write_input(5, "a?delimiter=^")
+    assert Input(name).paths == [name]
+
+
 def test_the_command_resumes_and_refuses_without_an_output_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
