@@ -116,6 +116,11 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     role: Role | None = None
     part: str | None = None  # None where the text is all there is, as in ``system``
 
+    def name(self) -> str:
+        """Return all of it in words: ``messages[3] (user, content[0].text)``."""
+        more = ", ".join(word for word in (self.role, self.part) if word)
+        return f"{self.message} ({more})" if more else self.message
+
 
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One line to classify: its texts, or why it has none. ``origins`` says of each text where it

@@ -22,8 +22,17 @@ from typing import Any, BinaryIO
 
 from guardkit.classify.json_block import plain_rows
 from guardkit.data.fields import TEXT_FIELDS, json_fields, row_of, text_fields
-from guardkit.data.files import BOM, DAMAGE, CutShort, kind_of, open_bytes, uncompressed_name
-from guardkit.data.reader import KINDS, RowFile, having, numbered_lines, open_rows
+from guardkit.data.files import (
+    BOM,
+    DAMAGE,
+    MAX_LINE_BYTES,
+    CutShort,
+    kind_of,
+    open_bytes,
+    uncompressed_name,
+)
+from guardkit.data.reader import JSON_KINDS, KINDS, RowFile, having, numbered_lines, open_rows
+from guardkit.data.spec import split_delimiter
 from guardkit.errors import InputFileError
 from guardkit.text.chat import TOOL_FIELDS
 from guardkit.types import Row
@@ -82,6 +91,41 @@ def read_rows(path: str | Path, *, keep: Sequence[str] = (), delimiter: str | No
         f"{path}: unknown kind of file {kind!r}; known: {', '.join(KINDS)}, .txt, each also as "
         ".gz or .zst. Name JSON lines .jsonl, or pipe them into `-`"
     )
+
+
+def one_row(spec: str, number: int | None = None) -> Row:
+    """Return row ``number`` of a file, or its only one: a JSON object may then stand over several
+    lines, as it may on standard input (``-``).
+
+    Raises InputFileError where there is no such row, or it cannot be read.
+    """
+    path, delimiter = split_delimiter(spec)
+    row = _whole_object(path) if number is None or path == "-" else None
+    if row is None:
+        with read_rows(path, delimiter=delimiter) as rows:
+            found = list(itertools.islice(rows, (number or 1) - 1, number or 2))
+        if len(found) != 1:
+            has = f"no row {number:,}" if number else "several rows" if found else "no row"
+            raise InputFileError(f"{path}: has {has}; choose one with --line")
+        row = found[0]
+    if row.error is not None:
+        raise InputFileError(f"{'standard input' if path == '-' else path}: {row.error}")
+    return row
+
+
+def _whole_object(path: str) -> Row | None:
+    """Return what standard input holds, or a file of JSON that is one object; None of others."""
+    if path == "-":
+        data = sys.stdin.buffer.read(MAX_LINE_BYTES + 1)
+    elif kind_of(Path(path)) in (*JSON_KINDS, ""):
+        with open_bytes(Path(path), uncompressed_name(Path(path))[1]) as stream, suppress(*DAMAGE):
+            data = stream.read(MAX_LINE_BYTES + 1)
+    else:
+        return None
+    if len(data) > MAX_LINE_BYTES:
+        return Row(1, 1, error=f"longer than {MAX_LINE_BYTES:,} bytes") if path == "-" else None
+    row = row_of(1, "line", data.removeprefix(BOM), json_fields, ())
+    return row if path == "-" or row.error is None else None
 
 
 def lines_of(path: Path) -> bool:

@@ -241,6 +241,9 @@ def show_explanation(explanation: Explanation) -> None:
     """Print a text with each piece coloured by what it adds to the label: red for, blue
     against."""
     out = console()
+    if explanation.origin is not None:
+        of = f", of {explanation.texts:,} texts" if explanation.texts > 1 else ""
+        out.print(Text(f"decided by {explanation.origin.name()}{of}"))
     given = ", ".join(f"{x} {p:.3f}" for x, p in explanation.probabilities.items())
     out.print(Text(f"probabilities: {given}"))
     out.print(

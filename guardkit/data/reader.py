@@ -38,7 +38,8 @@ MAX_HEADER_CHARACTERS = 2**20
 _SHOWN_COLUMNS = 30
 #: What separates the fields of a CSV file, by what finds a text column first.
 DELIMITERS = (",", ";", "\t", "|")
-KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+JSON_KINDS = (".jsonl", ".ndjson", ".json")
+KINDS = (*JSON_KINDS, ".csv", ".tsv", ".parquet")
 
 #: A row's number from 1, the row, and in place of one that cannot be read why.
 Item = tuple[int, Any, str | None]

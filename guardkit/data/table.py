@@ -14,12 +14,11 @@ import msgspec
 
 from guardkit.data.fields import Unreadable, given_twice, json_fields, row_of
 from guardkit.data.files import CutShort, kind_of
-from guardkit.data.reader import KINDS, Choose, RowFile, having, open_rows
+from guardkit.data.reader import JSON_KINDS, KINDS, Choose, RowFile, having, open_rows
 from guardkit.data.spec import Spec
 from guardkit.errors import DataError, InputFileError
 from guardkit.types import UNLABELLED, Row
 
-_JSON = (".jsonl", ".ndjson", ".json")
 #: Between the messages of a conversation that is one text to learn from.
 BETWEEN_MESSAGES = "\n\n"
 _LONGEST_SHOWN = 60
@@ -65,7 +64,7 @@ def read_file(path: Path, split: str, spec: Spec, *, label_optional: bool) -> Ta
         return chosen[-1].names()
 
     try:
-        if kind_of(path) in _JSON:
+        if kind_of(path) in JSON_KINDS:
             choose(_keys(path, name, spec))
         with _opened(path, choose, spec) as file:
             rows = _fields(file, name, chosen[0].names())

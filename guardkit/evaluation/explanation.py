@@ -5,7 +5,7 @@ Shape letters: R readings, T tokens, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from guardkit.evaluation.report import environment
 from guardkit.files import write_atomically
 from guardkit.model.loaded import Model
 from guardkit.text.visible import visible
-from guardkit.types import FloatArray
+from guardkit.types import FloatArray, Origin, Role, Row
 
 STRONGEST = 12
 
@@ -35,7 +35,8 @@ class Explanation:
     """Evidence for ``label`` in ``text``, under ``scorer``.
 
     ``text`` is the text that was asked about (``as_it_stands``), or that one of its ``readings``
-    that decides; ``readings`` counts them all, the text itself included.
+    that decides; ``readings`` counts them all, the text itself included. Of a row with several
+    texts, ``origin`` says which one it is, of ``texts`` that were judged.
     """
 
     text: str
@@ -47,6 +48,8 @@ class Explanation:
     probabilities: dict[str, float]
     model: str
     model_hash: str
+    origin: Origin | None = None
+    texts: int = 1
 
     @property
     def strongest(self) -> list[Piece]:
@@ -91,6 +94,35 @@ def explain(model: Model, text: str) -> Explanation:
     )  # fmt: skip
 
 
+def explain_row(
+    model: Model, row: Row, judges: Callable[[Role | None], bool] = lambda role: True
+) -> Explanation:
+    """Explain the text of ``row`` that decides: of those whose role somebody ``judges``, the one
+    that ``model`` finds likeliest to be of another label than the neutral one.
+
+    Raises UsageError where there is none, ClassifierError where one of them cannot be judged.
+    """
+    if not row.origins:  # one plain text
+        return explain(model, *row.texts)
+    said = zip(row.texts, row.origins, strict=True)
+    judged = [(text, origin) for text, origin in said if text and judges(origin.role)]
+    if not judged:
+        roles = ", ".join(sorted({origin.role or "no role" for origin in row.origins}))
+        raise UsageError(
+            f"row {row.line}: none of its texts, which are those of {roles}, is judged: nothing "
+            "to explain"
+        )
+    p_NC, unknown = model.probabilities_of(model.score([text for text, _ in judged]))
+    for i, reason in unknown.items():
+        raise ClassifierError(f"{model.path}: {judged[i][1].name()}: {reason}")
+    neutral = model.config.neutral_index
+    speaking = [c for c in range(len(model.labels)) if c != neutral]
+    if neutral is None and len(speaking) == 2:
+        speaking = [1]
+    text, origin = judged[int(p_NC[:, speaking].max(axis=1).argmax())]
+    return replace(explain(model, text), origin=origin, texts=len(judged))
+
+
 def lead(values_TC: FloatArray, column: int) -> FloatArray:
     """Return what each token adds to one label's logit over the mean of the others'."""
     lead_T: FloatArray = values_TC[:, column] - np.delete(values_TC, column, axis=1).mean(axis=1)
@@ -129,6 +161,7 @@ def render(explanation: Explanation) -> str:
         .get_template("explanation.html")
         .render(
             explanation=explanation,
+            origin=visible(explanation.origin.name()) if explanation.origin else None,
             parts=[(visible(part), value) for part, value in parts if part],
             strongest=[(visible(text[p.start : p.end]), p.value) for p in explanation.strongest],
         )

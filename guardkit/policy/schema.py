@@ -258,6 +258,11 @@ class Category(_Frozen):
         """Whether it judges a text of this role; one of no known role it always does."""
         return role is None or role in self.roles
 
+    def asks(self, member: str) -> bool:
+        """Whether it may ask ``member`` what a text is."""
+        nodes = (node for _, node in walk(self.decide))
+        return any(isinstance(node, MemberNode) and node.member == member for node in nodes)
+
     @property
     def closed_where_truncated(self) -> bool:
         """Whether a text that was not read to its end gets the action."""
