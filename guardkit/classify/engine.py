@@ -23,7 +23,7 @@ from guardkit.classify.ray_pool import require_ray, run_on_ray
 from guardkit.classify.records import Summary
 from guardkit.classify.run_folder import Manifest, RunFolder
 from guardkit.classify.shards import Input, Shard
-from guardkit.classify.worker import Do, Facts, Worker, run_here
+from guardkit.classify.worker import WRITES, Do, Facts, Worker, run_here
 from guardkit.errors import UsageError
 from guardkit.types import Progress
 
@@ -61,14 +61,15 @@ def classify_into(
     what they were; RunError and OutputError as ``records.classify`` does. ``engine`` says
     where the workers are: processes of this machine, or a Ray cluster's. A local process that
     needs more than ``shard_timeout_s`` for a shard is killed, and the shard has failed; where a
-    limit is given, a single worker is a process, too.
+    limit is given, a single worker is a process, too, and so it is where the run died before at
+    the same place.
     """
     if engine == "ray":
         require_ray()
     out = out.resolve()  # a link stays a link, to the new file
     folder = RunFolder(out)
     worker = Worker(job, folder.path)
-    with folder.held(), _placed(worker, engine, workers, shard_timeout_s) as do:
+    with folder.held(), _placed(worker, engine, workers, shard_timeout_s, folder) as do:
         _begin_or_go_on(folder, source, job, resume, progress)
         outcome = _run(folder, source, job, do, progress)
         if not outcome.set_aside:
@@ -138,11 +139,18 @@ def _run(folder: RunFolder, source: Input, job: Job, do: Do, progress: Progress 
 
 
 @contextmanager
-def _placed(worker: Worker, engine: Engine, n: int, timeout_s: float | None) -> Iterator[Do]:
-    """Yield what does shards: this process, or ``n`` others, which start up meanwhile."""
+def _placed(
+    worker: Worker, engine: Engine, n: int, timeout_s: float | None, folder: RunFolder
+) -> Iterator[Do]:
+    """Yield what does shards: this process, or ``n`` others, which start up meanwhile.
+
+    Where the run before died and had done no more than what was being written, another process
+    does them: a line that kills it is found, as it is where there are several.
+    """
+    stuck = folder.died_after is not None and folder.died_after <= WRITES
     if engine == "ray":
         yield lambda shards, finished: run_on_ray(shards, worker, n, finished)
-    elif n > 1 or timeout_s is not None:
+    elif n > 1 or timeout_s is not None or stuck:
         with processes(worker, n, timeout_s or SHARD_TIMEOUT_S) as do:
             yield do
     else:

@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -31,9 +30,6 @@ from guardkit.errors import GuardkitError, RunError
 DEPTH = WRITES + 2
 #: That is for shards of less than so long; what takes longer waits for whoever is free first.
 AHEAD_S = 1.0
-#: Rows of one shard that are looked for; what fails after them is set aside as it is. Without a
-#: limit, a shard of rows that all kill their worker would take thousands of workers.
-MOST_ALONE = 8
 #: A piece of a shard has its share of the shard's time, but so much at least, for a worker that
 #: has just been started loads its models meanwhile.
 _PIECE_S = 60.0
@@ -101,9 +97,8 @@ class Pool(ABC, Generic[R]):
 
     def __init__(self, worker: Worker, n: int) -> None:
         self.worker, self.n = worker, n
-        self._attempts = Attempts()
+        self._attempts = Attempts(worker)
         self._again: deque[Shard] = deque()
-        self._apart: dict[int, dict[tuple[int, int], Facts]] = {}  # pieces that are done, by shard
         self._deaths = 0  # of workers that had not finished anything
         self.workers = [self.start() for _ in range(n)]
 
@@ -135,7 +130,7 @@ class Pool(ABC, Generic[R]):
     def _feed(self, worker: R, shards: Iterator[Shard], more: bool, depth: int) -> bool:
         """Give ``worker`` what it can take, ``depth`` in all; return whether ``shards`` may have
         more."""
-        alone = any(s.index in self._attempts.reasons for s in worker.shards)
+        alone = any(map(self._attempts.has_failed, worker.shards))
         while worker.room > 0 and len(worker.shards) < depth and not alone:
             if self._again:
                 if worker.shards:
@@ -178,29 +173,17 @@ class Pool(ABC, Generic[R]):
             self._fail(under_way, f"its worker ended with {how}", finished)
 
     def _fail(self, shard: Shard, reason: str, finished: Callable[[Shard, Facts], None]) -> None:
-        reason = reason[:REASON]
-        if shard.piece is None and self._attempts.failed(shard, reason):
+        again = self._attempts.again(shard)
+        if again == [shard]:
             self._again.append(shard)
-            return
-        done = self._apart.get(shard.index, {})
-        aside = sum("set_aside" in facts for facts in done.values())
-        if shard.size_in_rows > 1 and aside < MOST_ALONE:
-            self._apart.setdefault(shard.index, {})
-            self._again.extendleft(reversed(shard.halves()))  # before others: its pieces are held
+        elif again:
+            self._again.extendleft(reversed(again))  # before others: its pieces are held
         else:
-            self._done(shard, self.worker.set_aside(shard, reason), finished)
+            self._done(shard, self.worker.set_aside(shard, reason[:REASON]), finished)
 
     def _done(self, shard: Shard, facts: Facts, finished: Callable[[Shard, Facts], None]) -> None:
-        """Take note of a shard, or of a piece of one: its last piece makes it whole."""
-        if shard.piece is None:
-            finished(shard, facts)
-            return
-        pieces = self._apart[shard.index]
-        pieces[shard.piece] = facts
-        if sum(end - start for start, end in pieces) == shard.count:
-            del self._apart[shard.index]
-            whole = replace(shard, piece=None)
-            finished(whole, self.worker.join(whole, pieces))
+        if whole := self._attempts.done(shard, facts):
+            finished(*whole)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from guardkit.files import UNFINISHED, flush_to_disk, locked, write_atomically
 
 MANIFEST = "manifest.json"
 _LOCK = "lock"
+#: There while a run goes on: how many parts there were when it began. One that died leaves it.
+_RUNNING = "running"
 _PART = "part-{:08d}"
 _A_PART = re.compile(r"part-[0-9]{8,}")
 #: The footer is the part's last line, no longer than this.
@@ -84,6 +86,8 @@ class RunFolder:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.path = out.with_name(f"{out.name}.parts")
+        #: Parts that the run before this one had done when its process died; None if it ended.
+        self.died_after: int | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -98,9 +102,17 @@ class RunFolder:
                     f"{self.path}: another run is writing {self.out.name}; let it end, or choose "
                     "another --out"
                 )
+            running = self.path / _RUNNING
+            with reporting(self.path):
+                done = len(self._parts())
+                began = _number(running)
+                self.died_after = None if began is None else done - began
+                running.write_text(str(done))
             try:
                 yield
             finally:
+                with suppress(OSError):
+                    running.unlink(missing_ok=True)
                 self._remove_if_nothing_was_done()
 
     def _refuse_what_is_not_ours(self) -> None:
@@ -126,7 +138,11 @@ class RunFolder:
     def _is_ours(entry: Path) -> bool:
         """Whether ``entry`` is a file of a name that runs give; nothing else is ever removed."""
         name = entry.name
-        named = name in (MANIFEST, _LOCK) or name.startswith(UNFINISHED) or _A_PART.fullmatch(name)
+        named = (
+            name in (MANIFEST, _LOCK, _RUNNING)
+            or name.startswith(UNFINISHED)
+            or _A_PART.fullmatch(name)
+        )
         return bool(named) and entry.is_file() and not entry.is_symlink()
 
     def _ours(self) -> list[Path]:
@@ -288,12 +304,23 @@ def _is_left_over(path: Path) -> bool:
     """Whether a file without a manifest can be what a crash left."""
     if path.name == _LOCK:
         return path.stat().st_size == 0
+    if path.name == _RUNNING:
+        return path.stat().st_size == 0 or _number(path) is not None
     if not _A_PART.fullmatch(path.name):
         return True
     try:
         return _read_footer(path) is not None
     except OSError:
         return False
+
+
+def _number(path: Path) -> int | None:
+    """Return the number that a file holds; None where there is none, as after a power cut."""
+    try:
+        with path.open("rb") as file:
+            return int(file.read(20))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from guardkit.errors import GuardkitError
 
 #: Times a shard is tried before it is set aside.
 ATTEMPTS = 3
+#: Rows of one shard that are looked for; what fails after them is set aside as it is. Without a
+#: limit, a shard of rows that all kill their worker would take thousands of workers.
+MOST_ALONE = 8
 #: Characters of a failure's reason that are kept: an exception may quote whole texts.
 REASON = 500
 #: Parts being written at once: disks flush several in little more time than one.
@@ -114,10 +118,10 @@ def run_here(
 ) -> None:
     """Do the shards in this process: the next is read and the last ones are written meanwhile.
 
-    A shard that raises is tried again at once and set aside in the end; with ``failed`` it is
-    only reported. What is wrong with the whole run (GuardkitError) ends it.
+    A shard that raises is tried again at once, halved, and in the end set aside (``Attempts``);
+    with ``failed`` it is only reported. What is wrong with the whole run (GuardkitError) ends it.
     """
-    coming, attempts = iter(shards), Attempts()
+    coming, attempts = iter(shards), Attempts(worker)
     writing: deque[tuple[Shard, Future[Facts]]] = deque()
 
     def fetch() -> tuple[Shard, list[Any], float] | None:
@@ -131,6 +135,12 @@ def run_here(
             facts = part.result()
             writing.popleft()
             finished(shard, facts)
+
+    def told(shard: Shard, facts: Facts) -> None:
+        """Report a shard, or the whole of which this was the last piece."""
+        settle(0)
+        if whole := attempts.done(shard, facts):
+            finished(*whole)
 
     def fetched() -> tuple[Shard, list[Any], float] | None:
         """Return what was read. What was written meanwhile is reported first, for shards may come
@@ -146,41 +156,70 @@ def run_here(
         while (next_one := fetched()) is not None:
             reading = reader.submit(fetch)
             shard, rows, seconds = next_one
-            while True:
+            todo = [shard]
+            while todo:
+                one = todo.pop(0)
                 try:
-                    body, summary, deciding = worker.decide(rows)
+                    own = rows if one is shard else rows[slice(*one.piece or ())]
+                    body, summary, deciding = worker.decide(own)
                 except GuardkitError:
                     settle(0)
                     raise
                 except Exception as error:  # retried, then recorded; never swallowed
                     reason = f"{type(error).__name__}: {error}"[:REASON]
                     if failed is not None:
-                        failed(shard, reason)
-                        break
-                    if attempts.failed(shard, reason):
-                        continue
-                    settle(0)
-                    finished(shard, worker.set_aside(shard, reason))
-                    break
+                        failed(one, reason)
+                    elif again := attempts.again(one):
+                        todo = again + todo
+                    else:
+                        told(one, worker.set_aside(one, reason))
+                    continue
+                if one is not shard:
+                    told(one, worker.write(one, body, summary, {"judge": deciding}))
+                    continue
                 settle(WRITES - 1)
                 times = {"read": seconds, "judge": deciding}
                 writing.append((shard, writer.submit(worker.write, shard, body, summary, times)))
-                break
         settle(0)
 
 
 class Attempts:
-    """Which shards have failed, how often, and what to do next with one that fails."""
+    """Which shards have failed, how often, and what to do next: one that fails every time is
+    halved until the rows at fault are alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._failed: Counter[int] = Counter()
-        self.reasons: dict[int, str] = {}
+        self._apart: dict[int, dict[tuple[int, int], Facts]] = {}  # pieces that are done, by shard
 
-    def failed(self, shard: Shard, reason: str) -> bool:
-        """Count a failure of a whole shard; return whether to try again."""
-        self._failed[shard.index] += 1
-        self.reasons[shard.index] = reason
-        return self._failed[shard.index] < ATTEMPTS
+    def has_failed(self, shard: Shard) -> bool:
+        return shard.index in self._failed
+
+    def again(self, shard: Shard) -> list[Shard]:
+        """Count a failure; return what to try next: the shard, its halves, or nothing more."""
+        if shard.piece is None:
+            self._failed[shard.index] += 1
+            if self._failed[shard.index] < ATTEMPTS:
+                return [shard]
+        done = self._apart.get(shard.index, {})
+        aside = sum("set_aside" in facts for facts in done.values())
+        if shard.size_in_rows == 1 or aside >= MOST_ALONE:
+            return []
+        self._apart.setdefault(shard.index, {})
+        return shard.halves()
+
+    def done(self, shard: Shard, facts: Facts) -> tuple[Shard, Facts] | None:
+        """Take note of a shard, or of a piece of one; return the shard that is whole now, and its
+        facts."""
+        if shard.piece is None:
+            return shard, facts
+        pieces = self._apart[shard.index]
+        pieces[shard.piece] = facts
+        if sum(end - start for start, end in pieces) < shard.count:
+            return None
+        del self._apart[shard.index]
+        whole = replace(shard, piece=None)
+        return whole, self._worker.join(whole, pieces)
 
 
 @contextmanager

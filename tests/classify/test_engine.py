@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardkit.classify import shards, worker
+from guardkit.classify import engine, shards, worker
 from guardkit.classify.engine import classify_into
 from guardkit.classify.job import Job
 from guardkit.classify.rows import read_rows
 from guardkit.classify.run_folder import MANIFEST, RunFolder
 from guardkit.classify.shards import Input
+from guardkit.classify.worker import Do, Worker, run_here
 from guardkit.cli.main import main
 from guardkit.errors import OutputError, RunError, UsageError
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
@@ -224,7 +227,7 @@ def test_two_runs_never_write_one_output() -> None:
         classify_into(Path("out.jsonl"), Input(source), JOB)
 
 
-def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_resume(
+def test_a_row_that_fails_every_time_is_set_aside_alone_and_named_and_tried_again_on_resume(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = write_input(21)
@@ -232,22 +235,73 @@ def test_a_shard_that_fails_every_time_is_errors_and_named_and_tried_again_on_re
     decide = worker.Worker.decide
 
     def failing(self: worker.Worker, rows: list[Any]) -> Any:
-        if rows[0].line == 8:
+        if any(row.line == 10 for row in rows):
             raise MemoryError("no room")
         return decide(self, rows)
 
     with monkeypatch.context() as patched:
         patched.setattr(worker.Worker, "decide", failing)
         outcome = classify_into(Path("out.jsonl"), Input(source), JOB)
-    assert list(outcome.set_aside) == ["in.jsonl, rows 8 to 14"]
+    assert outcome.set_aside == {"in.jsonl, row 10": "MemoryError: no room"}
     out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert len(out) == 21
-    for line in out[7:14]:
-        assert line["action"] == "flag"  # on_error is closed: it never reads as safe
-        assert "no room" in line["error"] or "not JSON" in line["error"]
+    assert out[9]["action"] == "flag"  # on_error is closed: it never reads as safe
+    assert "no room" in out[9]["error"]
+    others = whole.splitlines()
+    assert [json.dumps(line) for i, line in enumerate(out) if i != 9] == [
+        json.dumps(json.loads(line)) for i, line in enumerate(others) if i != 9
+    ]
     outcome = classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
     assert not outcome.set_aside
     assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_a_shard_of_which_every_row_fails_is_halved_for_so_many_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 64)
+    monkeypatch.setattr(worker, "MOST_ALONE", 3)
+    calls = []
+
+    def failing(self: worker.Worker, rows: list[Any]) -> Any:
+        calls.append(len(rows))
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker.Worker, "decide", failing)
+        outcome = classify_into(Path("out.jsonl"), Input(write_input(64)), JOB)
+    assert calls[:3] == [64, 64, 64]
+    assert len(calls) < 20
+    named = list(outcome.set_aside)
+    assert named[:3] == [f"in.jsonl, row {n}" for n in (1, 2, 3)]
+    assert named[-1] == "in.jsonl, rows 33 to 64"
+    out = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert len(out) == 64
+    assert all(line["error"] for line in out)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2, 3])
+def test_a_run_that_died_twice_at_one_place_goes_on_in_another_process(
+    parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two parts were still being written, perhaps, when the line at fault was judged."""
+    source = write_input(50)
+    whole = undisturbed(source)
+    interrupted(source, monkeypatch, 5)
+    began = len(list(Path("out.jsonl.parts").glob("part-*"))) - parts
+    Path("out.jsonl.parts", "running").write_text(str(began))  # what SIGKILL leaves
+    elsewhere = []
+
+    @contextmanager
+    def processes(worker: Worker, n: int, timeout_s: float) -> Iterator[Do]:
+        elsewhere.append(n)
+        yield lambda shards, finished: run_here(shards, worker, finished)
+
+    monkeypatch.setattr(engine, "processes", processes)
+    classify_into(Path("out.jsonl"), Input(source), JOB, resume=True)
+    assert elsewhere == ([1] if parts <= 2 else [])
+    assert Path("out.jsonl").read_bytes() == whole
+    assert not Path("out.jsonl.parts").exists()
 
 
 def test_several_files_are_one_input_and_their_rows_say_which() -> None:

@@ -40,6 +40,7 @@ def everything(folder: Path) -> dict[str, bytes]:
         {"part-00000001": "mine"},
         {"part-00000001": '{"shard": 1}\n'},
         {"lock": "mine"},
+        {"running": "mine"},
         {".hidden": ""},
         {"deep/down/notes.txt": "mine"},
         {"manifest.json": '{"mine": 1}'},

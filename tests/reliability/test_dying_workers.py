@@ -139,6 +139,24 @@ def test_a_line_that_kills_every_worker_is_set_aside_alone_and_named(
     assert lines[5001:] == whole[5001:14_000]
 
 
+def test_a_line_that_kills_the_only_process_is_named_by_the_second_resume(folder: Path) -> None:
+    """The process is gone, and nobody is left to say so: what is done is kept."""
+    resume: list[str] = []
+    for _ in range(3):
+        process = start(folder, "deadly.jsonl", "alone.jsonl", *resume)
+        _, err = process.communicate(timeout=300)
+        if process.returncode != -signal.SIGKILL:
+            break
+        resume = ["--resume"]
+    assert process.returncode == 3, err
+    assert resume
+    assert "deadly.jsonl, row 5,001: its worker ended with SIGKILL" in err
+    lines = [json.loads(line) for line in (folder / "alone.jsonl").read_bytes().splitlines()]
+    assert [line["id"] for line in lines] == list(range(14_000))
+    assert [line["id"] for line in lines if line["error"]] == [5000]
+    assert lines[5000]["action"] == "flag"  # never read as safe
+
+
 @pytest.mark.parametrize("changed", ["policy.yaml", "in.jsonl"])
 def test_a_worker_that_is_replaced_after_a_change_stops_the_run_by_name(
     folder: Path, tmp_path: Path, changed: str
