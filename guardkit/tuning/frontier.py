@@ -128,9 +128,10 @@ def sweep_policy(
 
     once = {x.source: with_score_cache(x, cache, device=device) for x in models.values()}
     models = {member: once[model.source] for member, model in models.items()}  # which may share one
-    asked = _CategoryScores(name, chosen, models, plugins)
+    asked = _CategoryScores(name, policy, models, plugins)
     alone: list[AnyNode] = [MemberNode(member=member) for member in models]
-    lo_SN, hi_SN, strange_SN = asked.values([*cascade.cascade, *alone], examples.texts, progress)
+    nodes = [*cascade.cascade, *alone]
+    lo_SN, hi_SN, strange_SN, unread_SN = asked.values(nodes, examples.texts, progress)
     costs, ms_MN = asked.costs(examples.texts)
     n_stages = len(cascade.cascade)
     asks_SM = np.stack([_asks(stage, models) for stage in [*cascade.cascade, *alone]])
@@ -139,9 +140,8 @@ def sweep_policy(
     def stages(rows: Sequence[int]) -> Stages:
         rows = list(rows)
         closed = chosen.on_error == "closed"
-        return Stages(
-            lo_SN[rows], hi_SN[rows], strange_SN[rows], asks_SM[rows], ms_MN, closed=closed
-        )
+        told = lo_SN[rows], hi_SN[rows], strange_SN[rows], unread_SN[rows]
+        return Stages(*told, asks_SM[rows], ms_MN, closed=closed)
 
     result = sweep(
         SweepInput(
@@ -225,39 +225,57 @@ class _CategoryScores:
     """What the models and nodes of one category say of all texts, each text read once."""
 
     def __init__(
-        self, name: str, category: Category, models: Mapping[str, Model], plugins: Plugins
+        self, name: str, policy: Policy, models: Mapping[str, Model], plugins: Plugins
     ) -> None:
-        self.name, self.category, self.models, self.plugins = name, category, models, plugins
-        members = [node for _, node in walk(category.decide) if isinstance(node, MemberNode)]
+        self.name, self.category = name, policy.categories[name]
+        self.models, self.plugins = models, plugins
+        self.max_characters = policy.max_characters
+        members = [node for _, node in walk(self.category.decide) if isinstance(node, MemberNode)]
         #: The models that compute novelty together with their scores, as they do for the router.
         self.novelty_of = {models[n.member].source for n in members if n.escalate_if is not None}
 
     def values(
         self, nodes: Sequence[AnyNode], texts: Sequence[str], progress: Progress | None
-    ) -> tuple[_Float64, _Float64, BoolArray]:
-        """Return what each node says of each text, lo_SN and hi_SN, and where its ``escalate_if``
-        holds, strange_SN."""
-        los, his, stranges = [], [], []
+    ) -> tuple[_Float64, _Float64, BoolArray, BoolArray]:
+        """Return what each node says of each text, lo_SN and hi_SN, where its ``escalate_if``
+        holds, strange_SN, and where it flags a text for what it has not read, unread_SN."""
+        told = []
         try:
             for member in self.models:
-                self._classifier(member).warm_up(texts, novelty=self._gives_novelty(member))
+                novelty = self._gives_novelty(member)
+                self._classifier(member).warm_up(self._given(texts), novelty=novelty)
             for chunk in chunks(texts, "score", progress):
-                model = self.models.__getitem__
-                batch = PolicyBatch(chunk, model, self.plugins.combiners, self.novelty_of)
-                tree = CategoryTree(batch, self.name, self.category)
-                values = [tree.intervals(node) for node in nodes]
-                los.append(np.stack([lo_N for lo_N, _ in values]))
-                his.append(np.stack([hi_N for _, hi_N in values]))
-                stranges.append(np.stack([self._strange(batch, node) for node in nodes]))
+                batch = PolicyBatch(
+                    chunk, self.models.__getitem__, self.plugins.combiners, self.novelty_of,
+                    max_characters=self.max_characters,
+                )  # fmt: skip
+                of_nodes = [self._node(batch, node) for node in nodes]
+                told.append([np.stack(values) for values in zip(*of_nodes, strict=True)])
         finally:  # what was scored before a failure need not be scored again
             for member in self.models:
                 self._classifier(member).save()
-        lo_SN, hi_SN = np.concatenate(los, axis=1), np.concatenate(his, axis=1)
-        return lo_SN, hi_SN, np.concatenate(stranges, axis=1)
+        lo_SN, hi_SN, strange_SN, unread_SN = (
+            np.concatenate(values, axis=1) for values in zip(*told, strict=True)
+        )
+        return lo_SN, hi_SN, strange_SN, unread_SN
+
+    def _node(
+        self, batch: PolicyBatch, node: AnyNode
+    ) -> tuple[_Float64, _Float64, BoolArray, BoolArray]:
+        """Return what ``values`` does of one node and one batch."""
+        tree = CategoryTree(batch, self.name, self.category)
+        lo_N, hi_N = tree.intervals(node)
+        unread_N = tree.truncated_N & self.category.closed_where_truncated
+        return lo_N, hi_N, self._strange(batch, node), unread_N
+
+    def _given(self, texts: Sequence[str]) -> list[str]:
+        """Return what a model is given of the texts."""
+        return [text[: self.max_characters] for text in texts]
 
     def costs(self, texts: Sequence[str]) -> tuple[dict[str, Cost], _Float64]:
         """Return what each member takes, and ms_MN; of a text that failed, the mean."""
         costs, rows = {}, []
+        texts = self._given(texts)
         for member in self.models:
             classifier = self._classifier(member)
             novelty = self._gives_novelty(member)

@@ -29,13 +29,15 @@ class Stages:
     """What a cascade's stages say of N texts.
 
     ``lo_SN`` and ``hi_SN`` are intervals of log-odds, NaN for no opinion; ``strange_SN`` says where
-    a stage's ``escalate_if`` holds; ``asks_SM`` which models a stage runs, ``ms_MN`` what that
-    costs per text, ``closed`` whether a text that could not be judged is flagged.
+    a stage's ``escalate_if`` holds; ``unread_SN`` where a stage does not read a text to its end and
+    ``on_truncated`` has such texts flagged; ``asks_SM`` which models a stage runs, ``ms_MN`` what
+    that costs per text, ``closed`` whether a text that could not be judged is flagged.
     """
 
     lo_SN: _Float64
     hi_SN: _Float64
     strange_SN: BoolArray
+    unread_SN: BoolArray
     asks_SM: BoolArray
     ms_MN: _Float64
     closed: bool
@@ -46,7 +48,8 @@ class Replay:
     """What a cascade makes of N texts under some bounds.
 
     A text is flagged where ``score_N``, in log-odds, is above the threshold's: its upper end where
-    failures are flagged (``on_error: closed``), else the lower; -inf where nothing had an opinion.
+    failures are flagged (``on_error: closed``), else the lower; -inf where nothing had an opinion,
+    inf where ``on_truncated`` has it flagged whatever was read.
     """
 
     score_N: _Float64
@@ -64,12 +67,14 @@ def replay(stages: Stages, bounds: Sequence[Bounds]) -> Replay:
     n = stages.lo_SN.shape[1]
     end_SN = stages.hi_SN if stages.closed else stages.lo_SN
     left_N, score_N = np.ones(n, bool), np.full(n, -np.inf)
-    asked_MN = np.zeros(stages.ms_MN.shape, bool)
+    asked_MN, unread_N = np.zeros(stages.ms_MN.shape, bool), np.zeros(n, bool)
     for s, (below, above) in enumerate(bounds):
+        unread_N |= stages.unread_SN[s] & left_N
         asked_MN |= stages.asks_SM[s][:, None] & left_N  # once, whatever stages ask it
         # the latest opinion stands, also where a later stage is silent
         heard_N = left_N & ~np.isnan(stages.lo_SN[s])
         score_N = np.where(heard_N, end_SN[s], score_N)
         settled_N = (stages.hi_SN[s] <= logit(below)) | (stages.lo_SN[s] >= logit(above))
         left_N = left_N & (~settled_N | stages.strange_SN[s])
+    score_N = np.where(unread_N, np.inf, score_N)
     return Replay(score_N, asked_MN, np.where(asked_MN, stages.ms_MN, 0.0).sum(axis=0))

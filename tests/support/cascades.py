@@ -17,6 +17,7 @@ from tests.support.fake_models import FakeFamily, plugins_of, write_model
 POLICY = """\
 version: 1
 name: test
+max_characters: {max_characters}
 members:
   specialist: {{plugin: fake, model: small}}
   backup: {{plugin: fake, model: large}}
@@ -29,6 +30,7 @@ categories:
     flag_at: {{probability: {threshold}}} # the line
     action: block
     on_error: {on_error}
+    {on_truncated}
 """
 TWO = """- member: specialist # fast
           settle: {{below: {below}, above: {above}}} # sure either way
@@ -69,7 +71,8 @@ class CascadeFolder:
             monkeypatch.setattr(f"guardkit.{module}.installed_plugins", lambda: self.plugins)
 
     def write(self, name: str = "policy.yaml", stages: str = TWO, **values: Any) -> Path:
-        defaults = {"below": 0.1, "above": 0.9, "threshold": 0.5, "on_error": "closed"}
+        defaults = {"below": 0.1, "above": 0.9, "threshold": 0.5, "on_error": "closed",
+                    "on_truncated": "", "max_characters": 1000}  # fmt: skip
         given = defaults | values
         path = self.path / name
         path.write_text(POLICY.format(stages=stages.format(**given), **given))

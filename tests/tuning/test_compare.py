@@ -191,17 +191,30 @@ def test_no_plugin_is_told_of_a_comparison(pair: PolicyPair) -> None:
     assert pair.told == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+UNREAD = st.sampled_from(["", "", "UNREAD:one", "CUT", "a" * 50])
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 @given(
-    st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6)), max_size=12),
+    st.lists(st.tuples(st.integers(-6, 6), st.integers(-6, 6), UNREAD), max_size=12),
     st.sampled_from([0.2, 0.5, 0.8]),
+    st.sampled_from(["open", "closed"]),
+    st.sampled_from([40, 1000]),
 )
 def test_flips_are_where_the_two_routers_differ(
-    pair: PolicyPair, scores: list[tuple[int, int]], threshold: float
+    pair: PolicyPair,
+    scores: list[tuple[int, int, str]],
+    threshold: float,
+    on_truncated: str,
+    max_characters: int,
 ) -> None:
-    old = write(pair.folder / "old.yaml", threshold=str(threshold))
-    new = write(pair.folder / "new.yaml", **two_models())
-    result = pair.compare(old, new, [{"text": f"{a} {b}"} for a, b in scores])
+    on_error = f"closed\n    on_truncated: {on_truncated}"
+    old = write(pair.folder / "old.yaml", threshold=str(threshold), on_error=on_error)
+    mode = f"enforce\nmax_characters: {max_characters}"
+    new = write(pair.folder / "new.yaml", mode=mode, **two_models())
+    result = pair.compare(old, new, [{"text": f"{a} {b} {more}"} for a, b, more in scores])
     with read_rows(pair.folder / "rows.jsonl") as rows:
         texts = [row.texts[0] for row in rows]
     decided = [load_policy(p, plugins=pair.plugins).decide(texts) for p in (old, new)]

@@ -41,18 +41,23 @@ def test_useless_backups_are_seldom_said_to_help(folder: CascadeFolder) -> None:
     assert sum(verdicts) <= 1
 
 
+@pytest.mark.parametrize("on_truncated", ["closed", "open"])
 @pytest.mark.parametrize(("stages", "strange"), [(TWO, 0.0), (ESCALATING, 0.3)])
 def test_points_are_what_the_router_makes_of_the_texts(
-    folder: CascadeFolder, stages: str, strange: float
+    folder: CascadeFolder, stages: str, strange: float, on_truncated: str
 ) -> None:
     data = random_examples(400, 1.5, 2.5, strange=strange)
-    frontier = sweep_policy(folder.write(stages=stages), data, max_fpr=0.05)
+    unread = {0: "CUT", 50: "UNREAD:small", 100: "UNREAD:large", 101: "a" * 80, 151: "a" * 80}
+    texts = [f"{text} {unread.get(i, '')}" for i, text in enumerate(data.texts)]
+    data = Examples(texts, data.labels_N, data.label_names)
+    limits = {"on_truncated": f"on_truncated: {on_truncated}", "max_characters": 60}
+    frontier = sweep_policy(folder.write(stages=stages, **limits), data, max_fpr=0.05)
     s = frontier.sweep
     assert s.own is not None
     positive_N = data.labels_N == 1
     for point in [s.own, s.chosen, *s.frontier]:
         (below, above), _ = point.bounds
-        values = {"below": below, "above": above, "threshold": point.threshold}
+        values = {"below": below, "above": above, "threshold": point.threshold, **limits}
         path = folder.write("point.yaml", stages, **values)
         decisions = load_policy(path, plugins=folder.plugins).decide(data.texts)
         flagged_N = np.array([d.action == "block" for d in decisions])

@@ -78,8 +78,9 @@ def test_a_short_probability_flags_the_same_texts(low: float, width: float) -> N
 def inputs(n_swept: int = 1) -> SweepInput:
     rng = np.random.default_rng(0)
     lo_SN = rng.normal(size=(n_swept + 1, 90))
-    familiar_SN, asks_SM = np.zeros(lo_SN.shape, bool), np.eye(n_swept + 1, dtype=bool)
-    stages = Stages(lo_SN, lo_SN, familiar_SN, asks_SM, np.ones((n_swept + 1, 90)), closed=True)
+    none_SN, asks_SM = np.zeros(lo_SN.shape, bool), np.eye(n_swept + 1, dtype=bool)
+    ms_MN = np.ones((n_swept + 1, 90))
+    stages = Stages(lo_SN, lo_SN, none_SN, none_SN, asks_SM, ms_MN, closed=True)
     bounds = (*[(0.1, 0.9)] * n_swept, NEVER)
     positive_N = np.arange(90) % 3 == 0
     names = [f"m{i}" for i in range(n_swept + 1)]
