@@ -37,6 +37,14 @@ MAX_TENSORS_HEADER_BYTES = 4 * MIB
 #: unpacked, where that is more than PARQUET_GROWTH times what they are packed.
 MAX_PARQUET_BATCH_BYTES = 64 * MIB
 PARQUET_GROWTH = 16
+#: What a parquet file says of its parts, about 100 bytes for a column of a row group.
+MAX_PARQUET_FOOTER_BYTES = 16 * MIB
+#: Pages of a column in a row group: of 8 kB, the smallest in use, half a gigabyte.
+MAX_PARQUET_PAGES = 2**16
+#: Values of a column of lists in a row group, where that is more than PARQUET_GROWTH a byte.
+MAX_PARQUET_VALUES = 2**23
+#: Rows that a byte of a parquet file may stand for: runs of one text take no room.
+MAX_PARQUET_ROWS_A_BYTE = 2**14
 #: So many values of a network (64 MiB of float32) are made whatever its files hold.
 SMALL_NETWORK_VALUES = 2**24
 

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from guardkit.bounds import MAX_PARQUET_BATCH_BYTES, PARQUET_GROWTH
 from guardkit.data import files
 from guardkit.data.fields import Unreadable, json_fields
 from guardkit.data.files import BOM, DAMAGE, CutShort, kind_of, open_bytes, uncompressed_name, why
@@ -290,13 +291,13 @@ def _parquet(path: Path, compression: str | None, choose: Choose, texts: Sequenc
 
     try:
         if compression:  # parquet is read from its end: no way but to unpack it first
-            with open_bytes(path, compression) as stream:
-                file = open_parquet(pa.BufferReader(stream.read()))
+            file = open_parquet(pa.py_buffer(_unpacked(path, compression)))
         else:
             file = open_parquet(path)
     except DAMAGE as error:
         raise InputFileError(f"{path}: cannot read it as parquet: {why(error)}") from error
-    columns = file.schema_arrow.names
+    about = file.file
+    columns = about.schema_arrow.names
     try:
         wanted = choose(columns)
         refuse_repeated(path, columns, wanted)
@@ -316,8 +317,22 @@ def _parquet(path: Path, compression: str | None, choose: Choose, texts: Sequenc
     def fields_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
         return {name: value for name, value in record.items() if value is not None}
 
-    names = _class_names(file.schema_arrow.metadata or {})
-    return RowFile(items(), fields_of, file.close, rows=file.metadata.num_rows, names=names)
+    names = _class_names(about.schema_arrow.metadata or {})
+    return RowFile(items(), fields_of, file.close, rows=about.metadata.num_rows, names=names)
+
+
+def _unpacked(path: Path, compression: str) -> bytes:
+    """Return all of a compressed file. Raises ValueError where it is a bomb."""
+    packed = path.stat().st_size
+    limit = max(MAX_PARQUET_BATCH_BYTES, PARQUET_GROWTH * packed)
+    with open_bytes(path, compression) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(
+            f"unpacks from {packed:,} bytes to more than {limit:,}; at most "
+            f"{MAX_PARQUET_BATCH_BYTES:,}, or {PARQUET_GROWTH} times what it is packed"
+        )
+    return data
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> Mapping[str, Sequence[str]]:
