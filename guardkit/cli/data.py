@@ -40,9 +40,9 @@ def data_audit(
     Length, final sign, emoji, case, format, language, source, phrases: how often each comes with
     which label, how well it tells the label by itself, which texts are to blame, and what to add.
     """
+    from guardkit.audit.audit import audit
+    from guardkit.audit.findings import as_json
     from guardkit.cli.data_output import show_audit
-    from guardkit.data.audit import audit
-    from guardkit.data.audit_findings import as_json
     from guardkit.data.examples import load_split
     from guardkit.model import artefact
 

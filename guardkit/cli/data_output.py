@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from guardkit.cli.console import console
-from guardkit.data.audit_findings import (
+from guardkit.audit.findings import (
     GIVES_AWAY,
     LEAST_GROUPS,
     PHRASE_SHARE,
@@ -20,6 +19,7 @@ from guardkit.data.audit_findings import (
     percent,
     shortened,
 )
+from guardkit.cli.console import console
 from guardkit.metrics import Interval
 
 #: Labels that a table has a column for; of more, each row names its most and its least frequent.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from guardkit.data.audit import audit
-from guardkit.data.audit_findings import warning_lines
+from guardkit.audit.audit import audit
+from guardkit.audit.findings import warning_lines
 from guardkit.data.hashes import examples_hash
 from guardkit.data.splits import DataSplits, OneLabelError, load_data_splits
 from guardkit.errors import ConfigError, DataError

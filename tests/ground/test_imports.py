@@ -24,7 +24,7 @@ ORDER = (
     ("ground",),
     ("text",),
     ("data",),
-    ("calibration",),
+    ("audit", "calibration"),
     ("model",),
     ("policy",),
     ("classify", "evaluation"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from guardkit.data.phrases import LONGEST, LONGEST_AT_ENDS, anywhere, at_the_ends
+from guardkit.audit.phrases import LONGEST, LONGEST_AT_ENDS, anywhere, at_the_ends
 
 
 def random_texts(n: int) -> list[str]:

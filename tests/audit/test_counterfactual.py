@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardkit.data.audit import audit
-from guardkit.data.counterfactual import TRANSFORMS, counterfactual_copies
-from guardkit.data.shortcuts import EMOJI, FEATURES
+from guardkit.audit.audit import audit
+from guardkit.audit.counterfactual import TRANSFORMS, counterfactual_copies
+from guardkit.audit.shortcuts import EMOJI, FEATURES
 from guardkit.types import Examples
 
 from .test_audit import examples_of, sentence

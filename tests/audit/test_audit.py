@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from guardkit.data import audit as audit_module
-from guardkit.data.audit import audit
-from guardkit.data.audit_findings import Audit, Finding, as_json, described, warning_lines
-from guardkit.data.shortcuts import FEATURES
+from guardkit.audit import audit as audit_module
+from guardkit.audit.audit import audit
+from guardkit.audit.findings import Audit, Finding, as_json, described, warning_lines
+from guardkit.audit.shortcuts import FEATURES
 from guardkit.data.splits import FOLDS, group_folds, group_names
 from guardkit.errors import DataError
 from guardkit.types import UNLABELLED, Examples

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from guardkit.data.shortcuts import FEATURES, capital_share, final_sign, first_letter, text_format
+from guardkit.audit.shortcuts import FEATURES, capital_share, final_sign, first_letter, text_format
 
 OF = {feature.name: feature.of for feature in FEATURES}
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from guardkit.data.audit_columns import Column, feature_columns, phrase_columns
-from guardkit.data.audit_findings import (
+from guardkit.audit.columns import Column, feature_columns, phrase_columns
+from guardkit.audit.findings import (
     GIVES_AWAY,
     LEAST_GROUPS,
     PHRASE_SHARE,
@@ -27,7 +27,7 @@ from guardkit.data.audit_findings import (
     one_line,
     percent,
 )
-from guardkit.data.audit_measure import Counts, Float64, gap, lean
+from guardkit.audit.measure import Counts, Float64, gap, lean
 from guardkit.data.splits import group_folds, group_names
 from guardkit.errors import DataError
 from guardkit.metrics import Interval, bands, group_index, wilson_interval

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guardkit.data.shortcuts import (
+from guardkit.audit.shortcuts import (
     BEHIND,
     EMOJI,
     FINAL_SIGNS,

@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from guardkit.data.audit_findings import GIVES_AWAY, LEAST_GROUPS, SOURCE
-from guardkit.data.audit_measure import Float64, gap, lean
-from guardkit.data.phrases import Phrase, anywhere, at_the_ends
-from guardkit.data.shortcuts import FEATURES, NO
+from guardkit.audit.findings import GIVES_AWAY, LEAST_GROUPS, SOURCE
+from guardkit.audit.measure import Float64, gap, lean
+from guardkit.audit.phrases import Phrase, anywhere, at_the_ends
+from guardkit.audit.shortcuts import FEATURES, NO
 from guardkit.metrics import group_index
 from guardkit.types import Examples, IntArray
 

@@ -1,0 +1,1 @@
+"""What tells the labels of labelled text, and should not."""
