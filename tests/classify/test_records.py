@@ -30,31 +30,12 @@ from guardkit.model.loaded import Model, load_model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import CategoryDecision, Decision, RouteStep, Row
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
-
-POLICY = """\
-version: 1
-name: test
-members:
-  only: {plugin: fake, model: model}
-categories:
-  injection:
-    positive: [injection]
-    decide: {member: only}
-    flag_at: {probability: 0.5}
-    action: block
-"""
-
-
-def answer(model: str, text: str) -> list[float]:
-    """Return logits that say injection exactly where the text says so."""
-    if "BROKEN" in text:
-        raise ValueError("cannot score this")
-    return [0.0, 2.0 if "attack" in text else -2.0]
+from tests.support.one_member import POLICY, logits_of
 
 
 @pytest.fixture
 def family() -> FakeFamily:
-    return FakeFamily(answer)
+    return FakeFamily(logits_of)
 
 
 @pytest.fixture

@@ -15,19 +15,8 @@ from guardkit.errors import PolicyError
 from guardkit.model.loaded import load_model
 from guardkit.policy.router import PolicyRouter, load_policy
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
+from tests.support.one_member import POLICY, logits_of
 
-POLICY = """\
-version: 1
-name: test
-members:
-  only: {plugin: fake, model: model}
-categories:
-  injection:
-    positive: [injection]
-    decide: {member: only}
-    flag_at: {probability: 0.5}
-    action: block
-"""
 FROM_TOOLS = """\
   planted:
     positive: [injection]
@@ -39,16 +28,10 @@ FROM_TOOLS = """\
 ATTACK = "an attack"
 
 
-def answer(model: str, text: str) -> list[float]:
-    if "BROKEN" in text:
-        raise ValueError("cannot score this")
-    return [0.0, 2.0 if "attack" in text else -2.0]
-
-
 class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.family = FakeFamily(answer)
+        self.family = FakeFamily(logits_of)
         write_model(path / "model")
 
     def router(self, policy: str, **options: Any) -> PolicyRouter:

@@ -14,6 +14,7 @@ from guardkit.model.loaded import Model, load_model
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Row
 from tests.support.fake_models import FakeFamily, plugins_of, write_model
+from tests.support.one_member import logits_of
 
 POLICY = """
 version: 1
@@ -29,15 +30,9 @@ categories:
 """
 
 
-def logits(_model: str, text: str) -> list[float]:
-    if "BROKEN" in text:
-        raise RuntimeError("cannot score this")
-    return [0.0, 2.0 if "attack" in text else -2.0]
-
-
 @pytest.fixture
 def family() -> FakeFamily:
-    return FakeFamily(logits)
+    return FakeFamily(logits_of)
 
 
 def router(folder: Path, family: FakeFamily, more: str = "", **settings: Any) -> PolicyRouter:

@@ -14,30 +14,19 @@ import pytest
 
 from guardkit.plugins import Plugins
 from guardkit.types import Evidence, RawScores
+from tests.support import one_member
 from tests.support.fake_models import FakeClassifier, FakeFamily, plugins_of, write_model
+from tests.support.one_member import logits_of
 
-POLICY = """\
-version: 1
-name: test
-members:
-  only: {plugin: fake, model: model}
-categories:
-  injection:
-    positive: [injection]
-    decide: {member: only}
-    flag_at: {probability: 0.5}
-    action: flag
+POLICY = (
+    one_member.POLICY.replace("block", "flag")
+    + """\
 tests:
   - {text: "an attack", expect: {injection: flag}}
   - {text: "a cake", expect: {injection: allow}}
 """
+)
 TRAIN = ["train", "--plugin", "fake", "--data", "reviews/", "--out", "new"]
-
-
-def logits_of(model: str, text: str) -> list[float]:
-    if "BROKEN" in text:
-        raise ValueError("cannot score this")
-    return [0.0, 2.0 if "attack" in text else -2.0]
 
 
 class Explaining(FakeClassifier):
