@@ -18,7 +18,7 @@ from guardkit.model import artefact
 from guardkit.model.loaded import Model, load_model
 from guardkit.model.scored import Scored
 from guardkit.types import RawScores
-from tests.support.fake_models import FakeFamily, plugins_of, write_model
+from tests.support.fake_models import FakeFamily, Panic, plugins_of, write_model
 
 
 def logits_of(model: str, text: str) -> list[float]:
@@ -35,10 +35,6 @@ PLUGINS = plugins_of(FAMILY)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model whose second logit is the length of the text, and which raises on "bad"."""
     return load_model(write_model(tmp_path_factory.mktemp("models") / "length"), plugins=PLUGINS)
-
-
-#: What pyo3 makes of a panic in Rust, such as in a tokenizer.
-Panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
 
 
 @dataclass

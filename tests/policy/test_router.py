@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.backup_policies import SPECIALIST_THEN_BACKUP, SpecialistAndBackup
-from tests.support.fake_models import plugins_of
+from tests.support.fake_models import Panic, plugins_of
 
 
 @pytest.fixture
@@ -261,13 +261,16 @@ def test_one_text_that_fails_does_not_touch_its_neighbours(models: SpecialistAnd
     )
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("too big"), Panic("too big"), SystemExit("too big")]
+)
 def test_a_plugins_combiner_that_raises_or_lies_fails_only_the_text_it_concerns(
-    models: SpecialistAndBackup,
+    models: SpecialistAndBackup, error: BaseException
 ) -> None:
     def odd(log_odds_MN: Any, prior_M: Any) -> Any:
         log_odds_MN[:] = log_odds_MN  # its arrays are its own
         if (log_odds_MN > 5).any():
-            raise RuntimeError("too big")
+            raise error
         result = log_odds_MN.mean(axis=0)
         return np.where(result < -5, np.nan, result)
 
@@ -284,7 +287,7 @@ def test_a_plugins_combiner_that_raises_or_lies_fails_only_the_text_it_concerns(
     models.set_log_odds("fine", specialist=2.0, backup=4.0)
     router = models.router(policy, plugins_of(models.family, combiners={"odd": odd}))
     high, low, fine = router.decide(["high", "low", "fine"])
-    assert "odd(specialist, backup) failed: RuntimeError: too big" in str(high.error)
+    assert f"odd(specialist, backup) failed: {type(error).__name__}: too big" in str(high.error)
     assert "not finite" in str(low.error)
     assert (fine.action, fine.error) == ("block", None)
     assert fine.categories["injection"].score == pytest.approx(1 / (1 + math.exp(-3)))

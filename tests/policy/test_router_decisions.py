@@ -18,7 +18,7 @@ from tests.support.backup_policies import (
     TWO_CATEGORIES,
     SpecialistAndBackup,
 )
-from tests.support.fake_models import plugins_of
+from tests.support.fake_models import Panic, plugins_of
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_rows_are_decided_in_one_batch(models: SpecialistAndBackup) -> None:
 
 
 class Audit:
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.seen: list[tuple[list[str], list[str], str]] = []
         self.error = error
 
@@ -143,8 +143,13 @@ def test_a_policys_own_tests_are_no_decisions_to_audit(models: SpecialistAndBack
     assert audit.seen == []
 
 
-def test_an_audit_that_fails_stops_the_run(models: SpecialistAndBackup) -> None:
-    plugins = plugins_of(models.family, modules={"audit": Audit(OSError("disk full"))})
+@pytest.mark.parametrize(
+    "error", [OSError("disk full"), Panic("disk full"), SystemExit("disk full")]
+)
+def test_an_audit_that_fails_stops_the_run(
+    models: SpecialistAndBackup, error: BaseException
+) -> None:
+    plugins = plugins_of(models.family, modules={"audit": Audit(error)})
     policy = SPECIALIST_THEN_BACKUP.replace("name: test", "name: test\nplugins: [audit]")
     with pytest.raises(RunError, match="disk full"):
         models.router(policy, plugins).decide(["a"])

@@ -15,7 +15,7 @@ from guardkit.cli.main import main
 from guardkit.errors import UsageError
 from guardkit.policy.router import PolicyRouter, load_policy
 from guardkit.types import Row
-from tests.support.fake_models import FakeFamily, plugins_of, write_model
+from tests.support.fake_models import FakeFamily, Panic, plugins_of, write_model
 
 LIVE = """
 version: 1
@@ -131,6 +131,24 @@ def test_a_shadow_that_breaks_does_not_reach_the_live_decision(models: TwoModels
     assert decision.shadow is not None
     assert "SHA-256" in decision.shadow["error"]
     assert decision.shadow["action"] == "flag"  # its on_error is closed: it never reads as safe
+
+
+def test_a_shadow_that_panics_does_not_reach_the_live_decision(
+    models: TwoModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.set_log_odds("attack", one=3.0)
+    router = models.router()
+    assert router.shadow is not None
+
+    def panicking(*_: object) -> None:
+        raise Panic("a None value")
+
+    monkeypatch.setattr(router.shadow, "_decide", panicking)
+    (decision,) = router.decide(["attack"])
+    assert (decision.action, decision.error) == ("block", None)
+    assert decision.shadow is not None
+    assert decision.shadow["error"] == "PanicException: a None value"
+    assert decision.shadow["action"] == "flag"
 
 
 def test_nothing_stands_in_the_shadow_of_a_policy_that_enforces_nothing(models: TwoModels) -> None:

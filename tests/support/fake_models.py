@@ -18,6 +18,8 @@ from guardkit.plugins import Plugin, Plugins
 from guardkit.types import RawScores, Task
 
 Logits = Sequence[float]
+#: What pyo3 raises where a library in Rust panics.
+Panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
 
 
 class FakeClassifier:
