@@ -104,15 +104,15 @@ class RunFolder:
                 )
             running = self.path / _RUNNING
             with reporting(self.path):
-                done = len(self._parts())
-                began = _number(running)
+                done, began = len(self._parts()), _number(running)
                 self.died_after = None if began is None else done - began
-                running.write_text(str(done))
+                write_atomically(running, str(done).encode())
             try:
                 yield
             finally:
                 with suppress(OSError):
-                    running.unlink(missing_ok=True)
+                    if running.exists():  # not where all of it has gone
+                        running.unlink()
                 self._remove_if_nothing_was_done()
 
     def _refuse_what_is_not_ours(self) -> None:
@@ -302,10 +302,8 @@ def _is_manifest(path: Path) -> bool:
 
 def _is_left_over(path: Path) -> bool:
     """Whether a file without a manifest can be what a crash left."""
-    if path.name == _LOCK:
-        return path.stat().st_size == 0
-    if path.name == _RUNNING:
-        return path.stat().st_size == 0 or _number(path) is not None
+    if path.name in (_LOCK, _RUNNING):
+        return path.stat().st_size == 0 if path.name == _LOCK else _number(path) is not None
     if not _A_PART.fullmatch(path.name):
         return True
     try:
@@ -315,12 +313,10 @@ def _is_left_over(path: Path) -> bool:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number that a file holds; None where there is none, as after a power cut."""
-    try:
-        with path.open("rb") as file:
-            return int(file.read(20))
-    except (FileNotFoundError, ValueError):
-        return None
+    """Return the number that a file holds, None where there is none."""
+    with suppress(FileNotFoundError, ValueError):
+        return int(path.read_bytes())
+    return None
 
 
 def write_part(folder: Path, index: int, body: bytes, facts: Mapping[str, Any]) -> None:
