@@ -1,7 +1,7 @@
 """Ways to spell out a payload, for ``own_text``.
 
-None of them is among the transforms of ``benchmarks.injection.disguises``, so that what is trained
-on these texts can be measured on those.
+But for Atbash (``mirrored``) none of them is among the transforms of
+``benchmarks.injection.disguises``, so that what is trained on these texts can be measured on those.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.injection.evasion PATH/TO/injection MODEL [--locales DIR]
 
-Twenty transforms (``disguises.py``) of 200 attacks of the test split: how many are undone to the
+The transforms (``disguises.py``) of 200 attacks of the test split: how many are undone to the
 letter, and the recall of MODEL on plain attacks and on hidden ones, reading raw text alone and
 reading what it also reads. The same transforms on 250 benign texts of the test split; and
 benign sentences in many scripts: DIR is where Django is installed, whose translations they are

@@ -241,7 +241,7 @@ class Model:
         all."""
         if not self.config.also_read:
             return [], True
-        found = readings(text, self.config.also_read, long=windows > 1)
+        found = readings(text, self.config.also_read, long=windows > 1, most=max_characters)
         left = max_characters - len(text)
         for i, reading in enumerate(found):
             left -= len(reading) + READING_COST
