@@ -6,6 +6,8 @@ from .errors import ArtefactError as ArtefactError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import GuardkitError as GuardkitError
+from .errors import MemberDown as MemberDown
+from .errors import TextError as TextError
 from .errors import TrainingInterrupted as TrainingInterrupted
 from .files import write_atomically as write_atomically
 from .hookspecs import hookimpl as hookimpl

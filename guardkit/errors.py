@@ -12,6 +12,8 @@
     |-- RunError                exit 3: the work failed under way
     |   |-- ChangedError        a file changed while a run was reading it
     |   |-- ClassifierError     a classifier broke its contract
+    |   |   |-- TextError       it cannot score one text of its batch
+    |   |   `-- MemberDown      it can score nothing for now
     |   `-- OutputError         results could not be written
     `-- TrainingInterrupted     exit 130: stopped by the user, resumable
 
@@ -27,6 +29,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from guardkit.types import RawScores
 
 
 class GuardkitError(Exception):
@@ -108,6 +112,30 @@ class ChangedError(RunError):
 
 class ClassifierError(RunError):
     """A classifier raised, or returned something that is not a score."""
+
+
+class TextError(ClassifierError):
+    """A classifier cannot score one text of its batch; the others are asked about again.
+
+    ``text`` is its position in the batch. Where some texts can be scored in the same call,
+    ``RawScores.errors`` is cheaper.
+    """
+
+    def __init__(self, text: int, reason: str) -> None:
+        super().__init__(reason)
+        self.text = text
+
+
+class MemberDown(ClassifierError):
+    """A classifier can score nothing at all for now, such as one behind an endpoint that refuses.
+
+    No text is at fault, so none is tried alone. ``answered`` is what it could score of the batch
+    before: texts without finite logits there, and without a reason of their own, were lost to it.
+    """
+
+    def __init__(self, reason: str, answered: RawScores | None = None) -> None:
+        super().__init__(reason)
+        self.answered = answered
 
 
 class OutputError(RunError):

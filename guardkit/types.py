@@ -8,7 +8,7 @@ per text are msgspec structs, ten times cheaper to make than frozen dataclasses.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -99,6 +99,7 @@ class RawScores:
     uncalibrated posterior, for ``multilabel`` a sigmoid of each. ``tokens_N`` counts the
     tokens read, ``windows_N`` the windows they were read in; ``truncated_N`` is true where
     part of a text was not read at all. ``novelty_N``: larger is stranger; only on request.
+    ``errors`` says by position which texts have no score and why; their rows may hold anything.
     """
 
     logits_NC: FloatArray
@@ -107,6 +108,7 @@ class RawScores:
     truncated_N: BoolArray
     novelty_N: FloatArray | None = None
     evidence: Sequence[Evidence] | None = None
+    errors: Mapping[int, str] = field(default_factory=dict)
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):

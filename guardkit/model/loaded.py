@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from guardkit.errors import ArtefactError, ClassifierError, GuardkitError
 from guardkit.model import artefact
 from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
+from guardkit.model.asking import Asked, Circuit, Shared
 from guardkit.model.find import find_model
 from guardkit.model.novelty import (
     NO_NOVELTY,
@@ -25,7 +25,7 @@ from guardkit.model.novelty import (
     read_novelty,
     why_unreachable,
 )
-from guardkit.model.scored import Scored, checked, failed, joined, nothing, without_novelty
+from guardkit.model.scored import Scored, joined
 from guardkit.model.scorers import Source, find_scorer, not_calibrated, scorers_of
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.text.readings import readings
@@ -37,12 +37,7 @@ from guardkit.types import (
     Examples,
     FloatArray,
     HasScorers,
-    RawScores,
-    SupportsSharing,
 )
-
-#: What models that read the same texts leave for each other (``guardkit.SupportsSharing``).
-Shared = MutableMapping[Hashable, Any]
 
 
 @dataclass
@@ -76,6 +71,7 @@ class Model:
     novelty: Novelty | None = None
     scorer: str | None = None
     work: Work = field(default_factory=Work, compare=False, repr=False)
+    circuit: Circuit = field(default_factory=Circuit, compare=False, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,7 +95,7 @@ class Model:
         A text and its other readings share ``max_characters``; what is beyond is not read, and
         the text counts as truncated. A text keeps its score where only its ``novelty`` fails.
         ``shared`` is where models that read the same texts leave work for each other; it changes
-        no score.
+        no score. A classifier that was down is not asked again for a while (``Circuit``).
         """
         begun = time.perf_counter()
         shared = {} if shared is None else shared
@@ -115,33 +111,8 @@ class Model:
         return scored
 
     def _score(self, texts: Sequence[str], shared: Shared, *, novelty: bool) -> Scored:
-        n_labels = len(self.labels)
-        if not texts:
-            return nothing(n_labels, novelty=novelty)
-        try:
-            raw = self._raw(texts, shared, **({"novelty": True} if novelty else {}))
-            scored = checked(raw, len(texts), n_labels)
-            return self._with_novelty(scored, raw.novelty_N) if novelty else scored
-        except KeyboardInterrupt:
-            raise
-        # recorded per text below, never swallowed; a plugin that exits, or a library of Rust that
-        # panics (a BaseException of pyo3's), must not end the run either
-        except BaseException as error:
-            if len(texts) == 1:
-                reason = f"{type(error).__name__}: {error}"
-                if not novelty:
-                    return failed(reason, n_labels)
-                return without_novelty(self._score(texts, shared, novelty=False), {0: reason})
-        # an exception for the batch: find whose it is, so that neighbours do not suffer
-        half = len(texts) // 2
-        halves = (texts[:half], texts[half:])
-        return joined([self._score(part, shared, novelty=novelty) for part in halves])
-
-    def _raw(self, texts: Sequence[str], shared: Shared, **asked: bool) -> RawScores:
-        texts = list(texts)  # a copy: what a plugin does to its list, it does to no neighbour
-        if isinstance(self.classifier, SupportsSharing):
-            return self.classifier.score_shared(texts, shared, **asked)
-        return self.classifier.score(texts, **asked)
+        asked = Asked(self.classifier, self.config.family, len(self.labels), self.circuit)
+        return asked.score(texts, shared, novelty=novelty)
 
     def _with_readings(
         self, texts: Sequence[str], scored: Scored, shared: Shared, max_characters: int
@@ -173,9 +144,10 @@ class Model:
         windows_N = scored.windows_N.copy()
         np.add.at(windows_N, whose_R, others.windows_N)
         np.logical_or.at(truncated_N, whose_R, others.truncated_N)
+        down = frozenset(int(whose_R[i]) for i in others.down)
         return replace(
             scored, logits_NC=logits_NC, windows_N=windows_N, truncated_N=truncated_N,
-            errors={**errors, **scored.errors},
+            errors={**errors, **scored.errors}, down=scored.down | down,
         )  # fmt: skip
 
     def novelty_p_values(self, scored: Scored) -> npt.NDArray[np.float64]:
@@ -219,22 +191,6 @@ class Model:
         errors = dict.fromkeys(bad_N, "its calibrated log-odds are not finite")
         p_NC[bad_N] = np.nan
         return p_NC, errors | dict(scored.errors)
-
-    def _with_novelty(self, scored: Scored, novelty_N: FloatArray | None) -> Scored:
-        """Add novelty to scores; a text that failed has none."""
-        n = len(scored.tokens_N)
-        if novelty_N is None:
-            why = f"{self.config.family} gives no novelty"
-            return without_novelty(scored, dict.fromkeys(range(n), why))
-        if np.shape(novelty_N) != (n,):
-            why = f"novelty_N of shape {np.shape(novelty_N)}, expected {(n,)}"
-            return without_novelty(scored, dict.fromkeys(range(n), why))
-        novelty_N = np.array(novelty_N, np.float32)
-        bad = (~np.isfinite(novelty_N)).nonzero()[0].tolist()
-        errors = dict.fromkeys(bad, "the classifier returned a novelty that is not finite")
-        errors |= scored.errors
-        novelty_N[list(errors)] = np.nan
-        return replace(scored, novelty_N=novelty_N, novelty_errors=errors)
 
     def _readings(self, text: str, windows: int, max_characters: int) -> tuple[list[str], bool]:
         """Return the other readings of ``text`` that it leaves room for, and whether they are

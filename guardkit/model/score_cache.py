@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from guardkit.data.hashes import text_hash
-from guardkit.errors import OutputError
+from guardkit.errors import MemberDown, OutputError, TextError
 from guardkit.files import replacing
 from guardkit.model.loaded import Model
 from guardkit.types import Classifier, FloatArray, RawScores
@@ -67,7 +67,8 @@ class CachedClassifier:
         self._scores: dict[_Key, _TextScores] = (
             {} if file is None else _read(file, len(inner.labels))
         )
-        self._failed: dict[_Key, Exception] = {}
+        self._failed: dict[_Key, Exception] = {}  # what a text raised when it was asked about alone
+        self._reasons: dict[_Key, str] = {}  # of other texts that could not be scored
         self.scored = 0  # texts that the classifier read; the others were known
 
     @property
@@ -88,21 +89,38 @@ class CachedClassifier:
         for key in keys:
             if key in self._failed:
                 raise self._failed[key]
-        new = {k: t for k, t in zip(keys, texts, strict=True) if k not in self._scores}
-        if new:
-            try:
+        known = self._scores.keys() | self._reasons.keys()
+        new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
+        down = None
+        try:
+            if new:
                 self._ask(new, novelty)
-            except Exception as error:
-                if len(new) == 1:
-                    self._failed[next(iter(new))] = error
-                raise
-        rows = [self._scores[key] for key in keys]
+        except TextError as error:
+            self._reasons[list(new)[error.text]] = str(error)
+            return self.score(texts, novelty=novelty)
+        except MemberDown as error:
+            down = error
+            if error.answered is not None:
+                self._keep(new, error.answered, 0.0)
+        except Exception as error:
+            if len(new) == 1:
+                self._failed[next(iter(new))] = error
+            raise
+        raw = self._known_scores(keys)
+        if down is not None:
+            raise MemberDown(str(down), raw) from down
+        return raw
+
+    def _known_scores(self, keys: Sequence[_Key]) -> RawScores:
+        failed = _TextScores(np.full(len(self.labels), np.nan, np.float32), 0, 0, False, None, 0.0)
+        rows = [self._scores.get(key, failed) for key in keys]
         return RawScores(
             np.stack([row.logits_C for row in rows]),
             np.array([row.tokens for row in rows], np.int64),
             np.array([row.windows for row in rows], np.int64),
             np.array([row.truncated for row in rows], bool),
             _novelty(rows),
+            errors={i: self._reasons[key] for i, key in enumerate(keys) if key in self._reasons},
         )
 
     def warm_up(self, texts: Sequence[str], *, novelty: bool = False) -> None:
@@ -139,7 +157,10 @@ class CachedClassifier:
     def _ask(self, new: dict[_Key, str], novelty: bool) -> None:
         started = time.perf_counter()
         raw = self.inner.score(list(new.values()), novelty=novelty)
-        ms = 1000 * (time.perf_counter() - started)
+        self._keep(new, raw, 1000 * (time.perf_counter() - started))
+
+    def _keep(self, new: dict[_Key, str], raw: RawScores, ms: float) -> None:
+        """Keep what was scored; what was not, and has a reason, is not tried again."""
         n = len(new)
         shapes = [np.shape(x) for x in (raw.tokens_N, raw.windows_N, raw.truncated_N)]
         if np.shape(raw.logits_NC) != (n, len(self.labels)) or set(shapes) != {(n,)}:
@@ -147,14 +168,17 @@ class CachedClassifier:
         tokens_N = np.maximum(raw.tokens_N, 1)
         ms_N = ms * tokens_N / tokens_N.sum()
         for i, key in enumerate(new):
-            self._scores[key] = _TextScores(
-                np.array(raw.logits_NC[i], np.float32),
-                int(raw.tokens_N[i]),
-                int(raw.windows_N[i]),
-                bool(raw.truncated_N[i]),
-                None if raw.novelty_N is None else float(raw.novelty_N[i]),
-                float(ms_N[i]),
-            )
+            if i in raw.errors:
+                self._reasons[key] = raw.errors[i]
+            elif np.isfinite(raw.logits_NC[i]).all():
+                self._scores[key] = _TextScores(
+                    np.array(raw.logits_NC[i], np.float32),
+                    int(raw.tokens_N[i]),
+                    int(raw.windows_N[i]),
+                    bool(raw.truncated_N[i]),
+                    None if raw.novelty_N is None else float(raw.novelty_N[i]),
+                    float(ms_N[i]),
+                )
         self.scored += n
 
 
@@ -178,8 +202,9 @@ def default_cache() -> Path:
 
 
 def _novelty(rows: Sequence[_TextScores]) -> FloatArray | None:
-    values = [row.novelty for row in rows if row.novelty is not None]
-    return np.array(values, np.float32) if len(values) == len(rows) else None
+    if all(row.novelty is None for row in rows):
+        return None
+    return np.array([row.novelty for row in rows], np.float32)  # None: NaN
 
 
 def _read(file: Path, n_labels: int) -> dict[_Key, _TextScores]:

@@ -14,12 +14,16 @@ import numpy as np
 from guardkit.errors import ClassifierError
 from guardkit.types import BoolArray, FloatArray, IntArray, RawScores
 
+#: Characters of a reason that are kept: an exception may quote whole texts.
+REASON = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What a model made of N texts. Rows of ``logits_NC`` that failed are NaN, with the reason
     in ``errors`` by position; so are values of ``novelty_N`` (None where not asked for), with
-    the reason in ``novelty_errors``."""
+    the reason in ``novelty_errors``. ``down`` are those of ``errors`` that are no text's fault: the
+    classifier as a whole was down."""
 
     logits_NC: FloatArray
     tokens_N: IntArray
@@ -28,6 +32,7 @@ class Scored:
     errors: Mapping[int, str] = field(default_factory=dict)
     novelty_N: FloatArray | None = None
     novelty_errors: Mapping[int, str] = field(default_factory=dict)
+    down: frozenset[int] = frozenset()
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
@@ -50,26 +55,58 @@ def joined(parts: Sequence[Scored]) -> Scored:
         reasons("errors"),
         None if parts[0].novelty_N is None else together("novelty_N"),
         reasons("novelty_errors"),
+        frozenset(start + i for start, part in zip(starts, parts, strict=False) for i in part.down),
     )
 
 
 def checked(raw: RawScores, n: int, n_labels: int) -> Scored:
-    """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score."""
+    """Refuse wrong shapes; turn non-finite rows into failures. A score is finite or no score, and
+    a text with a reason has none, whatever its row holds."""
     logits_NC = np.array(raw.logits_NC, np.float32)  # a copy: a plugin may use its arrays again
     if logits_NC.shape != (n, n_labels):
         raise ClassifierError(f"logits of shape {logits_NC.shape}, expected {(n, n_labels)}")
     for name in ("tokens_N", "windows_N", "truncated_N"):
         if (shape := np.shape(getattr(raw, name))) != (n,):
             raise ClassifierError(f"{name} of shape {shape}, expected {(n,)}")
+    if wrong := [i for i in raw.errors if not 0 <= i < n]:
+        raise ClassifierError(f"errors: has {wrong[0]!r}, no position among {n} texts")
     bad_N = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
     errors = {int(i): "the classifier returned a value that is not finite" for i in bad_N}
-    logits_NC[bad_N] = np.nan
+    errors |= {int(i): one_line(str(why)) for i, why in raw.errors.items()}
+    logits_NC[list(errors)] = np.nan
     return Scored(
         logits_NC,
         np.array(raw.tokens_N, np.int64),
         np.array(raw.windows_N, np.int64),
         np.array(raw.truncated_N, bool),
         errors,
+    )
+
+
+def one_line(reason: str) -> str:
+    """Return a reason as it is kept: in one line, and not whole texts."""
+    return " ".join(reason.split())[:REASON]
+
+
+def spread(raw: RawScores, at: Sequence[int], errors: Mapping[int, str], n: int) -> RawScores:
+    """Return ``raw``, the scores of the texts ``at`` these positions, as those of n texts, of
+    which the others have ``errors``."""
+
+    def over(values_N: Any, dtype: Any, other: Any) -> Any:
+        values_N = np.asarray(values_N)
+        if values_N.shape[:1] != (len(at),):
+            raise ClassifierError(f"{values_N.shape[:1]} rows for {len(at)} texts")
+        all_N = np.full((n, *values_N.shape[1:]), other, dtype)
+        all_N[list(at)] = values_N
+        return all_N
+
+    return RawScores(
+        over(raw.logits_NC, np.float32, np.nan),
+        over(raw.tokens_N, np.int64, 0),
+        over(raw.windows_N, np.int64, 0),
+        over(raw.truncated_N, bool, False),
+        None if raw.novelty_N is None else over(raw.novelty_N, np.float32, np.nan),
+        errors={**errors, **{at[i]: why for i, why in raw.errors.items() if 0 <= i < len(at)}},
     )
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from guardkit.bounds import MAX_CHARACTERS
 from guardkit.log_odds import sigmoid_N
-from guardkit.model.loaded import Model, Shared
+from guardkit.model.asking import Shared
+from guardkit.model.loaded import Model
 from guardkit.model.scorers import Source
 from guardkit.policy.schema import Category
 from guardkit.rounding import six_digits, six_digits_N

@@ -17,7 +17,8 @@ from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
 from guardkit.model.card import model_card
 from guardkit.model.chunks import CHUNK_TEXTS, chunks
-from guardkit.model.loaded import Model, Shared, load_scorers, novelty_of
+from guardkit.model.asking import Shared
+from guardkit.model.loaded import Model, load_scorers, novelty_of
 from guardkit.model.novelty import Novelty, novelty_file
 from guardkit.model.scored import Scored, joined
 from guardkit.text import readings
