@@ -163,7 +163,7 @@ class RouteStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a policy decided for one text. Verdict and failure are separate fields: a text
     that could not be judged has ``error`` set and never reads as safe by silence. Without a
-    ``shadow`` or ``models`` its JSON has none."""
+    ``shadow``, ``models`` or ``down`` its JSON has none."""
 
     id: Any
     action: Action
@@ -175,6 +175,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     shadow: Mapping[str, Any] | None = None
     #: Each member that was asked, with its model's short hash: ``policy`` does not cover models.
     models: Mapping[str, str] = msgspec.field(default_factory=dict)
+    #: Members that were asked and were down, whatever the text.
+    down: Sequence[str] = ()
 
 
 class Progress(Protocol):

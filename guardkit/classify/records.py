@@ -51,7 +51,8 @@ _ENCODER = msgspec.json.Encoder()
 class Summary:
     """What a run did. ``unreadable`` rows had no text; ``undecided`` ones had a text that could
     not be judged; ``differing`` ones a shadow policy would have treated otherwise (None: there
-    was none). ``times``: seconds by kind of work, all workers together."""
+    was none). ``down``: {member: rows it was down for}. ``times``: seconds by kind of work, all
+    workers together."""
 
     rows: int = 0
     texts: int = 0
@@ -59,6 +60,7 @@ class Summary:
     undecided: int = 0
     differing: int | None = None
     actions: Counter[Action] = field(default_factory=Counter)
+    down: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     times: dict[str, float] = field(default_factory=dict)
 
@@ -72,7 +74,8 @@ class Summary:
 
     def facts(self) -> dict[str, Any]:
         """Return the counts and times, for JSON."""
-        return {**dataclasses.asdict(self), "actions": dict(self.actions)}
+        counts = {"actions": dict(self.actions), "down": dict(self.down)}
+        return {**dataclasses.asdict(self), **counts}
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add the ``facts`` of other rows of the run."""
@@ -81,6 +84,7 @@ class Summary:
         if facts["differing"] is not None:
             self.differing = (self.differing or 0) + facts["differing"]
         self.actions.update(facts["actions"])
+        self.down.update(facts.get("down", {}))
         for name, seconds in facts["times"].items():
             self.times[name] = self.times.get(name, 0.0) + seconds
 
@@ -152,10 +156,9 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     record = asdict(written)
     record["categories"] = {name: asdict(c) for name, c in written.categories.items()}
     record["route"] = [msgspec.to_builtins(step) for step in written.route]
-    if written.shadow is None:
-        del record["shadow"]
-    if not written.models:
-        del record["models"]
+    for name in ("shadow", "models", "down"):
+        if not record[name]:
+            del record[name]
     return record
 
 
@@ -216,6 +219,7 @@ def _counted(rows: Sequence[Row], records: Sequence[Record]) -> Summary:
     summary = Summary(len(rows), sum(len(row.texts) for row in rows), unreadable, undecided)
     decided = [record for record in records if isinstance(record, Decision)]
     summary.actions = Counter([decision.action for decision in decided])
+    summary.down = Counter([member for decision in decided for member in decision.down])
     beside = [(d.action, d.shadow) for d in decided if d.shadow is not None]
     differing = [action != shadow["action"] for action, shadow in beside if "policy" in shadow]
     summary.differing = sum(differing) if differing else None

@@ -47,6 +47,7 @@ def say_outcome(outcome: Outcome, out: Path | None) -> None:
     """Say on standard error what a classify run did, and what it could not do."""
     summary = outcome.summary
     lines = [summary_line(summary, out, resumed=outcome.resumed), times_line(summary)]
+    lines += [f"member {name!r} was down for {n:,} lines" for name, n in summary.down.items()]
     for name, reason in outcome.set_aside.items():
         lines.append(f"set aside, its lines are errors: {name}: {reason}")
     if outcome.set_aside:

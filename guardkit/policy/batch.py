@@ -15,7 +15,7 @@ from guardkit.log_odds import sigmoid_N
 from guardkit.model.asking import Shared
 from guardkit.model.loaded import Model
 from guardkit.model.scorers import Source
-from guardkit.policy.schema import Category
+from guardkit.policy.schema import Category, OnMemberDown
 from guardkit.rounding import six_digits, six_digits_N
 from guardkit.text.canonical import canonical
 from guardkit.types import BoolArray, Combiner, IntArray, Role, RouteStep
@@ -33,7 +33,8 @@ class PolicyBatch:
     are reported with six digits; no decision depends on the rounding. ``beside`` is another
     policy's batch of the same texts: the two share their models' scores. ``roles`` says whose words
     each text is; without them every category judges every text. ``max_characters`` is how much of
-    a text, with its other readings, a model is given.
+    a text, with its other readings, a model is given. ``on_member_down`` says what follows where a
+    member is down; ``down`` names for each text the members that were.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class PolicyBatch:
         rounded: bool = False,
         roles: Sequence[Role | None] | None = None,
         max_characters: int = MAX_CHARACTERS,
+        on_member_down: Mapping[str, OnMemberDown] | None = None,
     ) -> None:
         self.texts = texts
         self.roles = roles
@@ -57,6 +59,8 @@ class PolicyBatch:
         self.novelty_of = novelty_of
         self.errors: dict[int, str] = {}
         self.routes: list[list[RouteStep]] = [[] for _ in texts]
+        self.on_member_down = on_member_down or {}
+        self.down: dict[int, list[str]] = {}
         self.truncated_N = np.zeros(len(texts), bool)
         # a model's scores, by how much of a text it was given
         self._scores: dict[tuple[Source, int], ModelScores] = (
@@ -83,6 +87,11 @@ class PolicyBatch:
     def add_error(self, i: int, why: str) -> None:
         """Record why text ``i`` could not be judged, beside earlier reasons."""
         self.errors[i] = f"{self.errors[i]}; {why}" if i in self.errors else why
+
+    def note_down(self, i: int, member: str) -> None:
+        """Record that ``member`` was down when it was asked about text ``i``."""
+        if member not in (own := self.down.setdefault(i, [])):
+            own.append(member)
 
     def scores(self, model: Model, index_N: IntArray, *, novelty: bool = False) -> ModelScores:
         """Return ``model``'s scores; those of the texts at ``index_N`` are in it.
@@ -154,6 +163,7 @@ class ModelScores:
         self.tokens_N = np.zeros(n, np.int64)
         self.done_N = np.zeros(n, bool)
         self.truncated_N = np.zeros(n, bool)
+        self.down_N = np.zeros(n, bool)  # failed, and not for what the text is
         self.reasons: dict[int, str] = {}
         self.novelty_p_N = np.full(n, np.nan)
         self.novelty_done_N = np.zeros(n, bool)
@@ -187,6 +197,7 @@ class ModelScores:
         self.done_N[new_N] = True
         self.reasons |= {int(new_N[i]): why for i, why in scored.errors.items()}
         self.truncated_N[new_N] = scored.truncated_N
+        self.down_N[new_N[list(scored.down)]] = True
         if novelty:
             self.novelty_p_N[new_N] = model.novelty_p_values(scored)
             self.novelty_done_N[new_N] = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from guardkit.policy.batch import PolicyBatch
-from guardkit.policy.nodes import PART_FAILED, CategoryTree, why_strange
+from guardkit.policy.nodes import LEFT_OUT, PART_FAILED, CategoryTree, why_strange
 from guardkit.policy.schema import AbstainIf, CascadeNode, Category
 from guardkit.types import SEVERITY, Action, BoolArray, CategoryDecision, IntArray, RouteStep
 
@@ -59,6 +59,8 @@ def _decide_those(
     threshold = category.threshold
     flagged_N = value.lo_N > threshold.log_odds
     undecided_N = ~flagged_N & (value.hi_N > threshold.log_odds)  # NaN: clear
+    # but where the opinion that was to come is that of a member that was down
+    undecided_N |= value.silent_N & tree.left_out_N[index_N]
     for i in index_N[undecided_N].tolist():
         batch.add_error(i, _why_undecided(batch, name, category, i))
 
@@ -97,7 +99,9 @@ def _why_undecided(batch: PolicyBatch, name: str, category: Category, i: int) ->
     failed = [
         f"{step.member} {step.why}"
         for step in batch.routes[i]
-        if step.category == name and step.why.startswith("failed") and step.why != PART_FAILED
+        if step.category == name
+        and step.why.startswith(("failed", LEFT_OUT))
+        and step.why != PART_FAILED
     ]
     follows = f"on_error: {category.on_error} gives {on_error(category)}"
     return f"{name} could not be judged ({'; '.join(failed)}); {follows}"

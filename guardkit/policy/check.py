@@ -25,7 +25,8 @@ from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy.certificate import apply_certificates
 from guardkit.policy.members import FindModel
 from guardkit.policy.messages import schema_problems, unknown
-from guardkit.policy.schema import Policy, compile_pattern, kind_of
+from guardkit.policy.pattern import compile_pattern
+from guardkit.policy.schema import Policy, kind_of
 from guardkit.types import Action
 from guardkit.yamlfile import MAX_BYTES, REFUSED, Place, dotted, read_yaml
 

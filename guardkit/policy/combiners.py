@@ -31,7 +31,8 @@ def weighted_mean(x_PN: _Float64, weights: Sequence[float]) -> _Float64:
     for x_N, weight in zip(x_PN, weights, strict=True):  # in order: rounding is the same for any N
         total_N += np.where(np.isnan(x_N), 0.0, weight * x_N)
         weight_N += np.where(np.isnan(x_N), 0.0, weight)
-    return total_N / weight_N
+    with np.errstate(invalid="ignore"):  # no part has an opinion: neither has the mean
+        return total_N / weight_N
 
 
 def evidence_sum(
@@ -48,22 +49,25 @@ def evidence_sum(
         ratio_N += np.where(np.isnan(x_N), 0.0, weight * (x_N - prior))
         prior_N += np.where(np.isnan(x_N), 0.0, prior)
         count_N += ~np.isnan(x_N)
-    return ratio_N + prior_N / count_N + bias
+    with np.errstate(invalid="ignore"):  # no part has an opinion: neither has the sum
+        return ratio_N + prior_N / count_N + bias
 
 
 def by_plugin(
     combiner: Combiner, lo_PN: _Float64, hi_PN: _Float64, prior_P: _Float64
 ) -> tuple[_Float64, _Float64, Mapping[int, str]]:
     """Return lo_N, hi_N and reasons: ``combiner`` on the texts that all parts answered; the others
-    are (-inf, +inf).
+    are (-inf, +inf), or NaN where no part has an opinion.
 
-    Parts that a quorum dropped (NaN) are left out; texts without the same parts share one call.
+    Parts that dropped out (NaN) are left out; texts without the same parts share one call.
     """
     n = lo_PN.shape[1]
     lo_N, hi_N = np.full(n, -np.inf), np.full(n, np.inf)
     reasons: dict[int, str] = {}
     kept_PN = ~np.isnan(lo_PN)
-    ready_N = (~kept_PN | (lo_PN == hi_PN)).all(axis=0)
+    silent_N = ~kept_PN.any(axis=0)
+    lo_N[silent_N] = hi_N[silent_N] = np.nan
+    ready_N = (~kept_PN | (lo_PN == hi_PN)).all(axis=0) & ~silent_N
     for kept_P in np.unique(kept_PN[:, ready_N], axis=1).T:
         texts = (ready_N & (kept_PN == kept_P[:, None]).all(axis=0)).nonzero()[0]
         x_MN = lo_PN[kept_P][:, texts].astype(np.float32)

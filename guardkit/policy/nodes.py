@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from guardkit.errors import RunError
 from guardkit.log_odds import logit
 from guardkit.model.loaded import Model
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.combiners import by_plugin, evidence_sum, failed, weighted_mean
+from guardkit.policy.pattern import compile_pattern
 from guardkit.policy.schema import (
     AnyNode,
     CascadeNode,
@@ -32,13 +34,14 @@ from guardkit.policy.schema import (
     EscalateIf,
     MemberNode,
     PatternNode,
-    compile_pattern,
     node_name,
 )
 from guardkit.types import BoolArray, IntArray, RouteStep
 
 #: What a node's route says where it has no value because of one of its parts.
 PART_FAILED = "failed: a part it needs failed"
+#: How it begins where a member that was down has no opinion by ``on_member_down: next``.
+LEFT_OUT = "left out"
 
 _Float64 = npt.NDArray[np.float64]
 
@@ -78,6 +81,8 @@ class CategoryTree:
         self.node_names: list[str] = []
         #: Which texts of the batch a member that was asked has not read to their end.
         self.truncated_N = np.zeros(len(batch.texts), bool)
+        #: Which texts are without the opinion of a member that was down.
+        self.left_out_N = np.zeros(len(batch.texts), bool)
 
     def intervals(self, node: AnyNode) -> tuple[_Float64, _Float64]:
         """Return lo_N and hi_N of ``node`` for every text of the batch; NaN is no opinion."""
@@ -132,7 +137,29 @@ class CategoryTree:
         }
         lo_N = np.where(failed_N, -np.inf, log_odds_N).astype(np.float64)
         hi_N = np.where(failed_N, np.inf, lo_N)
+        left_out_N = self._left_out(node.member, index_N, scores.down_N[index_N], reasons)
+        lo_N[left_out_N] = hi_N[left_out_N] = np.nan
         return _Intervals(lo_N, hi_N, self._decided_by(node, len(index_N)), reasons)
+
+    def _left_out(
+        self, member: str, index_N: IntArray, down_N: BoolArray, reasons: Mapping[int, str]
+    ) -> BoolArray:
+        """Return which texts go on without the member, which was down for those of ``down_N``.
+        Raises RunError where that is to stop the run."""
+        for i in down_N.nonzero()[0].tolist():
+            self.batch.note_down(int(index_N[i]), member)
+            match self.batch.on_member_down.get(member):
+                case "stop":
+                    raise RunError(
+                        f"member {member!r}: {reasons[i]}; its `on_member_down: stop` ends the run"
+                    )
+                case "next":
+                    step = RouteStep(self.name, member, None, f"{LEFT_OUT}: {reasons[i]}")
+                    self.batch.routes[int(index_N[i])].append(step)
+        if self.batch.on_member_down.get(member) != "next":
+            return np.zeros(len(index_N), bool)
+        self.left_out_N[index_N] |= down_N
+        return down_N
 
     def _pattern(self, node: PatternNode, index_N: IntArray) -> _Intervals:
         search = compile_pattern(node.pattern.re2).search

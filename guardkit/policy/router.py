@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec.structs import asdict, replace
 
 from guardkit.errors import ChangedError, RunError, UsageError
 from guardkit.model.loaded import Model
@@ -21,6 +20,7 @@ from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.category import ON_ERROR, decide_category, on_error
 from guardkit.policy.check import read_policy
+from guardkit.policy.decisions import is_plain, severity_and_score, step_from, with_shadow
 from guardkit.policy.members import Members, finder
 from guardkit.policy.schema import Policy, policies_dir
 from guardkit.types import (
@@ -170,6 +170,7 @@ class PolicyRouter:
             texts, self.model, self._plugins.combiners, novelty_of,
             beside=beside, rounded=rounded, roles=roles,
             max_characters=self.policy.max_characters,
+            on_member_down={m: own.on_member_down for m, own in self.policy.members.items()},
         )  # fmt: skip
 
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
@@ -208,7 +209,7 @@ class PolicyRouter:
         if self._shadow is None:
             return result
         beside = self._shadow._of_rows(rows, shadows)
-        return [_with_shadow(d, s) for d, s in zip(result, beside, strict=True)]
+        return [with_shadow(d, s) for d, s in zip(result, beside, strict=True)]
 
     def run_tests(self) -> list[CaseResult]:
         """Decide the texts of the policy's ``tests`` block and compare.
@@ -242,7 +243,7 @@ class PolicyRouter:
         live, shadows = self._decide(batch, ids), []
         if self._shadow is not None:
             shadows = self._shadow._decide_in_shadow(batch, ids)
-            live = [_with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
+            live = [with_shadow(d, s) for d, s in zip(live, shadows, strict=True)]
         try:
             self._plugins.notify_decided(texts, live, self.policy)
         except KeyboardInterrupt:
@@ -267,21 +268,23 @@ class PolicyRouter:
         names = list(self.policy.categories)
         decided = [decide_category(batch, name, c) for name, c in self.policy.categories.items()]
         columns = zip(*(decisions for decisions, _ in decided), strict=True)
+        by_name = [dict(zip(names, row)) for row in columns]  # noqa: B905 - speed
         severity_N = np.max([severities_N for _, severities_N in decided], axis=0)
         errors = [batch.errors.get(i) for i in range(len(batch.texts))]
         actions, shadows = self._actions([SEVERITY[s] for s in severity_N.tolist()])
         policy = self.hash[:12]
         return [
-            Decision(id, action, dict(zip(names, row)), error, cut, route, policy, shadow, models)  # noqa: B905 - speed
-            for id, action, row, error, cut, route, shadow, models in zip(
+            Decision(id, action, row, error, cut, route, policy, shadow, models, down)
+            for id, action, row, error, cut, route, shadow, models, down in zip(
                 ids,
                 actions,
-                columns,
+                by_name,
                 errors,
                 batch.truncated_N.tolist(),
                 batch.routes,
                 shadows,
                 batch.read_by(self.sources),
+                [batch.down.get(i, ()) for i in range(len(batch.texts))],
                 strict=True,
             )
         ]
@@ -296,7 +299,7 @@ class PolicyRouter:
 
     def _of_rows(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Decision]:
         """Return a decision for each row; ``decisions`` are those of the readable rows' texts."""
-        if len(decisions) == len(rows) and all(map(_is_plain, rows)):
+        if len(decisions) == len(rows) and all(map(is_plain, rows)):
             return list(decisions)
         of_texts, result = iter(decisions), []
         for row in rows:
@@ -304,7 +307,7 @@ class PolicyRouter:
             if why := row.error or self._why_nobody_judges(row):
                 result.append(self._unjudged(row.id, why))
             else:
-                result.append(own[0] if _is_plain(row) else self._worst(own, row.origins))
+                result.append(own[0] if is_plain(row) else self._worst(own, row.origins))
         return result
 
     def _why_nobody_judges(self, row: Row) -> str | None:
@@ -329,10 +332,10 @@ class PolicyRouter:
             judged = [
                 i for i in range(len(decisions)) if not origins or category.judges(origins[i].role)
             ]
-            worst = max(judged or [0], key=lambda i: _severity_and_score(name, decisions[i]))
+            worst = max(judged or [0], key=lambda i: severity_and_score(name, decisions[i]))
             categories[name] = decisions[worst].categories[name]
             steps = [step for step in decisions[worst].route if step.category == name]
-            route += [_from(step, origins[worst]) for step in steps] if origins else steps
+            route += [step_from(step, origins[worst]) for step in steps] if origins else steps
         errors = dict.fromkeys(d.error for d in decisions if d.error is not None)
         return self._combined(
             decisions[0].id,
@@ -341,6 +344,7 @@ class PolicyRouter:
             truncated=any(decision.truncated for decision in decisions),
             route=route,
             models={name: own for d in decisions for name, own in d.models.items()},
+            down=tuple(dict.fromkeys(member for d in decisions for member in d.down)),
         )
 
     def _unjudged(self, id: Any, error: str) -> Decision:
@@ -359,35 +363,11 @@ class PolicyRouter:
         truncated: bool,
         route: Sequence[RouteStep],
         models: Mapping[str, str],
+        down: Sequence[str] = (),
     ) -> Decision:
         most_severe = max((c.action for c in categories.values()), key=SEVERITY.index)
         (action,), (shadow,) = self._actions([most_severe])
         policy = self.hash[:12]
-        return Decision(id, action, categories, error, truncated, route, policy, shadow, models)
-
-
-def _with_shadow(live: Decision, shadow: Decision) -> Decision:
-    """Return ``live`` with a record of what ``shadow`` would have done, even where the shadow
-    policy itself has ``mode: shadow``."""
-    action = max((c.action for c in shadow.categories.values()), key=SEVERITY.index)
-    record = {
-        "action": action,
-        "categories": {name: asdict(c) for name, c in shadow.categories.items()},
-        "error": shadow.error,
-        "policy": shadow.policy,
-        "models": shadow.models,
-    }
-    return replace(live, shadow=record)
-
-
-def _is_plain(row: Row) -> bool:
-    return len(row.texts) == 1 and not row.origins
-
-
-def _from(step: RouteStep, origin: Origin) -> RouteStep:
-    return replace(step, message=origin.message, role=origin.role, part=origin.part)
-
-
-def _severity_and_score(category: str, decision: Decision) -> tuple[int, float]:
-    own = decision.categories[category]
-    return SEVERITY.index(own.action), -1.0 if own.score is None else own.score
+        return Decision(
+            id, action, categories, error, truncated, route, policy, shadow, models, down
+        )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -31,6 +30,9 @@ Bound = Annotated[float, Field(ge=0, le=1)]  # at 0 or 1 nothing is settled on t
 JUDGED_ROLES: tuple[Role, ...] = ("user", "assistant", "tool")
 
 
+OnMemberDown = Literal["stop", "on_error", "next"]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -53,6 +55,11 @@ class Member(_Frozen):
         default=None,
         min_length=1,
         description="how it scores, where its family offers several ways; its own where left out",
+    )
+    on_member_down: OnMemberDown = Field(
+        default="on_error",
+        description="when the member itself is gone: stop the run; its texts have failed; or go on "
+        "to what else there is, as if the member were not in the file",
     )
 
 
@@ -376,19 +383,3 @@ def walk(node: AnyNode, place: Place = ()) -> Iterator[tuple[Place, AnyNode]]:
             return
     for i, part in enumerate(parts):
         yield from walk(part, (*below, i))
-
-
-@cache
-def compile_pattern(re2_pattern: str) -> Any:
-    """Return the compiled pattern, for UTF-8 bytes; ValueError says what is wrong with it."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False  # raised below, not printed
-    options.never_capture = True
-    try:
-        return re2.compile(re2_pattern, options)
-    except re2.error as error:
-        reason = error.args[0]
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(text) from error

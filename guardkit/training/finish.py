@@ -15,9 +15,9 @@ from guardkit.data.splits import group_names
 from guardkit.errors import ClassifierError
 from guardkit.evaluation.measure import evaluate_model
 from guardkit.model import artefact
+from guardkit.model.asking import Shared
 from guardkit.model.card import model_card
 from guardkit.model.chunks import CHUNK_TEXTS, chunks
-from guardkit.model.asking import Shared
 from guardkit.model.loaded import Model, load_scorers, novelty_of
 from guardkit.model.novelty import Novelty, novelty_file
 from guardkit.model.scored import Scored, joined
