@@ -11,6 +11,7 @@ from .errors import TextError as TextError
 from .errors import TrainingInterrupted as TrainingInterrupted
 from .files import write_atomically as write_atomically
 from .hookspecs import hookimpl as hookimpl
+from .member_options import HasOptions as HasOptions
 from .model.artefact import WEIGHTS as WEIGHTS
 from .model.artefact import ArtefactConfig as ArtefactConfig
 from .model.artefact import choose_pooling as choose_pooling

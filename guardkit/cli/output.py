@@ -66,8 +66,9 @@ def say_note(line: str) -> None:
 
 
 def note_unproven(router: PolicyRouter) -> None:
-    """Say on standard error which of a policy's cascades have not been shown to pay."""
-    for line in unproven(router.policy, router.sources):
+    """Say on standard error which of a policy's cascades have not been shown to pay, and which
+    members may answer otherwise the next time."""
+    for line in (*unproven(router.policy, router.sources), *router.unrepeatable()):
         say_note(line)
 
 

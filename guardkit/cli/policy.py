@@ -29,7 +29,7 @@ def policy_check(file: PolicyFile) -> None:
     certificates = read_certificates(policy.path)
     for name in promises(policy):
         say(f"{name}: {certificates[name].summary()}")
-    for line in unproven(policy, router.sources):
+    for line in (*unproven(policy, router.sources), *router.unrepeatable()):
         say(f"note: {line}")
 
 

@@ -48,7 +48,7 @@ class ArtefactConfig(BaseModel):
     format: Literal[1] = 1
     family: str = Field(description="the classifier family that can load it")
     task: Task = "multiclass"
-    labels: list[str] = Field(min_length=2, description="in the order of the logits")
+    labels: list[str] = Field(min_length=1, description="in the order of the logits")
     neutral: str | None = Field(default=None, description="the label that means: nothing found")
     window_pooling: Pooling = "mean"
     also_read: list[Reading] = Field(
@@ -61,6 +61,8 @@ class ArtefactConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> ArtefactConfig:
+        if self.task == "multiclass" and len(self.labels) < 2:
+            raise ValueError(f"labels that exclude each other are two at least, not {self.labels}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
         if self.neutral is not None and self.neutral not in self.labels:

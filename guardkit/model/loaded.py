@@ -13,6 +13,7 @@ import numpy.typing as npt
 from guardkit.bounds import MAX_CHARACTERS, READING_COST
 from guardkit.calibration.maps import Calibration, read_calibration
 from guardkit.errors import ArtefactError, ClassifierError, GuardkitError
+from guardkit.member_options import HasOptions, MemberOptions
 from guardkit.model import artefact
 from guardkit.model.allocation import keep_freed_memory
 from guardkit.model.artefact import ArtefactConfig
@@ -61,7 +62,8 @@ class Work:
 @dataclass(frozen=True)
 class Model:
     """A loaded artefact, by one of its scorers (None: the default one). Where ``calibration`` is
-    None it can give no probability, where ``novelty`` is None no novelty p-value."""
+    None it can give no probability, where ``novelty`` is None no novelty p-value. A policy's
+    member may have ``options``, and be nothing ``on_disk``."""
 
     classifier: Classifier
     config: ArtefactConfig
@@ -70,6 +72,8 @@ class Model:
     path: Path
     novelty: Novelty | None = None
     scorer: str | None = None
+    options: MemberOptions | None = None
+    on_disk: bool = True
     work: Work = field(default_factory=Work, compare=False, repr=False)
     circuit: Circuit = field(default_factory=Circuit, compare=False, repr=False)
 
@@ -80,7 +84,7 @@ class Model:
     @property
     def source(self) -> Source:
         """Where its scores come from."""
-        return Source(self.path, self.scorer)
+        return Source(self.path if self.on_disk else None, self.scorer, self.options)
 
     def score(
         self,
@@ -235,6 +239,7 @@ def load_model(
     family: str | None = None,
     base: Path | None = None,
     scorer: str | None = None,
+    options: MemberOptions | None = None,
     beside: Sequence[Model] = (),
     device: str = "auto",
     backend: str = "torch",
@@ -244,6 +249,7 @@ def load_model(
     """Load a model by folder or ``builtin:NAME``, its hashes verified.
 
     ``scorer`` names one of the scorers that its family offers; None is the default one.
+    ``options`` are those of a policy's member.
     ``beside`` are models loaded for the same device and backend: one of the same artefact, by
     another scorer, hands over what it holds.
     ``device`` is ``auto``, ``cpu`` or ``cuda``; ``allow_unverified`` skips the hashes, for a
@@ -272,7 +278,12 @@ def load_model(
         novelty = read_novelty(path / artefact.NOVELTY).of(scorer)
     same = [m.classifier for m in beside if m.path == path and m.hash == digest]
     try:
-        classifier = _load(of, path, scorer, same, device=device, backend=backend)
+        if isinstance(of, HasOptions) and options is not None:
+            classifier = of.load_member(
+                path, options.options, timeout_s=options.timeout_s, device=device, backend=backend
+            )
+        else:
+            classifier = _load(of, path, scorer, same, device=device, backend=backend)
     except (GuardkitError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plugin's own, an exit or a panic too: say whose it is
@@ -286,7 +297,7 @@ def load_model(
             f"{path}: plugin {config.family!r} gives labels {classifier.labels}, "
             f"config.json says {tuple(config.labels)}"
         )
-    return Model(classifier, config, calibration, digest, path, novelty, scorer)
+    return Model(classifier, config, calibration, digest, path, novelty, scorer, options)
 
 
 def load_scorers(ref: str | Path, *, device: str, allow_unverified: bool = False) -> list[Model]:

@@ -171,7 +171,9 @@ def read_novelty(path: Path) -> NoveltyFile:
 def why_unreachable(source: Source, bound: float) -> str | None:
     """Return why no text can have a p-value at or below ``bound`` under a model's scorer, and what
     to do about it; None where one can."""
-    folder, scorer = source
+    folder, scorer = source.folder, source.scorer
+    if folder is None:
+        return "it has no model, so it gives no novelty p-value"
     path = folder / NOVELTY
     if not path.is_file():
         return f"{folder}: {NO_NOVELTY}"

@@ -12,27 +12,46 @@ from typing import NamedTuple
 
 from guardkit.calibration.maps import read_calibration
 from guardkit.errors import ArtefactError, GuardkitError
+from guardkit.member_options import MemberOptions
 from guardkit.model import artefact
 from guardkit.types import ClassifierFamily, HasScorers
 
 
 class Source(NamedTuple):
-    """Where scores come from: a model's folder, and which of its scorers."""
+    """Where scores come from: a model's folder (None where there is none), which of its scorers,
+    and what a policy's member tells the family."""
 
-    folder: Path
+    folder: Path | None
     scorer: str | None = None
+    options: MemberOptions | None = None
 
     @property
     def identity(self) -> str:
-        """All that the scores follow from: the model's hash and the scorer.
+        """All that the scores follow from: the model's hash, the scorer and the options.
 
         Raises ArtefactError where the folder has no hashes.
         """
-        try:
-            digest = artefact.model_hash(self.folder)
-        except OSError as error:
-            raise ArtefactError(f"{self.folder / artefact.SUMS}: {error.strerror}") from error
-        return digest if self.scorer is None else f"{digest} {self.scorer}"
+        digest = None
+        if self.folder is not None:
+            try:
+                digest = artefact.model_hash(self.folder)
+            except OSError as error:
+                raise ArtefactError(f"{self.folder / artefact.SUMS}: {error.strerror}") from error
+        parts = (digest, self.scorer, self.options and self.options.digest)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The labels of what is there; loads nothing."""
+        if self.folder is not None:
+            return artefact.read_config(self.folder).labels
+        return self.options.labels if self.options else ()
+
+    def verified_hash(self) -> str:
+        """Return the hash that decisions and manifests name, the model's files verified."""
+        if self.folder is not None:
+            return artefact.verify(self.folder)
+        return self.options.digest if self.options else ""
 
 
 def scorers_of(folder: Path, family: ClassifierFamily) -> Sequence[str]:
@@ -73,7 +92,9 @@ def calibrated_scorers(folder: Path, family: ClassifierFamily) -> Mapping[str, b
 
 def is_calibrated(source: Source) -> bool:
     """Return whether a model has a calibration of this scorer; that of the default one is taken
-    for good until the model is loaded."""
+    for good until the model is loaded. What has no model needs none."""
+    if source.folder is None:
+        return True
     file = source.folder / artefact.CALIBRATION
     if source.scorer is None:
         return file.is_file()

@@ -7,7 +7,6 @@ against each model's ``config.json``.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from guardkit.data.examples import check_spec
-from guardkit.errors import DataError, GuardkitError, PluginError, PolicyError, Problem
-from guardkit.model import artefact
+from guardkit.errors import DataError, PolicyError, Problem
 from guardkit.model.artefact import ArtefactConfig
 from guardkit.model.novelty import why_unreachable
-from guardkit.model.scorers import Source, find_scorer, is_calibrated, not_calibrated
+from guardkit.model.scorers import Source
 from guardkit.plugins import BUILTIN_COMBINERS, Plugins
 from guardkit.policy.certificate import apply_certificates
+from guardkit.policy.check_member import MemberCheck
 from guardkit.policy.members import FindModel
 from guardkit.policy.messages import schema_problems, unknown
 from guardkit.policy.pattern import compile_pattern
@@ -133,40 +132,11 @@ class _Check:
             )
 
     def _member(self, member: Any, name: str) -> ArtefactConfig | None:
-        place: Place = ("members", name)
-        match member:
-            case {"plugin": str(plugin), "model": str(model)} if model:
-                pass
-            case _:
-                return None
-        try:
-            family = self.plugins.family(plugin)
-        except PluginError as error:
-            self._add((*place, "plugin"), str(error))
-            return None
-        place, of_scorer = (*place, "model"), (*place, "scorer")
-        try:
-            folder = self.find_model(plugin, model)
-            if not folder.exists():
-                self._add(place, _not_made(plugin, folder))
-                return None
-            config = artefact.read_config(folder)
-        # a name no file system takes (too long, NUL, ~nobody) is a mistake in the file too
-        except (GuardkitError, OSError, RuntimeError, ValueError) as error:
-            self._add(place, str(error))
-            return None
-        if config.family != plugin:
-            self._add(place, f"{folder}: made by plugin {config.family!r}, not {plugin!r}")
-            return config
-        named = member.get("scorer")
-        try:
-            source = Source(folder, find_scorer(folder, family, named) if _is_name(named) else None)
-            if not is_calibrated(source):
-                self._add(of_scorer if source.scorer else place, not_calibrated(source))
-            self.sources[name] = source
-        except GuardkitError as error:
-            self._add(of_scorer, str(error))
-        return config
+        checked = MemberCheck(member, name, self.plugins, self.find_model)
+        self.found += checked.found
+        if checked.source is not None:
+            self.sources[name] = checked.source
+        return checked.config
 
     def _category(self, category: Any, place: Place) -> None:
         if not isinstance(category, dict):
@@ -361,19 +331,6 @@ class _Check:
 
     def _add(self, place: Place, message: str) -> None:
         self.found.append((place, message))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _not_made(plugin: str, folder: Path) -> str:
-    return (
-        f"{folder}: not a guardkit model: no such folder; "
-        f"`guardkit train --plugin {plugin} --data DATA --out {shlex.quote(str(folder))}` makes "
-        "one there, of text with the labels that this policy names; its comments may say where "
-        "to find some"
-    )
 
 
 def _mapping(data: Any, key: str) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Any, get_args
 
@@ -26,15 +26,24 @@ def schema_problems(error: ValidationError, document: Document) -> list[Problem]
         place: Place = tuple(p for p in loc if not (isinstance(p, str) and p.startswith(KIND_TAG)))
         if place and place[-1] == "[key]":  # pydantic's word for "the key itself"
             place = place[:-1]
-        problems.append(Problem(document.line(place), dotted(place), _message(detail)))
+        problems.append(Problem(document.line(place), dotted(place), _message(detail, Policy)))
     return problems
 
 
-def _message(detail: ErrorDetails) -> str:
+def option_mistakes(
+    error: ValidationError, options: type[BaseModel]
+) -> Iterator[tuple[Place, str]]:
+    """Yield what is wrong with a member's options, each with its place below them."""
+    for detail in error.errors(include_url=False):
+        if detail["input"] is not REFUSED:
+            yield detail["loc"], _message(detail, options)
+
+
+def _message(detail: ErrorDetails, root: type[BaseModel]) -> str:
     value = _show(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
-            return unknown(detail["loc"][-1], _allowed_keys(detail["loc"][:-1]), "key")
+            return unknown(detail["loc"][-1], _allowed_keys(detail["loc"][:-1], root), "key")
         case "missing":
             return "required, but missing"
         case "string_type":
@@ -48,9 +57,9 @@ def _message(detail: ErrorDetails) -> str:
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {value}"
 
 
-def _allowed_keys(loc: Sequence[str | int]) -> list[str]:
-    """Return the keys of the mapping at ``loc``, a location as pydantic gives it."""
-    model: Any = Policy
+def _allowed_keys(loc: Sequence[str | int], root: type[BaseModel]) -> list[str]:
+    """Return the keys of the mapping at ``loc`` of ``root``, a location as pydantic gives it."""
+    model: Any = root
     for part in loc:
         if isinstance(part, str) and part.startswith(KIND_TAG):
             model = {**KINDS, **FLAG_FORMS}[part.removeprefix(KIND_TAG)]

@@ -6,7 +6,7 @@ A router holds a checked policy and loads each model when a text first needs it;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from guardkit.policy.batch import PolicyBatch
 from guardkit.policy.category import ON_ERROR, decide_category, on_error
 from guardkit.policy.check import read_policy
 from guardkit.policy.decisions import is_plain, severity_and_score, step_from, with_shadow
-from guardkit.policy.members import Members, finder
+from guardkit.policy.members import Members, finder, unrepeatable
 from guardkit.policy.schema import Policy, policies_dir
 from guardkit.types import (
     SEVERITY,
@@ -134,6 +134,10 @@ class PolicyRouter:
     def sources(self) -> Mapping[str, Source]:
         """Which model each member is, and by which scorer."""
         return self._members.sources
+
+    def unrepeatable(self) -> Iterator[str]:
+        """Yield a line for every member that may answer otherwise when it is asked again."""
+        return unrepeatable(self.policy, self._plugins)
 
     def model_hashes(self) -> dict[str, str]:
         """Return each member's model hash, its files verified; loads no model."""

@@ -47,14 +47,28 @@ class Member(_Frozen):
     """A classifier the policy may use. Nothing loads until a text needs it."""
 
     plugin: str = Field(description="the classifier family, as `guardkit plugins` lists it")
-    model: str = Field(
+    model: str | None = Field(
+        default=None,
         min_length=1,
-        description="an artefact folder, relative to the policy file, or builtin:NAME",
+        description="an artefact folder, relative to the policy file, or builtin:NAME; left out "
+        "where the plugin's members need none",
     )
     scorer: str | None = Field(
         default=None,
         min_length=1,
         description="how it scores, where its family offers several ways; its own where left out",
+    )
+    options: dict[str, Any] | None = Field(
+        default=None,
+        description="what its plugin has to know beside the model",
+    )
+    timeout_ms: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="a call of a member that is asked elsewhere has failed after it"
+    )
+    cache: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a file, relative to the policy file, that keeps what it answered",
     )
     on_member_down: OnMemberDown = Field(
         default="on_error",

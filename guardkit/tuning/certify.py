@@ -28,7 +28,6 @@ from guardkit.data.splits import group_names
 from guardkit.errors import DataError, PolicyError, Problem, UsageError
 from guardkit.guarantee import choose_threshold
 from guardkit.log_odds import logit, sigmoid_N
-from guardkit.model import artefact
 from guardkit.model.chunks import chunks
 from guardkit.plugins import Plugins, installed_plugins
 from guardkit.policy.certificate import (
@@ -160,7 +159,7 @@ def _load(spec: str, base: Path) -> Examples:
 def _refuse_own_texts(category: str, router: PolicyRouter, examples: Examples, spec: str) -> None:
     for member in sorted(members_of(router.policy.categories[category])):
         folder = router.sources[member].folder
-        if use := use_of(examples, folder):
+        if folder is not None and (use := use_of(examples, folder)):
             raise DataError(
                 f"{spec}: member {member!r} ({folder}) was {use} these texts, where it errs less "
                 "than it will; name others in calibrated_on"
@@ -170,8 +169,8 @@ def _refuse_own_texts(category: str, router: PolicyRouter, examples: Examples, s
 def _texts_of(category: str, router: PolicyRouter, examples: Examples, spec: str) -> _CategoryTexts:
     own = router.policy.categories[category]
     names, labels_N = examples.label_names, examples.labels_N
-    folders = [router.sources[member].folder for member in members_of(own)]
-    known = {*own.positive}.union(*(artefact.read_config(f).labels for f in folders))
+    sources = [router.sources[member] for member in members_of(own)]
+    known = {*own.positive}.union(*(source.labels for source in sources))
     # an attack under a label of its own would count as benign, and raise the threshold
     if len(names) > 1:
         whose = f"category {category!r} and its members"

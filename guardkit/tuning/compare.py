@@ -16,7 +16,6 @@ from guardkit.classify.records import CHUNK_ROWS, decision_record
 from guardkit.classify.rows import Rows, read_rows
 from guardkit.data.spec import split_delimiter
 from guardkit.errors import InputFileError
-from guardkit.model import artefact
 from guardkit.model.loaded import Model
 from guardkit.model.score_cache import with_score_cache
 from guardkit.model.scorers import Source
@@ -155,8 +154,7 @@ class _ModelSharingRouter(PolicyRouter):
 
     def labels(self) -> set[str]:
         """Return the labels of every member's model; loads none."""
-        folders = {source.folder for source in self.sources.values()}
-        return {x for folder in folders for x in artefact.read_config(folder).labels}
+        return {x for source in self.sources.values() for x in source.labels}
 
     def _decide_and_notify(
         self, texts: Sequence[str], ids: Sequence[Any], **how: Any

@@ -143,7 +143,7 @@ def refuse_moved_models(option: str, path: Path, out: Path) -> None:
     not find from the folder of ``out``."""
     if out.resolve().parent != path.resolve().parent:
         members = check_policy(path, unfitted=True, uncertified=True).members
-        if relative := [m.model for m in members.values() if _is_relative(m.model)]:
+        if relative := [m.model for m in members.values() if m.model and _is_relative(m.model)]:
             raise UsageError(
                 f"{option} {out}: model {relative[0]!r} is looked for from the policy's own "
                 f"folder; write to {path.parent}"

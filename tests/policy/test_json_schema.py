@@ -52,7 +52,7 @@ def test_trees_of_any_depth_fit_the_schema() -> None:
     [
         (("version",), 2),
         (("version",), "1"),
-        (("members", "specialist"), {"plugin": "mdlm"}),
+        (("members", "specialist"), {"model": "x"}),
         (("members", "specialist", "modle"), "typo"),
         (("members", "no name!"), {"plugin": "mdlm", "model": "x"}),
         (("categories",), {}),
