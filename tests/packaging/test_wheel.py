@@ -24,6 +24,7 @@ PACKAGES = {
     "guardkit": ROOT / "guardkit",
     "guardkit_mdlm": ROOT / "plugins" / "mdlm" / "guardkit_mdlm",
     "guardkit_gpt2": ROOT / "plugins" / "gpt2" / "guardkit_gpt2",
+    "guardkit_judge": ROOT / "plugins" / "judge" / "guardkit_judge",
 }
 PROMPTS = ROOT / "examples" / "prompts.jsonl"
 Guardkit = Callable[..., Any]
@@ -122,7 +123,8 @@ def test_the_wheel_names_its_plugins_as_a_third_party_would(wheel: Path, names: 
     parser = configparser.ConfigParser()
     with zipfile.ZipFile(wheel) as archive:
         parser.read_string(archive.read(path).decode())
-    assert dict(parser["guardkit"]) == {"mdlm": "guardkit_mdlm", "gpt2": "guardkit_gpt2"}
+    names = ("mdlm", "gpt2", "judge")
+    assert dict(parser["guardkit"]) == {name: f"guardkit_{name}" for name in names}
     assert dict(parser["console_scripts"]) == {"guardkit": "guardkit.cli.main:main"}
 
 
@@ -133,8 +135,8 @@ def test_what_runs_is_the_wheel_and_not_this_checkout(
     installed: Path, run: Run, tmp_path: Path
 ) -> None:
     code = (
-        "import guardkit, guardkit_mdlm, guardkit_gpt2\n"
-        "for module in (guardkit, guardkit_mdlm, guardkit_gpt2): print(module.__file__)"
+        "import guardkit, guardkit_mdlm, guardkit_gpt2, guardkit_judge as judge\n"
+        "for module in (guardkit, guardkit_mdlm, guardkit_gpt2, judge): print(module.__file__)"
     )
     shown = run([installed / "bin" / "python", "-c", code], cwd=tmp_path).stdout.splitlines()
     assert len(shown) == 3
