@@ -18,16 +18,20 @@ ROOT = Path(__file__).parents[2]
 POLICIES = sorted(policies_dir().glob("*.yaml"))
 #: The model of this one is trained by who wants it: tests/mdlm/test_medical_policy.py.
 TRAINED = "medical-abstracts.yaml"
+#: This one asks an endpoint: tests/judge/test_policy.py.
+ASKS = "mdlm-with-llm.yaml"
 
 
 def test_the_policies_that_the_documentation_names_are_there() -> None:
     names = {path.name for path in POLICIES}
     assert {DEFAULT_POLICY, "mdlm-with-backup.yaml", "shadow.yaml", "two-opinions.yaml"} <= names
-    assert {"specialists.yaml", "edge.yaml", TRAINED} <= names
+    assert {"specialists.yaml", "edge.yaml", TRAINED, ASKS} <= names
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in POLICIES if path.name != TRAINED], ids=lambda path: path.name
+    "path",
+    [path for path in POLICIES if path.name not in (TRAINED, ASKS)],
+    ids=lambda path: path.name,
 )
 def test_a_bundled_policy_has_no_mistake_and_passes_its_own_tests(path: Path) -> None:
     policy = check_policy(path)
