@@ -99,7 +99,7 @@ def test_an_obedient_model_over_the_wire_obeys_no_text() -> None:
         )
         raw = Judge(options, 30.0).score(list(ATTACKS.values()))
     assert raw.errors == {}
-    assert (raw.logits_NC > 4).all()
+    assert (raw.logits_NC[:, 0] > 4).all()
 
 
 def test_a_model_that_is_talked_into_another_answer_fails_and_passes_nothing() -> None:

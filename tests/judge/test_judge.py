@@ -71,9 +71,9 @@ def test_each_label_has_its_question(endpoint: Endpoint) -> None:
 
     endpoint.answer = answer
     asked = judge(endpoint, questions={"a": "Is it the first?", "b": "Is it the second?"})
-    assert asked.labels == ("a", "b")
+    assert asked.labels == ("a", "b", "benign")
     raw = asked.score(["t"])
-    assert raw.logits_NC[0].tolist() == pytest.approx([LOGIT_09, math.log(0.25)])
+    assert raw.logits_NC[0].tolist() == pytest.approx([LOGIT_09, math.log(0.25), -LOGIT_09])
 
 
 def test_an_endpoint_without_probabilities_is_asked_for_votes(endpoint: Endpoint) -> None:
@@ -84,13 +84,13 @@ def test_an_endpoint_without_probabilities_is_asked_for_votes(endpoint: Endpoint
 
     endpoint.answer = answer
     raw = judge(endpoint, votes=5).score(["t"])
-    assert raw.logits_NC.item() == pytest.approx(math.log(4.5 / 1.5))
+    assert raw.logits_NC[0, 0] == pytest.approx(math.log(4.5 / 1.5))
     assert [r["temperature"] for r in endpoint.requests] == [0.0] + [1.0] * 5
 
 
 def test_votes_are_all_that_is_asked_for_where_the_policy_says_so(endpoint: Endpoint) -> None:
     raw = judge(endpoint, answers="votes", votes=3).score(["an attack"])
-    assert raw.logits_NC.item() == pytest.approx(math.log(3.5 / 0.5))
+    assert raw.logits_NC[0, 0] == pytest.approx(math.log(3.5 / 0.5))
     assert all("logprobs" not in request for request in endpoint.requests)
 
 
@@ -152,7 +152,7 @@ def test_it_can_be_asked_within_a_running_event_loop(endpoint: Endpoint) -> None
     async def notebook() -> RawScores:
         return judge(endpoint).score(["an attack"])
 
-    assert asyncio.run(notebook()).logits_NC.item() > 0
+    assert asyncio.run(notebook()).logits_NC[0, 0] > 0
 
 
 # -- failures --------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_a_bad_answer_is_asked_for_again_and_then_a_failure_of_the_text(
     assert list(raw.errors) == [1]
     assert "(3 tries)" in raw.errors[1]
     assert endpoint.texts().count("bad") == 3
-    assert raw.logits_NC[0].item() == pytest.approx(LOGIT_09)
+    assert raw.logits_NC[0, 0] == pytest.approx(LOGIT_09)
     assert np.isnan(raw.logits_NC[1]).all()
 
 
@@ -230,7 +230,7 @@ def test_a_bad_answer_that_is_followed_by_a_good_one_is_forgotten(
     first = iter([BAD[name]])
     endpoint.answer = lambda request: next(first, None) or by_rule(request)
     raw = judge(endpoint).score(["an attack"])
-    assert (raw.errors, raw.logits_NC.item()) == ({}, pytest.approx(LOGIT_09))
+    assert (raw.errors, raw.logits_NC[0, 0]) == ({}, pytest.approx(LOGIT_09))
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -306,7 +306,7 @@ def test_a_budget_of_calls_is_never_exceeded_and_what_it_bought_is_kept(
     reason, answered = down(asked, ["a cake"] * 9)
     assert "its budget of 5 calls is spent (max_calls)" in reason
     assert len(endpoint.requests) == 5
-    assert np.isfinite(answered.logits_NC).sum() == 5
+    assert np.isfinite(answered.logits_NC[:, 0]).sum() == 5
     down(asked, ["a cake"])
     assert len(endpoint.requests) == 5
 
@@ -321,7 +321,7 @@ def test_a_budget_of_money_counts_what_was_used_and_reserves_what_may_be(
     assert asked.budget.cost == pytest.approx(len(endpoint.requests) * used)
     assert asked.budget.cost <= 0.03
     assert "its budget of 0.03 is spent (max_cost)" in reason
-    assert 20 < np.isfinite(answered.logits_NC).sum() < 50
+    assert 20 < np.isfinite(answered.logits_NC[:, 0]).sum() < 50
 
 
 def test_what_says_no_usage_costs_what_was_reserved(endpoint: Endpoint) -> None:
@@ -375,6 +375,7 @@ def test_a_key_that_is_not_there_is_named_before_anything_is_asked(
         ({"endpoint": "ftp://x"}, "begins with http:// or https://"),
         ({"endpoint": "http://u:p@x"}, "no user, query or fragment"),
         ({"questions": {}}, "at least 1 item"),
+        ({"questions": {"benign": "?"}}, "neutral 'benign' is a label with a question"),
         ({"body": {"messages": []}}, "must not hold messages"),
         ({"body": {"max_tokens": "9"}}, "whole number above 0"),
         ({"max_cost": 1.0}, "max_cost needs price_per_million"),

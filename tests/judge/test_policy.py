@@ -4,16 +4,20 @@ is sure of, the judge the rest, and a judge that is gone lets nothing pass."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from guardkit.cli.main import main
 from guardkit.errors import RunError
 from guardkit.policy.router import PolicyRouter, check_policy, load_policy
 from guardkit.policy.schema import policies_dir
+from guardkit.tuning.stacking import fit_stacked_nodes
+from guardkit.types import Examples
 from tests.support.stub_endpoint import (
     Endpoint,
     Reply,
@@ -128,3 +132,40 @@ def test_the_summary_of_a_run_names_the_judge_that_was_down(
     said = capsys.readouterr().err
     assert "2 could not be judged" in said
     assert "member 'judge' was down for 2 lines" in said
+
+
+def test_labelled_text_calibrates_a_judge_that_is_too_sure(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
+    def too_sure(request: Any) -> Reply:
+        """It is wrong about one text of five, and nearly certain of all."""
+        text = text_of(request)
+        yes = ("attack" in text) != (int(text.split()[-1]) % 5 == 0)
+        p = 0.9999 if yes else 0.0001
+        return Reply(completion("yes" if yes else "no", {"yes": p, "no": 1 - p}))
+
+    endpoint.answer = too_sure
+    (tmp_path / "policy.yaml").write_text(f"""
+version: 1
+name: alone
+members:
+  judge:
+    plugin: judge
+    cache: answers.sqlite
+    options: {{endpoint: "{endpoint.url}", model: m, questions: {{injection: "Is it one?"}}}}
+categories:
+  injection:
+    positive: [injection]
+    decide: {{combine: {{how: stacked, of: [{{member: judge}}]}}}}
+    flag_at: {{probability: 0.5}}
+    action: block
+""")
+    texts = [f"{kind} number {i}" for i in range(100) for kind in ("attack", "cake")]
+    examples = Examples(texts, np.array([1, 0] * 100), ("benign", "injection"))
+    (stack,) = fit_stacked_nodes(tmp_path / "policy.yaml", examples, device="cpu")
+    # of texts it is so sure of, four in five are what it says
+    assert stack.weights[0] * math.log(0.9999 / 0.0001) == pytest.approx(math.log(4), rel=0.1)
+    assert stack.bias == pytest.approx(0, abs=0.1)
+    before = len(endpoint.requests)
+    fit_stacked_nodes(tmp_path / "policy.yaml", examples, device="cpu")
+    assert len(endpoint.requests) == before

@@ -46,7 +46,7 @@ class JudgeFamily:
         raise ConfigError(_NOT_TRAINED)
 
     def labels_of(self, options: JudgeOptions) -> Sequence[str]:
-        return tuple(options.questions)
+        return options.labels
 
     def load_member(
         self,

@@ -1,6 +1,6 @@
 """A member of a policy that asks a language model about each text.
 
-Shape letters: N texts, C labels, each with its question.
+Shape letters: N texts, C labels, each with its question but for the last, the neutral one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class _Verdict:
 
 
 class Judge:
-    """Asks ``options.model`` each question about each text; log-odds of yes are the logits."""
+    """Asks ``options.model`` each question about each text; log-odds of yes are the logits.
+    That of the neutral label is the least sure no."""
 
     def __init__(self, options: JudgeOptions, timeout_s: float | None) -> None:
         self.options = options
@@ -50,7 +51,7 @@ class Judge:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.options.questions)
+        return self.options.labels
 
     def score(
         self, texts: Sequence[str], *, novelty: bool = False, evidence: bool = False
@@ -129,7 +130,7 @@ class Judge:
         logits_NC = np.full((len(texts), len(self.labels)), np.nan, np.float32)
         for logits_C, verdict in zip(logits_NC, verdicts, strict=True):
             if verdict.log_odds:
-                logits_C[:] = verdict.log_odds
+                logits_C[:] = [*verdict.log_odds, -max(verdict.log_odds)]
         most = self.options.max_characters
         return RawScores(
             logits_NC,

@@ -35,6 +35,10 @@ class JudgeOptions(BaseModel):
     questions: dict[Text, Text] = Field(
         min_length=1, description="label: a question about a text, to be answered by yes or no"
     )
+    neutral: Text = Field(
+        default="benign",
+        description="the label of a text that gets no yes, as labelled data call it",
+    )
     answers: Literal["auto", "logprobs", "votes"] = Field(
         default="auto",
         description="logprobs: the probability of the answer's token; votes: a share of sampled "
@@ -91,8 +95,15 @@ class JudgeOptions(BaseModel):
                 raise ValueError(f"{name} must be a whole number above 0")
         return value
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One for each question, and the neutral one."""
+        return (*self.questions, self.neutral)
+
     @model_validator(mode="after")
-    def _cost_has_a_price(self) -> JudgeOptions:
+    def _agrees_with_itself(self) -> JudgeOptions:
+        if self.neutral in self.questions:
+            raise ValueError(f"neutral {self.neutral!r} is a label with a question; name another")
         if self.max_cost is not None and self.price_per_million is None:
             raise ValueError("max_cost needs price_per_million")
         return self
