@@ -165,6 +165,11 @@ def verify(folder: Path) -> str:
     return model_hash(folder)
 
 
+def check_layout(folder: Path, *, besides: Sequence[str] = ()) -> None:
+    """Raise ArtefactError where ``folder`` holds what no model may, ``besides`` not looked at."""
+    _files(folder, besides)
+
+
 def state(folder: Path) -> list[tuple[str, int, int, int, int]]:
     """Return what tells, without reading them, whether any of the folder's files was changed."""
     found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
@@ -221,11 +226,16 @@ def _is_sealed(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and (path / SUMS).is_file()
 
 
-def _files(folder: Path) -> list[str]:
+def _files(folder: Path, besides: Sequence[str] = ()) -> list[str]:
     names = []
     for path in sorted(folder.iterdir()):
+        if path.name in besides:
+            continue
         if path.is_symlink() or not path.is_file():
-            raise ArtefactError(f"{path}: a model holds plain files only, no links or folders")
+            raise ArtefactError(
+                f"{path}: a model holds plain files only, no links or folders; what makes the "
+                "model must put its files beside config.json"
+            )
         if path.name == SUMS:
             continue
         if path.suffix not in SAFE_SUFFIXES:

@@ -22,7 +22,7 @@ from guardkit.model.loaded import Model, load_scorers, novelty_of
 from guardkit.model.novelty import Novelty, novelty_file
 from guardkit.model.scored import Scored, joined
 from guardkit.text import readings
-from guardkit.training.run_folder import remove_run_files
+from guardkit.training.run_folder import RUN_FILES, remove_run_files
 from guardkit.types import Examples, Progress
 
 
@@ -50,6 +50,8 @@ def finish_model(
 
     Without ``calibration`` the model gives no probabilities, so nothing is measured either.
     """
+    # at once: after an hour of calibration would be too late
+    artefact.check_layout(folder, besides=RUN_FILES)
     config = artefact.read_config(folder)
     if config.window_pooling == "max":  # what a part of a text decides, another reading may
         config = config.model_copy(update={"also_read": list(readings.ALL)})

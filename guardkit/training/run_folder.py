@@ -20,6 +20,8 @@ from guardkit.types import ClassifierFamily
 
 _RECORD = "run.json"
 _LOCK = "lock"
+#: Files of a run, which may lie beside those of its model.
+RUN_FILES = (_RECORD, _LOCK)
 
 
 class RunFolder:
@@ -45,7 +47,7 @@ class RunFolder:
             return
         artefact.refuse_to_replace(self.out)
         if resume and not self.path.exists():
-            raise ArtefactError(f"{self.path}: no interrupted run to resume; leave out --resume")
+            raise ArtefactError(f"{self.path}: no run to resume; leave out --resume")
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path / _LOCK) as alone:
             if not alone:
@@ -85,8 +87,8 @@ class RunFolder:
         """Refuse to begin anew over work that is saved, or to go on with another run's."""
         if not resume:
             raise ArtefactError(
-                f"{self.path}: holds an interrupted run; --resume continues it, removing it "
-                "starts anew"
+                f"{self.path}: holds a run that was interrupted or failed; --resume goes on from "
+                "its checkpoint, removing it starts anew"
             )
         path = self.path / _RECORD
         before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -107,5 +109,5 @@ class RunFolder:
 def remove_run_files(folder: Path) -> None:
     """Remove what is a run's and not its model's, where the family made the model in the very
     folder that the run works in."""
-    for name in (_RECORD, _LOCK):
+    for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)

@@ -179,14 +179,14 @@ def test_an_interrupted_run_is_resumed_or_refused(
     family: CountingFamily, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    with pytest.raises(ArtefactError, match="no interrupted run"):
+    with pytest.raises(ArtefactError, match="no run to resume"):
         run(folder, out, resume=True)
     family.interrupt = True
     with pytest.raises(TrainingInterrupted):
         run(folder, out)
     assert not out.exists()
     family.interrupt = False
-    with pytest.raises(ArtefactError, match="--resume continues it"):
+    with pytest.raises(ArtefactError, match="--resume goes on from"):
         run(folder, out)
     with pytest.raises(ArtefactError, match="started with other options"):
         run(folder, out, resume=True, overrides={"size": "4"})
@@ -262,10 +262,31 @@ def test_a_failed_run_keeps_its_checkpoint(
         patched.setattr(family, "train", fail)
         with pytest.raises(RuntimeError):
             run(folder, tmp_path / "model")
-    with pytest.raises(ArtefactError, match="--resume continues it"):
+    with pytest.raises(ArtefactError, match="--resume goes on from"):
         run(folder, tmp_path / "model")
     run(folder, tmp_path / "model", resume=True)
     assert family.resumed == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("onnx/model.onnx", "put its files beside config.json"), ("weights.pkl", "may hold code")],
+)
+def test_what_no_model_may_hold_is_refused_before_any_text_is_scored(
+    family: CountingFamily, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    train = family.train
+
+    def leaving(*args: Any, **how: Any) -> Path:
+        model = train(*args, **how)
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"")
+        return model
+
+    monkeypatch.setattr(family, "train", leaving)
+    monkeypatch.setattr(family, "load", None)  # which scoring would call
+    with pytest.raises(ArtefactError, match=words):
+        run(folder, folder.parent / "model")
 
 
 def test_two_runs_never_make_one_model(
