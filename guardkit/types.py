@@ -162,8 +162,8 @@ class RouteStep(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a policy decided for one text. Verdict and failure are separate fields: a text
-    that could not be judged has ``error`` set and never reads as safe by silence. Without a
-    ``shadow``, ``models`` or ``down`` its JSON has none."""
+    that could not be judged has ``error`` set and never reads as safe by silence. Its JSON leaves
+    out what of ``shadow``, ``models`` and ``down`` is empty."""
 
     id: Any
     action: Action
@@ -175,8 +175,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     shadow: Mapping[str, Any] | None = None
     #: Each member that was asked, with its model's short hash: ``policy`` does not cover models.
     models: Mapping[str, str] = msgspec.field(default_factory=dict)
-    #: Members that were asked and were down, whatever the text.
-    down: Sequence[str] = ()
+    down: Sequence[str] = ()  # members that were asked and were down, whatever the text
 
 
 class Progress(Protocol):
