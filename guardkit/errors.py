@@ -14,6 +14,10 @@
     |   |-- ClassifierError     a classifier broke its contract
     |   |   |-- TextError       it cannot score one text of its batch
     |   |   `-- MemberDown      it can score nothing for now
+    |   |-- NotJudgedError      a text that waited for its turn was not judged
+    |   |   |-- QueueFullError  too much was waiting already
+    |   |   |-- DeadlineError   its time was over
+    |   |   `-- ClosedError     nothing is judged any more
     |   `-- OutputError         results could not be written
     `-- TrainingInterrupted     exit 130: stopped by the user, resumable
 
@@ -136,6 +140,26 @@ class MemberDown(ClassifierError):
     def __init__(self, reason: str, answered: RawScores | None = None) -> None:
         super().__init__(reason)
         self.answered = answered
+
+
+class NotJudgedError(RunError):
+    """A text that waited for its turn was not judged: it counts as unsafe, or is asked again."""
+
+
+class QueueFullError(NotJudgedError):
+    """Too much was waiting already; ``retry_after_s`` is about how long that takes."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"too many texts are waiting; try again in about {retry_after_s} s")
+
+
+class DeadlineError(NotJudgedError):
+    """The time that a text may take was over before it was judged."""
+
+
+class ClosedError(NotJudgedError):
+    """What judges texts was closed."""
 
 
 class OutputError(RunError):
