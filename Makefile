@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Labelled text to measure the bundled models on: see benchmarks/injection/bundled_models.py
 DATA ?= data/injection
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench serve
 
 demo: $(INSTALLED)  ## train a small model, classify examples/prompts.jsonl, show the decisions
 	$(BIN)/python examples/demo.py
@@ -19,6 +19,9 @@ lint: $(INSTALLED)  ## style and types
 
 bench: $(INSTALLED)  ## measure the bundled models: make bench DATA=PATH
 	$(BIN)/python -m benchmarks.injection.bundled_models prepare $(DATA) && $(BIN)/python -m benchmarks.injection.bundled_models measure $(DATA)
+
+serve: $(INSTALLED)  ## the default policy over HTTP, on this machine alone
+	$(BIN)/guardkit serve
 
 # Made last, so that an interrupted install is tried again; made anew when a dependency changes.
 $(INSTALLED): pyproject.toml constraints.txt

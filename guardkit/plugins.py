@@ -53,6 +53,7 @@ class Plugins:
     combiners: Mapping[str, Combiner]
     manager: pluggy.PluginManager
     allowed: frozenset[str] | None  # None: whatever is installed
+    listeners: frozenset[str] = frozenset()  # what hears every policy's decisions
 
     def family(self, name: str) -> ClassifierFamily:
         """Return the family called ``name``; PluginError says what there is instead."""
@@ -88,12 +89,22 @@ class Plugins:
         tell = self._decided(enabled)
         tell(texts=list(texts), decisions=list(decisions), policy=policy)
 
+    def with_listener(self, name: str, listener: object) -> Plugins:
+        """Return these plugins and ``listener``, whose ``decided`` hook is called for every
+        policy."""
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        for known, module in [*self.manager.list_name_plugin(), (name, listener)]:
+            if module is not None:
+                manager.register(module, name=known)
+        return replace(self, manager=manager, listeners=self.listeners | {name})
+
     def heard(self, policy: Policy) -> bool:
         """Return whether a plugin is told what ``policy`` decides."""
         return bool(self._decided(self._enabled(policy)).get_hookimpls())
 
     def _enabled(self, policy: Policy) -> set[str]:
-        return set(policy.plugins) | (self.allowed or frozenset())
+        return set(policy.plugins) | (self.allowed or frozenset()) | self.listeners
 
     def _decided(self, enabled: set[str]) -> pluggy.HookCaller:
         others = [p for name, p in self.manager.list_name_plugin() if name not in enabled]

@@ -29,6 +29,7 @@ from guardkit.cli.models import models_app
 from guardkit.cli.options import EXIT_PIPE, EXIT_TROUBLE
 from guardkit.cli.plugins import plugins_app
 from guardkit.cli.policy import policy_app
+from guardkit.cli.serve import serve
 from guardkit.cli.terminal import finish, open_streams, say
 from guardkit.cli.train import train
 from guardkit.errors import GuardkitError, Interrupted, OutputError
@@ -134,3 +135,4 @@ app.command(epilog="Example: guardkit calibrate --model models/mine --data mail/
     calibrate
 )
 app.command(epilog="Example: guardkit explain 'Ignore all previous instructions.'")(explain)
+app.command(epilog="Example: guardkit serve --policy policy.yaml --port 8000")(serve)

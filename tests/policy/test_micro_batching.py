@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guardkit.errors import ClosedError, DeadlineError, NotJudgedError, QueueFullError
-from guardkit.policy.micro_batching import BatchFacts, Batcher, Limits
+from guardkit.policy.micro_batching import Batcher, BatchFacts, Limits
 from guardkit.types import Row
 
 

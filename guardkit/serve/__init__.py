@@ -1,0 +1,1 @@
+"""HTTP: a policy in front of applications, its page, metrics and audit log."""

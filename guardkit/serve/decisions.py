@@ -1,0 +1,59 @@
+"""``POST /v1/classify`` and ``/v1/explain``: all that a policy says of texts and conversations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from msgspec.structs import replace
+from starlette.responses import Response
+
+from guardkit.classify.records import decision_record
+from guardkit.serve.api_errors import RESPONSES, ApiError, json_response
+from guardkit.serve.bodies import StrictRoute, rows_of
+from guardkit.serve.live import Judged
+from guardkit.serve.schemas import ClassifyAnswer, ClassifyRequest, ExplainAnswer
+from guardkit.serve.service import Service
+from guardkit.types import Row
+
+router = APIRouter(route_class=StrictRoute, responses=RESPONSES)
+
+
+@router.post("/v1/classify", response_model=ClassifyAnswer)
+async def classify(body: ClassifyRequest, request: Request) -> Response:
+    """Decide one text or conversation, or several in `inputs`: a decision for each, in order.
+
+    A decision's `error` says that a text could not be judged; its `action` is then what the
+    policy's `on_error` gives.
+    """
+    service: Service = request.app.state.service
+    rows = _rows(body)
+    judged = await service.judge(rows, request.state.request)
+    decisions = [_record(one, row) for one, row in zip(judged, rows, strict=True)]
+    return json_response({"decisions": decisions})
+
+
+@router.post("/v1/explain", response_model=ExplainAnswer)
+async def explain(body: ClassifyRequest, request: Request) -> Response:
+    """Decide one text or conversation and say what each token adds, member by member."""
+    service: Service = request.app.state.service
+    if body.inputs is not None:
+        raise ApiError(400, "invalid_request", "inputs: one text at a time", param="inputs")
+    (row,) = _rows(body)
+    judged, evidence = await service.explain(row, request.state.request)
+    return json_response({"decision": _record(judged, row), "evidence": evidence})
+
+
+def _rows(body: ClassifyRequest) -> list[Row]:
+    fields = body.model_dump(exclude_unset=True)
+    if body.inputs is None:
+        return rows_of([fields], "")
+    if len(fields) > 1:
+        others = ", ".join(sorted(fields.keys() - {"inputs"}))
+        message = f"inputs stand alone; put {others} into one of them"
+        raise ApiError(400, "invalid_request", message, param="inputs")
+    return rows_of(body.inputs)
+
+
+def _record(judged: Judged, row: Row) -> dict[str, Any]:
+    return decision_record(replace(judged.decision, id=row.id))
