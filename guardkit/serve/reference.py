@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -30,7 +31,7 @@ def reference(schema: Mapping[str, Any]) -> str:
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    about = "".join(f"<p>{escape(p)}</p>" for p in operation.get("description", "").split("\n\n"))
+    about = "".join(f"<p>{_prose(p)}</p>" for p in operation.get("description", "").split("\n\n"))
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     taken = f"<p>Takes {_named(body['schema'])}.</p>" if body else ""
     content = operation["responses"].get("200", {}).get("content", {})
@@ -38,6 +39,10 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     given = f"<p>Answers {_named(answered)}.</p>" if answered else ""
     heading = f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
     return f"<section>{heading}{about}{taken}{given}</section>"
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _named(schema: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import Any
 import pytest
 
 from guardkit.evaluation.report import render, write_report
+from tests.support.browser import QUIET, find_browser
 from tests.support.evaluations import KINDS, reports_of_each_kind
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEASURE = """
 <script>
 const plots = [...document.querySelectorAll("svg.plot")];
@@ -45,16 +44,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def browse() -> Browse:
     """Return f(page, *options): the page's DOM once a browser has laid it out."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser here to look with (any of {', '.join(BROWSERS)})")
+    browser = find_browser()
 
     def run(page: Path, *options: str) -> str:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             command = [
-                browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-quic", "--disable-background-networking", "--disable-component-update",
-                "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}",
+                browser, *QUIET, f"--user-data-dir={profile}",
                 *options, page.as_uri(),
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, check=True, timeout=120)

@@ -17,7 +17,8 @@ function made(tag, text, className) {
 }
 
 function shown(number) {
-  return number === null || number === undefined ? "none" : Number(number).toPrecision(3);
+  if (number === null || number === undefined) return "none";
+  return number > 0 && number < 0.001 ? "under 0.001" : number.toFixed(3);
 }
 
 function request(text) {
