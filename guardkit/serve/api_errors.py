@@ -8,13 +8,17 @@ from typing import Any
 import msgspec
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from guardkit.errors import ClosedError, DeadlineError, GuardkitError, QueueFullError
 
 
-class ApiError(Exception):
-    """A request that is answered with ``status`` and a reason; the reason quotes no text."""
+class ApiError(HTTPException):
+    """A request that is answered with ``status`` and a reason; the reason quotes no text.
+
+    FastAPI lets only its own kind of exception out of the reading of a body.
+    """
 
     def __init__(
         self,
@@ -25,14 +29,13 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.param = status, code, message, param
-        self.headers = dict(headers or {})
+        super().__init__(status, message, dict(headers or {}))
+        self.code, self.param = code, param
 
     def response(self) -> Response:
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return json_response({"error": error}, self.status, self.headers)
+        kind = "invalid_request_error" if self.status_code < 500 else "server_error"
+        error = {"message": self.detail, "type": kind, "param": self.param, "code": self.code}
+        return json_response({"error": error}, self.status_code, self.headers)
 
 
 class ErrorFields(BaseModel):

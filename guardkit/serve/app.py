@@ -64,5 +64,5 @@ async def _invalid(_: Request, error: RequestValidationError) -> Response:
 async def _http_exception(_: Request, error: HTTPException) -> Response:
     what = {404: "no such path; /docs lists them", 405: "not with this method; /docs lists them"}
     message = what.get(error.status_code, "refused")
-    headers = error.headers
-    return ApiError(error.status_code, "not_found", message, headers=headers).response()
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    return ApiError(error.status_code, code, message, headers=error.headers).response()

@@ -89,7 +89,10 @@ def test_what_cannot_be_read_whole_is_refused(served: Served, body: Any, said: s
     ],
 )  # fmt: skip
 def test_what_is_no_json_is_refused(served: Served, body: bytes) -> None:
-    assert served.post("/v1/classify", body).status == 400
+    answer = served.post("/v1/classify", body)
+    assert answer.status == 400
+    # an empty body is a request without one
+    assert answer.json["error"]["code"] == ("invalid_json" if body else "invalid_request")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_json(served: Served) -> None:
