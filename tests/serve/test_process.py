@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.reliability.runs import POLICY
-from tests.support.serving import Served
+from tests.support.server_process import Process
 
 ODD = '{"text": "number 3"}'
-
-
-class Process:
-    """A running ``guardkit serve``; ``served`` asks it."""
-
-    def __init__(self, folder: Path, *more: str) -> None:
-        command = [sys.executable, "-m", "guardkit", "serve", "--port", "0", *more]
-        self.log = folder / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline() + self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.said)
-        assert found, self.said + self.log.read_text()
-        self.served = Served(int(found[1]), None, None)  # type: ignore[arg-type]
-
-    def wait_for(self, word: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while word not in self.log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert word in self.log.read_text()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        self.process.communicate(timeout=60)
-        return self.process.returncode
 
 
 def test_a_server_is_started_asked_told_of_a_new_policy_and_ended(tmp_path: Path) -> None:
