@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -69,6 +69,7 @@ class _Job:
     characters: int
     deadline: float
     came: float = field(default_factory=time.monotonic)
+    gone: bool = False  # its caller waits no longer
     result: Future[Any] = field(default_factory=Future)
 
 
@@ -121,7 +122,7 @@ class Batcher(Generic[R]):
         NotJudgedError or another GuardkitError where ``judge`` failed at these rows. A caller that
         is cancelled takes them out of the queue.
         """
-        characters = sum(len(text) + READING_COST for row in rows for text in row.texts)
+        characters = sum(map(_characters, rows))
         result: list[R] = await self._done(rows, None, characters, timeout_s)
         return result
 
@@ -175,6 +176,7 @@ class Batcher(Generic[R]):
         """Take a job whose caller waits no longer out of the queue, if it is still there."""
         if job.result.done() and not job.result.cancelled():
             return
+        job.gone = True
         job.result.cancel()
         with self._changed:
             if job in self._waiting:
@@ -231,9 +233,7 @@ class Batcher(Generic[R]):
             if (call := jobs[0].call) is not None:
                 jobs[0].result.set_result(call())
                 return
-            results = self._judge([row for job in jobs for row in job.rows])
-            if len(results) != sum(len(job.rows) for job in jobs):
-                raise RuntimeError(f"{len(results)} results for the rows of a batch")
+            results = self._results(jobs)
         except BaseException as error:  # given to its caller; never swallowed
             if len(jobs) == 1:
                 jobs[0].result.set_exception(_as_ours(error))
@@ -246,6 +246,20 @@ class Batcher(Generic[R]):
             start, end = end, end + len(job.rows)
             job.result.set_result(list(results[start:end]))
 
+    def _results(self, jobs: Sequence[_Job]) -> list[R]:
+        """Return the results of all rows. What is larger than a batch is judged in several, by one
+        judge, and no further than someone waits for it."""
+        judge = self._judge
+        results: list[R] = []
+        for rows in _pieces([row for job in jobs for row in job.rows], self._limits):
+            if len(jobs) == 1 and (jobs[0].gone or jobs[0].deadline <= time.monotonic()):
+                raise _too_late()
+            judged = judge(rows)
+            if len(judged) != len(rows):
+                raise RuntimeError(f"{len(judged)} results for {len(rows)} rows")
+            results += judged
+        return results
+
     def _tell(self, jobs: Sequence[_Job], begun: float) -> None:
         seconds = max(time.monotonic() - begun, 1e-6)
         characters = sum(job.characters for job in jobs)
@@ -256,6 +270,24 @@ class Batcher(Generic[R]):
             waited_s = [begun - job.came for job in jobs]
             rows = sum(len(job.rows) for job in jobs)
             self._seen(BatchFacts(len(jobs), rows, characters, waited_s, seconds))
+
+
+def _characters(row: Row) -> int:
+    return sum(len(text) + READING_COST for text in row.texts)
+
+
+def _pieces(rows: Sequence[Row], limits: Limits) -> Iterator[list[Row]]:
+    """Yield the rows in pieces of as many as a batch may hold, one of them at least."""
+    piece: list[Row] = []
+    size = 0
+    for row in rows:
+        own = _characters(row)
+        if piece and size + own > limits.batch_characters:
+            yield piece
+            piece, size = [], 0
+        piece.append(row)
+        size += own
+    yield piece
 
 
 def _as_ours(error: BaseException) -> GuardkitError:

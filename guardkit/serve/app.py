@@ -31,6 +31,7 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="guardkit", description=_ABOUT, version=__version__, lifespan=lifespan,
+        redirect_slashes=False,
         docs_url=None, redoc_url=None,  # these load scripts from elsewhere; pages has /docs
     )  # fmt: skip
     app.state.service = service

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from fastapi import Request, Response
@@ -17,13 +18,20 @@ from guardkit.text.chat import parse_chat
 from guardkit.text.chat_fields import NotRead
 from guardkit.types import Row
 
-#: Texts or conversations of one request.
+#: Texts or conversations of one request, and the texts in all of them.
 MAX_INPUTS = 1024
+MAX_TEXTS = 4096
+#: A body this large is read in another thread, so that no other request waits for that.
+_LARGE = 32 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        return parse_json(await self.body())
+        body = await self.body()
+        return await aside(self, parse_json, body)
 
 
 class StrictRoute(APIRoute):
@@ -37,6 +45,13 @@ class StrictRoute(APIRoute):
             return response
 
         return handle
+
+
+async def aside(request: Request, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what ``do`` makes of a request's body: in another thread where that is large."""
+    if request.state.size < _LARGE:
+        return do(*args, **kwargs)
+    return await asyncio.to_thread(do, *args, **kwargs)
 
 
 def parse_json(body: bytes) -> Any:
@@ -66,7 +81,7 @@ def rows_of(inputs: Sequence[str | Mapping[str, Any]], place: str = "inputs") ->
     if len(inputs) > MAX_INPUTS:
         message = f"{place}: {len(inputs)} of them; a request may have {MAX_INPUTS:,}"
         raise ApiError(400, "too_many_inputs", message, param=place)
-    rows = []
+    rows, texts = [], 0
     for i, item in enumerate(inputs):
         record = {"text": item} if isinstance(item, str) else item
         row = row_of(i, "input", record, lambda fields: fields, ())
@@ -75,7 +90,16 @@ def rows_of(inputs: Sequence[str | Mapping[str, Any]], place: str = "inputs") ->
             why = row.error.partition(": ")[2]
             raise ApiError(400, "unreadable", f"{at}: {why}", param=at)
         rows.append(row)
+        texts += len(row.texts)
+    check_texts(texts)
     return rows
+
+
+def check_texts(count: int) -> None:
+    """Raise ApiError where a request has so many texts that others would wait long for it."""
+    if count > MAX_TEXTS:
+        message = f"{count:,} texts, each string of a conversation counted; {MAX_TEXTS:,} at most"
+        raise ApiError(400, "too_many_texts", message)
 
 
 def numbered(rows: Sequence[Row], request: str) -> list[Row]:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from guardkit.classify.records import decision_record
 from guardkit.serve.api_errors import RESPONSES, ApiError, json_response
-from guardkit.serve.bodies import StrictRoute, rows_of
+from guardkit.serve.bodies import StrictRoute, aside, rows_of
 from guardkit.serve.live import Judged
 from guardkit.serve.schemas import ClassifyAnswer, ClassifyRequest, ExplainAnswer
 from guardkit.serve.service import Service
@@ -27,7 +27,7 @@ async def classify(body: ClassifyRequest, request: Request) -> Response:
     policy's `on_error` gives.
     """
     service: Service = request.app.state.service
-    rows = _rows(body)
+    rows = await aside(request, _rows, body)
     judged = await service.judge(rows, request.state.request)
     decisions = [_record(one, row) for one, row in zip(judged, rows, strict=True)]
     return json_response({"decisions": decisions})
@@ -39,13 +39,14 @@ async def explain(body: ClassifyRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     if body.inputs is not None:
         raise ApiError(400, "invalid_request", "inputs: one text at a time", param="inputs")
-    (row,) = _rows(body)
+    (row,) = await aside(request, _rows, body)
     judged, evidence = await service.explain(row, request.state.request)
     return json_response({"decision": _record(judged, row), "evidence": evidence})
 
 
 def _rows(body: ClassifyRequest) -> list[Row]:
-    fields = body.model_dump(exclude_unset=True)
+    # as they came: a copy of everything would take long
+    fields = {name: getattr(body, name) for name in body.model_fields_set}
     if body.inputs is None:
         return rows_of([fields], "")
     if len(fields) > 1:

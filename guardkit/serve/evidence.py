@@ -12,6 +12,8 @@ from guardkit.types import RouteStep, Row
 
 #: Explanations of one answer: each reads the text again.
 _MOST = 8
+#: A longer text is judged and not explained: nobody would read a mark on each word of it.
+MAX_EXPLAINED = 20_000
 
 
 def explained(judged: Judged, row: Row) -> list[dict[str, Any]]:
@@ -33,6 +35,11 @@ def explained(judged: Judged, row: Row) -> list[dict[str, Any]]:
 def _evidence(judged: Judged, step: RouteStep, text: str) -> dict[str, Any]:
     model = judged.live.router.model(step.member)
     told = {"member": step.member, "message": step.message, "part": step.part}
+    if len(text) > MAX_EXPLAINED:
+        return {
+            **told,
+            "error": f"of more than {MAX_EXPLAINED:,} characters: judged, not explained",
+        }
     try:
         explanation = explain(model, text)
     except GuardkitError as error:

@@ -92,6 +92,7 @@ class Gate:
         headers = Headers(scope=scope)
         self._check_key(scope, headers)
         body = await self._body(headers, receive)
+        scope["state"]["size"] = len(body)
         given, ended = False, asyncio.Event()
 
         async def receive_whole() -> Message:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardkit.serve.api_errors import RESPONSES, ApiError, json_response
-from guardkit.serve.bodies import StrictRoute
+from guardkit.serve.bodies import StrictRoute, aside, check_texts
 from guardkit.serve.live import Judged
 from guardkit.serve.schemas import GuardrailAnswer, GuardrailRequest
 from guardkit.serve.service import Service
@@ -33,9 +33,10 @@ async def guardrail(body: GuardrailRequest, request: Request) -> Response:
     """
     service: Service = request.app.state.service
     try:
-        said = _said(body)
+        said = await aside(request, _said, body)
     except NotRead as why:
         return _blocked(str(why))
+    check_texts(len(said))
     if body.images:
         return _blocked("images cannot be judged")
     if not said:

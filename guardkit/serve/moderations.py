@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from guardkit.serve.api_errors import RESPONSES, ApiError, json_response
-from guardkit.serve.bodies import StrictRoute, rows_of
+from guardkit.serve.bodies import StrictRoute, aside, rows_of
 from guardkit.serve.live import Judged
 from guardkit.serve.schemas import ImagePart, ModerationAnswer, ModerationRequest, TextPart
 from guardkit.serve.service import Service
@@ -27,7 +27,8 @@ async def moderations(body: ModerationRequest, request: Request) -> Response:
     """
     service: Service = request.app.state.service
     name = request.state.request
-    judged = await service.judge(_rows(body.input), name)
+    rows = await aside(request, _rows, body.input)
+    judged = await service.judge(rows, name)
     if whys := {i: why for i, one in enumerate(judged) if (why := one.unjudged)}:
         at = ", ".join(map(str, whys))
         message = (

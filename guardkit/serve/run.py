@@ -30,6 +30,7 @@ def serve(settings: Settings, ready: Callable[[str, Service], None]) -> None:
     cannot be had, and what ``load_live`` raises.
     """
     log_to_stderr()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end what is not ready for it yet
     _allow_many_connections()
     with _socket(settings) as listening:
         service = Service(settings)

@@ -72,7 +72,6 @@ class ClassifyRequest(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="allow",
         json_schema_extra={
             "examples": [
                 {"text": "What is the capital of France?"},

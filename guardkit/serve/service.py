@@ -18,6 +18,9 @@ from guardkit.serve.settings import Settings
 from guardkit.serve.telemetry import Telemetry
 from guardkit.types import Row
 
+#: Nobody waits for an answer any more when the server closes; what hangs is left behind.
+_CLOSE_S = 5.0
+
 
 class Service:
     """A policy and the thread that judges by it, for the life of a server."""
@@ -92,7 +95,7 @@ class Service:
 
     async def close(self) -> None:
         """Judge what still waits and end."""
-        await asyncio.to_thread(self.batcher.close, self.settings.drain_s)
+        await asyncio.to_thread(self.batcher.close, _CLOSE_S)
 
     def _counted(self, error: GuardkitError) -> GuardkitError:
         self.telemetry.refused.labels(type(error).__name__).inc()

@@ -266,3 +266,36 @@ def test_callers_on_several_loops_at_once_never_get_each_others_results() -> Non
     assert wrong == []
     assert sum(facts.requests for facts in seen) == 600
     assert max(facts.requests for facts in seen) > 1, "some were judged together"
+
+
+def test_a_large_request_is_judged_in_pieces_by_one_judge(
+    judge: Judge, batcher: Batcher[str]
+) -> None:
+    texts = ["x" * 300, "y" * 300, "z" * 600, "w" * 5000, "v"]
+
+    async def run() -> list[str]:
+        task = asyncio.ensure_future(batcher.judge(rows(*texts), timeout_s=60))
+        judge.go.clear()
+        await asyncio.to_thread(judge.busy.wait, 60)
+        batcher.replace(lambda batch: ["another" for _ in batch])
+        judge.go.set()
+        return await task
+
+    assert asyncio.run(run()) == texts
+    assert judge.batches == [texts[:2], texts[2:3], texts[3:4], texts[4:]]
+
+
+def test_a_large_request_is_judged_no_further_than_its_caller_waits(
+    judge: Judge, batcher: Batcher[str]
+) -> None:
+    async def run() -> None:
+        judge.go.clear()
+        task = asyncio.ensure_future(batcher.judge(rows(*["x" * 900] * 50), timeout_s=60))
+        await asyncio.to_thread(judge.busy.wait, 60)
+        task.cancel()
+        await asyncio.wait([task])
+        judge.go.set()
+        await batcher.judge(rows("next"), timeout_s=60)
+
+    asyncio.run(run())
+    assert judge.batches == [["x" * 900], ["next"]]

@@ -127,6 +127,22 @@ def test_a_decision_stands_where_there_is_no_evidence(served: Served) -> None:
     assert served.post("/v1/explain", {"inputs": ["a"]}).status == 400
 
 
+def test_what_would_keep_others_waiting_long_is_refused(served: Served) -> None:
+    messages = [{"role": "user", "content": "a"}] * 5000
+    answer = served.post("/v1/classify", {"messages": messages})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "too_many_texts")
+    assert served.post("/v1/classify", {"messages": messages[:4000]}).status == 200
+    many = {"input_type": "request", "texts": [f"a {i}" for i in range(1000)],
+            "structured_messages": messages[:3500]}  # fmt: skip
+    assert served.post("/beta/litellm_basic_guardrail_api", many).status == 400
+
+
+def test_a_long_text_is_judged_and_not_explained(served: Served) -> None:
+    told = served.post("/v1/explain", {"text": "an attack " * 3000}).json
+    assert told["decision"]["action"] == "block"
+    assert "judged, not explained" in told["evidence"][0]["error"]
+
+
 def test_many_callers_get_their_own_answers(served: Served) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

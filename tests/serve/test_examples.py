@@ -112,6 +112,7 @@ def test_the_page_of_the_docs_gives_the_limits_that_there_are() -> None:
 
     page = (ROOT / "docs" / "serve.md").read_text("utf-8")
     assert f"up to {bodies.MAX_INPUTS:,} texts or records" in page
+    assert f"At most {bodies.MAX_TEXTS:,} texts are judged" in page
     assert f"({settings.KEY_CHARACTERS} characters or more" in page
     assert f"within {1000 * Limits().wait_s:.0f} ms is judged together" in page
     assert Limits().queue_characters == 4_000_000

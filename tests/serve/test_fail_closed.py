@@ -37,6 +37,7 @@ def raises(error: BaseException) -> Callable[[], Any]:
 #: What a classifier may do instead of scoring one text.
 FAILURES: dict[str, Callable[[], Any]] = {
     "an exception": raises(ValueError("no")),
+    "half a character": raises(ValueError("\ud800")),
     "an exit": raises(SystemExit(0)),
     "a panic": raises(type("PanicException", (BaseException,), {})("panicked")),
     "no memory": raises(MemoryError()),
