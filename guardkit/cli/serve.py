@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 def serve(
     policy: PolicyOption = None,
+    shadow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A second policy: decides too, is counted where it differs, and changes nothing.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")
     ] = "127.0.0.1",
@@ -79,7 +86,7 @@ def serve(
         raise UsageError("--audit-text-share needs --audit-log FILE")
     run(
         Settings(
-            policy=policy, host=host, port=port, device=device, backend=backend,
+            policy=policy, shadow=shadow, host=host, port=port, device=device, backend=backend,
             openai_names=dict(pairs("--openai-name", "NAME=CATEGORY", openai_name)),
             on_flag=on_flag, max_body=max_body, timeout_s=timeout, drain_s=drain,
             limits=Limits(queue_requests=queue),

@@ -166,7 +166,9 @@ class Batcher(Generic[R]):
                 raise QueueFullError(self._retry_after_s())
             self._waiting.append(job)
             self._characters = characters
-            self._changed.notify()
+            # the thread looks by itself when its wait for more is over
+            if len(self._waiting) == 1 or job.call or characters >= self._limits.batch_characters:
+                self._changed.notify()
 
     def _retry_after_s(self) -> int:
         seconds = self._characters / self._characters_per_s if self._characters_per_s else 1.0

@@ -57,4 +57,8 @@ def _rows(body: ClassifyRequest) -> list[Row]:
 
 
 def _record(judged: Judged, row: Row) -> dict[str, Any]:
-    return decision_record(replace(judged.decision, id=row.id))
+    record = decision_record(replace(judged.decision, id=row.id))
+    if record.get("shadow", {}).get("error"):
+        # where a shadow policy fails at a batch, the reason may be another request's
+        record["shadow"] = {**record["shadow"], "error": "it could not be judged"}
+    return record

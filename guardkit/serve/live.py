@@ -71,18 +71,26 @@ def load_live(settings: Settings, plugins: Plugins | None = None) -> Live:
         audit = Audit(settings.audit_log, text_share=settings.audit_text_share)
         plugins = plugins.with_listener("guardkit-serve-audit", audit)
     router = load_policy(
-        settings.policy, device=settings.device, backend=settings.backend, plugins=plugins
+        settings.policy,
+        shadow=settings.shadow,
+        device=settings.device,
+        backend=settings.backend,
+        plugins=plugins,
     )
     names = check_names(settings.openai_names, router.policy)
-    models = {member: router.model(member).hash for member in router.policy.members}
-    _run_tests(router)
+    models = _proven(router)
+    if router.shadow is not None:
+        _proven(router.shadow)
     return Live(router, names, models)
 
 
-def _run_tests(router: PolicyRouter) -> None:
+def _proven(router: PolicyRouter) -> Mapping[str, str]:
+    """Load the models of a policy, run its tests, and return the models' hashes."""
+    models = {member: router.model(member).hash for member in router.policy.members}
     results = router.run_tests()  # what is slow the first time is done with them
     if failed := [f"tests[{i}]" for i, result in enumerate(results) if not result.passed]:
         raise UsageError(
             f"{router.policy.path}: {', '.join(failed)}: the policy does not do what its own tests "
             f"say, and is not served; see `guardkit policy test {router.policy.path}`"
         )
+    return models

@@ -66,7 +66,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _policy(live: Live) -> Response:
-    own = live.router.policy
+    own, shadow = live.router.policy, live.router.shadow
     categories = {
         name: {
             "action": category.action,
@@ -80,5 +80,6 @@ def _policy(live: Live) -> Response:
         {
             "name": own.name, "hash": own.hash, "mode": own.mode, "categories": categories,
             "moderation_names": live.names, "members": live.models, "loaded": live.since,
+            "shadow": None if shadow is None else {"name": shadow.policy.name, "hash": shadow.hash},
         }
     )  # fmt: skip

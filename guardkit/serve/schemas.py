@@ -160,6 +160,7 @@ class PolicyAnswer(BaseModel):
     categories: dict[str, dict[str, Any]]
     moderation_names: dict[str, str] = Field(description="name in moderations -> category")
     members: dict[str, str] = Field(description="member -> full hash of its model")
+    shadow: dict[str, str] | None = Field(description="name and hash of the policy beside it")
     loaded: float = Field(description="when, in seconds since 1970")
 
 

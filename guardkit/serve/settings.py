@@ -23,6 +23,7 @@ class Settings:
     """The policy and how it is served; seconds end in ``_s``, sizes are bytes."""
 
     policy: Path | None = None
+    shadow: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     device: str = "auto"

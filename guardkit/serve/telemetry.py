@@ -86,6 +86,10 @@ class Telemetry:
             "guardkit_errors", "Texts that could not be judged, whatever was done then",
             registry=own,
         )  # fmt: skip
+        self.shadow = Counter(
+            "guardkit_shadow", "Decisions beside those of the shadow policy", ("live", "shadow"),
+            registry=own,
+        )  # fmt: skip
         self.reloads = Counter(
             "guardkit_reloads", "Reloads of the policy", ("outcome",), registry=own
         )
@@ -131,6 +135,8 @@ class Telemetry:
             self.actions.labels(decision.action).inc()
             for name, category in decision.categories.items():
                 self.verdicts.labels(name, category.action).inc()
+            if decision.shadow is not None and "policy" in decision.shadow:
+                self.shadow.labels(decision.action, decision.shadow["action"]).inc()
             for step in decision.route:
                 if step.why.startswith("passed on"):
                     self.escalations.labels(step.category, step.member).inc()

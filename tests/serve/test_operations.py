@@ -228,6 +228,24 @@ def test_the_hook_of_a_plugin_that_the_policy_names_is_called(tmp_path: Path) ->
     assert heard == ["a cake"]
 
 
+def test_a_policy_in_the_shadow_is_counted_where_it_differs_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(POLICY.replace("probability: 0.5", "probability: 0.05"))
+    with serving(tmp_path, shadow=strict) as served:
+        inputs = ["an attack", "a cake", "BROKEN secret"]
+        decisions = served.post("/v1/classify", {"inputs": inputs}).json["decisions"]
+        told = served.get("/v1/policy").json
+        assert served.metric('guardkit_shadow_total{live="allow",shadow="block"}') == 1
+        assert served.metric('guardkit_shadow_total{live="block",shadow="block"}') == 2
+        assert not served.post("/v1/moderations", {"input": "a cake"}).json["results"][0]["flagged"]
+    assert [d["action"] for d in decisions] == ["block", "allow", "block"]
+    assert [d["shadow"]["action"] for d in decisions] == ["block", "block", "block"]
+    assert told["shadow"]["hash"] == served.service.live.router.shadow.hash  # type: ignore[union-attr]
+    assert "secret" not in str(decisions[2]["shadow"]), "it may be the text of another request"
+
+
 def test_a_batch_that_hangs_makes_the_server_unhealthy(tmp_path: Path) -> None:
     go = threading.Event()
 
