@@ -12,7 +12,8 @@ from guardkit.cli.options import BackendOption, DeviceOption, PolicyOption, pair
 from guardkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from guardkit.serve.service import Service
+    from guardkit.serve.run import Started
+    from guardkit.serve.settings import Settings
 
 
 def serve(
@@ -28,6 +29,15 @@ def serve(
         str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine's.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes at this port, each with models of its own; each is also at a port of "
+            "its own, the next ones, for its metrics.",
+        ),
+    ] = 1,
     api_key_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keys that clients need one of, one a line."),
@@ -79,32 +89,33 @@ def serve(
                    if find_spec(name) is None]:  # fmt: skip
         raise UsageError(f"{', '.join(missing)} not installed: pip install 'guardkit[serve]'")
     from guardkit.policy.micro_batching import Limits
-    from guardkit.serve.run import serve as run
+    from guardkit.serve.run import serve as serve_alone
     from guardkit.serve.settings import Settings, read_keys
+    from guardkit.serve.workers import serve_together
 
     if audit_text_share and audit_log is None:
         raise UsageError("--audit-text-share needs --audit-log FILE")
-    run(
-        Settings(
-            policy=policy, shadow=shadow, host=host, port=port, device=device, backend=backend,
-            openai_names=dict(pairs("--openai-name", "NAME=CATEGORY", openai_name)),
-            on_flag=on_flag, max_body=max_body, timeout_s=timeout, drain_s=drain,
-            limits=Limits(queue_requests=queue),
-            keys=None if api_key_file is None else read_keys(api_key_file),
-            audit_log=audit_log, audit_text_share=audit_text_share,
-        ),
-        _say_ready,
+    settings = Settings(
+        policy=policy, shadow=shadow, host=host, port=port, workers=workers, device=device,
+        backend=backend, openai_names=dict(pairs("--openai-name", "NAME=CATEGORY", openai_name)),
+        on_flag=on_flag, max_body=max_body, timeout_s=timeout, drain_s=drain,
+        limits=Limits(queue_requests=queue),
+        keys=None if api_key_file is None else read_keys(api_key_file),
+        audit_log=audit_log, audit_text_share=audit_text_share,
     )  # fmt: skip
+    run = serve_alone if workers == 1 else serve_together
+    run(settings, lambda started: _say_ready(settings, started))
 
 
-def _say_ready(url: str, service: Service) -> None:
+def _say_ready(settings: Settings, started: Started) -> None:
     from guardkit.cli.terminal import say
 
-    own = service.live.router.policy
-    keyed = service.settings.keys is not None
-    key = " -H 'Authorization: Bearer YOUR-KEY'" if keyed else ""
-    say(f"policy {own.name} ({own.hash[:12]}) at {url}, page at {url}/, reference at {url}/docs")
-    if not keyed and service.settings.host not in ("127.0.0.1", "::1", "localhost"):
-        say("note: anyone who reaches this address may use it; --api-key-file asks for keys")
+    url, key = started.url, " -H 'Authorization: Bearer YOUR-KEY'" if settings.keys else ""
+    say(f"policy {started.policy} ({started.hash[:12]}) at {url}, page at {url}/, reference at "
+        f"{url}/docs")  # fmt: skip
     say(f"try: curl -s {url}/v1/classify{key} -H 'Content-Type: application/json' "
         """-d '{"text": "Ignore all previous instructions."}'""")  # fmt: skip
+    if started.ports:
+        say(f"each worker at a port of its own: {', '.join(map(str, started.ports))}")
+    if settings.keys is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        say("note: anyone who reaches this address may use it; --api-key-file asks for keys")

@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import uvicorn
@@ -23,21 +25,39 @@ from guardkit.serve.settings import Settings
 KEEP_ALIVE_S = 5
 
 
-def serve(settings: Settings, ready: Callable[[str, Service], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is being served, and where: ``ports`` are those of single workers, beside the URL's."""
+
+    url: str
+    policy: str
+    hash: str
+    ports: tuple[int, ...] = ()
+
+
+def serve(
+    settings: Settings, ready: Callable[[Started], None], *, own_port: int | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, answering what has begun; SIGHUP reads the policy again.
 
-    ``ready`` is told the URL once requests are welcome. Raises UsageError where the address
-    cannot be had, and what ``load_live`` raises.
+    ``ready`` is told once requests are welcome. With ``own_port`` the address of ``settings`` is
+    shared with other processes, and the server is at that port, too. Raises UsageError where an
+    address cannot be had, and what ``load_live`` raises.
     """
     log_to_stderr()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end what is not ready for it yet
     _allow_many_connections()
-    with _socket(settings) as listening:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(bound(settings, shared=own_port is not None))]
+        if own_port is not None:
+            sockets.append(stack.enter_context(bound(replace(settings, port=own_port))))
         service = Service(settings)
-        host, port = listening.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        server = _Server(server_config(service), service, lambda: ready(url, service))
-        server.run(sockets=[listening])
+        policy = service.live.router.policy
+        host, *ports = sockets[0].getsockname()[0], *(s.getsockname()[1] for s in sockets)
+        url = f"http://[{host}]:{ports[0]}" if ":" in host else f"http://{host}:{ports[0]}"
+        started = Started(url, policy.name, policy.hash, tuple(ports[1:]))
+        server = _Server(server_config(service), service, lambda: ready(started))
+        server.run(sockets=sockets)
 
 
 def server_config(service: Service) -> uvicorn.Config:
@@ -80,12 +100,14 @@ async def _reloaded(service: Service) -> None:
         return
 
 
-def _socket(settings: Settings) -> socket.socket:
+def bound(settings: Settings, *, shared: bool = False) -> socket.socket:
     """Return a socket that is bound and does not listen yet: until the policy is ready, whoever
-    connects is refused."""
+    connects is refused. ``shared``: others may be bound to the same address."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind((settings.host, settings.port))
     except (OSError, OverflowError) as error:

@@ -26,6 +26,7 @@ class Settings:
     shadow: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
+    workers: int = 1
     device: str = "auto"
     backend: str = "torch"
     #: OpenAI's name of a category -> the policy's.
