@@ -44,9 +44,13 @@ async def explain(body: ClassifyRequest, request: Request) -> Response:
     return json_response({"decision": _record(judged, row), "evidence": evidence})
 
 
+def fields_of(body: ClassifyRequest) -> dict[str, Any]:
+    """Return the fields that a body has, as they came: a copy of them would take long."""
+    return {name: getattr(body, name) for name in body.model_fields_set}
+
+
 def _rows(body: ClassifyRequest) -> list[Row]:
-    # as they came: a copy of everything would take long
-    fields = {name: getattr(body, name) for name in body.model_fields_set}
+    fields = fields_of(body)
     if body.inputs is None:
         return rows_of([fields], "")
     if len(fields) > 1:

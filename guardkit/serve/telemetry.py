@@ -13,6 +13,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -38,6 +39,7 @@ class Telemetry:
         # twice as many lines, and nobody reads them
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = own = CollectorRegistry()
+        ProcessCollector(registry=own)  # memory, CPU time, open files
         labels = ("endpoint", "status")
         self.requests = Counter("guardkit_requests", "Requests answered", labels, registry=own)
         self.duration = Histogram(

@@ -22,8 +22,13 @@ pytest.importorskip("fastapi", reason="guardkit serve needs the extra `serve`")
 uvicorn = pytest.importorskip("uvicorn")
 
 # what these need is there, or the tests that import them from here are skipped
+from guardkit.serve.api_errors import ApiError as ApiError  # noqa: E402
+from guardkit.serve.bodies import parse_json as parse_json  # noqa: E402
+from guardkit.serve.bodies import rows_of as rows_of  # noqa: E402
+from guardkit.serve.decisions import fields_of as fields_of  # noqa: E402
 from guardkit.serve.live import load_live as load_live  # noqa: E402
 from guardkit.serve.run import server_config  # noqa: E402
+from guardkit.serve.schemas import ClassifyRequest as ClassifyRequest  # noqa: E402
 from guardkit.serve.service import Service  # noqa: E402
 from guardkit.serve.settings import Settings as Settings  # noqa: E402
 from guardkit.serve.settings import read_keys as read_keys  # noqa: E402
