@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -31,6 +32,8 @@ OPEN_PATHS = frozenset(
 )
 #: A body that is sent slower than this is given up.
 BODY_S = 10.0
+#: All bodies that are being read or answered together.
+BODIES_BYTES = 64 * 2**20
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -51,6 +54,7 @@ class Gate:
 
     def __init__(self, app: App, service: Service) -> None:
         self.app, self.service = app, service
+        self._held = 0  # bytes of all bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -91,8 +95,13 @@ class Gate:
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._check_key(scope, headers)
-        body = await self._body(headers, receive)
-        scope["state"]["size"] = len(body)
+        with self._room() as take:
+            body = await self._body(headers, receive, take)
+            scope["state"]["size"] = len(body)
+            await self._answered(scope, body, receive, send)
+
+    async def _answered(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer; stop it where the caller hangs up."""
         given, ended = False, asyncio.Event()
 
         async def receive_whole() -> Message:
@@ -132,7 +141,25 @@ class Gate:
                 headers={"www-authenticate": "Bearer", **_CLOSE},
             )  # fmt: skip
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    @contextmanager
+    def _room(self) -> Iterator[Callable[[int], None]]:
+        """Yield what takes room for bytes of a body, until it is answered."""
+        own = 0
+
+        def take(size: int) -> None:
+            nonlocal own
+            if self._held + size > BODIES_BYTES:
+                after = {"retry-after": "1", **_CLOSE}
+                raise ApiError(429, "busy", "too much is being read already", headers=after)
+            own += size
+            self._held += size
+
+        try:
+            yield take
+        finally:
+            self._held -= own
+
+    async def _body(self, headers: Headers, receive: Receive, take: Callable[[int], None]) -> bytes:
         """Return the body, or refuse it as soon as it is too large or too slow; what is left of it
         is not read, and the connection closes."""
         most = self.service.settings.max_body
@@ -149,6 +176,7 @@ class Gate:
                     size += len(part := message.get("body", b""))
                     if size > most:
                         raise _too_large(most)
+                    take(len(part))
                     parts.append(part)
                     more = message.get("more_body", False)
         except TimeoutError:

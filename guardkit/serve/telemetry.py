@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TOKENS = tuple(2.0**n for n in range(4, 17))
+_PROBABILITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 _ROWS = tuple(2.0**n for n in range(11))
 
 
@@ -76,6 +77,10 @@ class Telemetry:
         self.verdicts = Counter(
             "guardkit_verdicts", "Decisions of each category", ("category", "action"), registry=own
         )
+        self.scores = Histogram(
+            "guardkit_score", "Calibrated probabilities of each category", ("category",),
+            buckets=_PROBABILITIES, registry=own,
+        )  # fmt: skip
         self.actions = Counter("guardkit_actions", "Actions taken", ("action",), registry=own)
         self.escalations = Counter(
             "guardkit_escalations", "Texts that a stage of a cascade passed on",
@@ -137,6 +142,8 @@ class Telemetry:
             self.actions.labels(decision.action).inc()
             for name, category in decision.categories.items():
                 self.verdicts.labels(name, category.action).inc()
+                if category.score is not None:
+                    self.scores.labels(name).observe(category.score)
             if decision.shadow is not None and "policy" in decision.shadow:
                 self.shadow.labels(decision.action, decision.shadow["action"]).inc()
             for step in decision.route:

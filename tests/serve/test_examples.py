@@ -118,6 +118,7 @@ def test_the_page_of_the_docs_gives_the_limits_that_there_are() -> None:
     assert f"within {1000 * Limits().wait_s:.0f} ms is judged together" in page
     assert Limits().queue_characters == 4_000_000
     assert "about four million characters" in page
+    assert gate.BODIES_BYTES == 64 * 2**20
     assert gate.BODY_S == protocol.HEADERS_S == 10
     assert "and 10 s to arrive" in page
     assert protocol.HEADERS_BYTES == 32 * 1024

@@ -168,6 +168,23 @@ def test_when_too_much_waits_others_are_told_to_come_again(tmp_path: Path) -> No
         assert served.metric('guardkit_refused_total{reason="QueueFullError"}') == 1
 
 
+def test_bodies_take_so_much_room_together_and_give_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guardkit.serve.gate.BODIES_BYTES", 5000)
+    model = Model()
+    with serving(tmp_path, logits=model) as served, ThreadPoolExecutor(2) as pool:
+        body = json.dumps({"text": "WAIT" + "x" * 3000}).encode()
+        first = pool.submit(served.post, "/v1/classify", body)
+        assert model.busy.wait(60)
+        refused = served.post("/v1/classify", body_of(3000))
+        assert (refused.status, refused.json["error"]["code"]) == (429, "busy")
+        assert served.post("/v1/policy", b"").status == 405, "what is small has room"
+        model.go.set()
+        assert first.result().status == 200
+        assert served.post("/v1/classify", body_of(3000)).status == 200
+
+
 def test_what_is_late_gets_a_503_and_is_not_judged(tmp_path: Path) -> None:
     model = Model()
     with serving(tmp_path, logits=model, timeout_s=0.3) as served, ThreadPoolExecutor(2) as pool:

@@ -64,6 +64,8 @@ def test_metrics_count_what_was_decided(served: Served) -> None:
     assert served.metric('guardkit_verdicts_total{action="block",category="injection"}') == 3
     assert served.metric('guardkit_actions_total{action="allow"}') == 1
     assert served.metric("guardkit_errors_total") == 1
+    assert served.metric('guardkit_score_count{category="injection"}') == 3, "BROKEN has none"
+    assert served.metric('guardkit_score_bucket{category="injection",le="0.5"}') == 2
     assert served.metric("guardkit_truncations_total") == 1
     assert served.metric('guardkit_member_texts_total{member="only"}') == 4
     assert served.metric('guardkit_requests_total{endpoint="/v1/classify",status="200"}') == 1
