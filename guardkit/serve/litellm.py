@@ -39,6 +39,7 @@ async def guardrail(body: GuardrailRequest, request: Request) -> Response:
     check_texts(len(said))
     if body.images:
         return _blocked("images cannot be judged")
+    said = _judged_by_a_category(service, said)
     if not said:
         return json_response({"action": "NONE"})
     name = request.state.request
@@ -58,16 +59,16 @@ async def _withheld(
 ) -> Response:
     """Return the texts without those that are flagged; all is blocked where that leaves any."""
     origins = {one.text: one.origin for one in reversed(said)}
-    own = [_row([Said(text, origins[text])]) for text in texts]
-    rest = [one for one in said if one.text not in set(texts)]
-    judged = await service.judge([*own, *([_row(rest)] if rest else [])], name)
-    shown = []
-    for text, one in zip(texts, judged, strict=False):
-        nobodys = all(c.decided_by == "roles" for c in one.decision.categories.values())
-        kept = one.passed or nobodys
-        shown.append(text if kept else f"[withheld: {', '.join(_flagged(one))}]")
-    left = judged[len(texts) :]
-    if shown == list(texts) or any(not one.passed for one in left):
+    own = {text: _row([Said(text, origins[text])]) for text in texts if text in origins}
+    rest = [one for one in said if one.text not in own]
+    judged = await service.judge([*own.values(), *([_row(rest)] if rest else [])], name)
+    instead = {
+        text: f"[withheld: {', '.join(_flagged(one))}]"
+        for text, one in zip(own, judged, strict=False)
+        if not one.passed
+    }
+    shown = [instead.get(text, text) for text in texts]
+    if not instead or any(not one.passed for one in judged[len(own) :]):
         return _blocked("flagged in a place that cannot be withheld")
     return json_response({"action": "GUARDRAIL_INTERVENED", "texts": shown})
 
@@ -81,7 +82,8 @@ def _said(body: GuardrailRequest) -> list[Said]:
     if body.tools:
         fields |= {"messages": fields.get("messages", []), "tools": body.tools}
     said = read_chat(fields)
-    known = {one.text for one in said}
+    # an answer may repeat what stands in the request, in another's words
+    known = {one.text for one in said} if body.input_type == "request" else set[str]()
     role: Role = "user" if body.input_type == "request" else "assistant"
     for i, text in enumerate(body.texts or ()):
         if text not in known:
@@ -90,6 +92,12 @@ def _said(body: GuardrailRequest) -> list[Said]:
         calls = read_chat({"messages": [{"role": "assistant", "tool_calls": body.tool_calls}]})
         said += [one for one in calls if one.text not in known]
     return said
+
+
+def _judged_by_a_category(service: Service, said: Sequence[Said]) -> list[Said]:
+    """Return what is said by those whose words some category of the policy judges."""
+    categories = service.live.router.policy.categories.values()
+    return [one for one in said if any(c.judges(one.origin.role) for c in categories)]
 
 
 def _row(said: Sequence[Said]) -> Row:

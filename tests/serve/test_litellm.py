@@ -60,6 +60,8 @@ def messages(*texts: str, role: str = "user") -> list[dict[str, Any]]:
             *messages("a cake"), {"role": "assistant", "content": None, "tool_calls": [CALL]}]),
          "BLOCKED"),
         (request("response", tool_calls=[CALL]), "BLOCKED"),
+        (request("response", texts=["an attack"], structured_messages=[
+            *messages("an attack", role="system"), *messages("a cake")]), "BLOCKED"),
         (request("response", tool_calls=[{**CALL, "index": 0}], texts=["a cake"]), "BLOCKED"),
         (request(texts=["a cake"], images=["https://example.com/x.png"]), "BLOCKED"),
         (request(texts=["a cake"], structured_messages=[{"role": "user", "content": [
@@ -103,7 +105,7 @@ def test_what_is_flagged_is_treated_as_the_server_was_told(
 
 
 def test_what_is_flagged_is_withheld_and_the_rest_is_left(tmp_path: Path) -> None:
-    said = [*messages("an attack", role="system"), *messages("a cake", "an attack")]
+    said = [*messages("an attack, I say", role="system"), *messages("a cake", "an attack")]
     with serving(tmp_path, FLAG, on_flag="withhold") as served:
         told = served.post(PATH, request(texts=["a cake", "an attack", "a pie"])).json
         assert told == {
@@ -113,6 +115,15 @@ def test_what_is_flagged_is_withheld_and_the_rest_is_left(tmp_path: Path) -> Non
         elsewhere = request(texts=["a cake"], structured_messages=[
             *messages("a cake"), {"role": "assistant", "tool_calls": [CALL]}])  # fmt: skip
         assert served.post(PATH, elsewhere).json["action"] == "BLOCKED"
-        # the same words from the operator and from a user: a text's place is not known any more
-        twice = request(texts=["an attack", "a cake", "an attack"], structured_messages=said)
-        assert served.post(PATH, twice).json["action"] in ("BLOCKED", "GUARDRAIL_INTERVENED")
+        own = ["an attack, I say", "a cake", "an attack"]
+        tool = {"type": "function", "function": {"name": "f", "description": "an attack"}}
+        told = served.post(PATH, request(texts=own, structured_messages=said, tools=[tool])).json
+        assert told["texts"] == [*own[:2], "[withheld: injection]"], "the operator's words stay"
+
+
+def test_what_no_category_judges_passes(tmp_path: Path) -> None:
+    policy = POLICY.replace("    positive:", "    roles: [user]\n    positive:")
+    with serving(tmp_path, policy) as served:
+        told = served.post(PATH, request("response", texts=["an attack"])).json
+        assert told == {"action": "NONE"}
+        assert served.post(PATH, request(texts=["an attack"])).json["action"] == "BLOCKED"
