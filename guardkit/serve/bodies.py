@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from guardkit.data.fields import row_of
 from guardkit.data.files import BOM
 from guardkit.serve.api_errors import ApiError
-from guardkit.text.chat import parse_chat
-from guardkit.text.chat_fields import NotRead
+from guardkit.text.json_text import RepeatedKey, TooManyValues, is_name, parsed_once
 from guardkit.types import Row
 
 #: Texts or conversations of one request, and the texts in all of them.
@@ -61,14 +60,18 @@ def parse_json(body: bytes) -> Any:
     try:
         body.decode()
         msgspec.json.decode(body)
-        return parse_chat(body)
+        return parsed_once(body)
     except UnicodeDecodeError as error:
         raise _not_json(f"not UTF-8 at byte {error.start}") from error
     except msgspec.DecodeError as error:
         raise _not_json(str(error)) from error
-    except (NotRead, RecursionError) as error:
-        why = str(error) if isinstance(error, NotRead) else "nested too deeply"
-        raise _not_json(why) from error
+    except RepeatedKey as error:
+        key = repr(error.key) if is_name(error.key) else "a key"
+        raise _not_json(f"{key} is given more than once") from None
+    except TooManyValues as error:
+        raise _not_json(f"it {error}") from error
+    except RecursionError as error:
+        raise _not_json("nested too deeply") from error
 
 
 def _not_json(why: str) -> ApiError:

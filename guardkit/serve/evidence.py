@@ -25,7 +25,7 @@ def explained(judged: Judged, row: Row) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for step in judged.decision.route:
         text = _text_of(step, row)
-        if step.member in router.folders and text and len(found) < _MOST:
+        if step.member in router.sources and text and len(found) < _MOST:
             key = step.member, text
             if key not in found:
                 found[key] = _evidence(judged, step, text)

@@ -157,8 +157,8 @@ def _work(live: Live) -> dict[str, Work]:
     """Return what each model has done so far, by the first member that has it."""
     found: dict[str, Work] = {}
     seen = set()
-    for member, folder in live.router.folders.items():
-        if folder not in seen:
-            seen.add(folder)
+    for member, source in live.router.sources.items():
+        if source not in seen:
+            seen.add(source)
             found[member] = replace(live.router.model(member).work)
     return found

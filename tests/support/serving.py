@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from guardkit.plugins import Plugins
+from tests.support import one_member
 from tests.support.command_folder import Family
 from tests.support.fake_models import plugins_of, write_model
 
@@ -33,21 +34,14 @@ from guardkit.serve.service import Service  # noqa: E402
 from guardkit.serve.settings import Settings as Settings  # noqa: E402
 from guardkit.serve.settings import read_keys as read_keys  # noqa: E402
 
-POLICY = """\
-version: 1
-name: test
-members:
-  only: {plugin: fake, model: model}
-categories:
-  injection:
-    positive: [injection]
-    decide: {member: only}
-    flag_at: {probability: 0.5}
-    action: block
+POLICY = (
+    one_member.POLICY
+    + """\
     on_error: closed
 tests:
   - {text: "an attack", expect: {injection: block}}
 """
+)
 
 
 @dataclass
@@ -105,10 +99,8 @@ Logits = Callable[[str, str], list[float]]
 def logits_of(model: str, text: str) -> list[float]:
     """Speak for injection where a text has ``attack``, fail where it has BROKEN or NAN."""
     if "BROKEN" in text:
-        raise ValueError(f"cannot score {text!r}")
-    if "NAN" in text:
-        return [float("nan")] * 2
-    return [0.0, 2.0 if "attack" in text else -2.0]
+        raise ValueError(f"cannot score {text!r}")  # it quotes it, as others' errors do
+    return [float("nan")] * 2 if "NAN" in text else one_member.logits_of(model, text)
 
 
 def write_policy(folder: Path, policy: str = POLICY) -> Path:
