@@ -43,7 +43,7 @@ class Limits:
     """How much is judged at once and how much may wait. Characters stand for tokens, which nobody
     has counted yet; each text has ``READING_COST`` more, for what it costs beside them."""
 
-    batch_characters: int = 16_384
+    batch_characters: int = 8_192
     wait_s: float = 0.005
     queue_requests: int = 1_000
     queue_characters: int = 4_000_000
