@@ -214,3 +214,17 @@ def test_a_while_of_load_leaves_nothing_behind(server: Process) -> None:
     assert load.end().keys() == {"right"}
     assert server.resident_bytes() - resident < 16 * 2**20
     assert server.served.metric("guardkit_queue_size") == 0
+
+
+def test_the_default_policy_takes_less_than_400_mb(folder: Path) -> None:
+    server = Process(folder, "--device", "cpu", "--timeout", "300")
+    try:
+        for i in range(8):
+            inputs = [
+                f"Please tell me how to cook rice, {i} {j}." * (1 + j % 4) for j in range(128)
+            ]
+            answer = server.served.post("/v1/classify", {"inputs": inputs})
+            assert len(answer.json["decisions"]) == 128
+        assert server.resident_bytes() < 400 * 10**6
+    finally:
+        assert server.end() == 0
