@@ -130,6 +130,12 @@ class MdlmConfig(ScoringConfig):
         True, description="that bias, summed over the text, enters the one-pass logit"
     )
 
+    readout: Literal["auto", "slot", "slot_and_mean"] = Field(
+        "auto",
+        description="what one pass reads the label from: the state of its slot, or also the mean "
+        "of the tokens'; auto: both where the network comes from a masked language model (--init)",
+    )
+
     ngrams: int = Field(
         3,
         ge=0,

@@ -51,7 +51,7 @@ class Denoiser(ClassNetwork):
             self.slot = nn.Parameter(torch.empty(E).normal_(std=0.02))  # the label, masked
             self.slot_class = nn.Parameter(torch.zeros(C, E))  # added where it is shown
             self.log_tau = nn.Parameter(torch.tensor(0.1).log())  # PAIR's scale, in training only
-            self.label_head = nn.Linear(D, C)
+            self.label_head = nn.Linear(2 * D if shape.mean_readout else D, C)
             nn.init.zeros_(self.label_head.weight)
             nn.init.zeros_(self.label_head.bias)
         if shape.n_features:
@@ -98,7 +98,7 @@ class Denoiser(ClassNetwork):
         real_BL: Tensor | None,
         features_BF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the slot's state_BD (normalised, for ``label_logits``) and text states_BLD
+        """Return the label's state_BD (normalised, for ``label_logits``) and text states_BLD
         (modulated, for ``token_logits``). ``real_BL`` is false on padding; None where there is
         none, which is faster.
 
@@ -127,8 +127,22 @@ class Denoiser(ClassNetwork):
         text_BLD = x_BLD if slot_BD is None else x_BLD[:, 1:]
         if not self.shape.n_classes:
             return x_BLD[:, 0], self.trunk.predictor(text_BLD, c_BK)
-        state_BD = F.layer_norm(x_BLD[:, 0].float(), x_BLD.shape[-1:])
-        return state_BD, self.trunk.predictor(text_BLD, c_BK)
+        return self._label_state(x_BLD, real_BL), self.trunk.predictor(text_BLD, c_BK)
+
+    def _label_state(self, x_BSD: Tensor, real_BL: Tensor | None) -> Tensor:
+        """Return what the label is read from, float32: the slot's state, with ``mean_readout``
+        beside the mean of the tokens'. Sentence encoders keep a text's meaning in that mean, and
+        have never used their first position."""
+        D = x_BSD.shape[-1:]
+        slot_BD = F.layer_norm(x_BSD[:, 0].float(), D)
+        if not self.shape.mean_readout:
+            return slot_BD
+        text_BLD = x_BSD[:, 1:].float()
+        if real_BL is None:
+            mean_BD = text_BLD.mean(1)
+        else:
+            mean_BD = (text_BLD * real_BL[..., None]).sum(1) / real_BL.sum(1, True).clamp(min=1)
+        return torch.cat([slot_BD, F.layer_norm(mean_BD, D)], 1)
 
     def _slot(self, class_B: Tensor, features_BF: Tensor | None) -> Tensor | None:
         """Return the embeddings of position 0: the label's slot, or what a masked language model

@@ -48,6 +48,7 @@ class NetworkShape(BaseModel):
     tie_embeddings: bool = False
     class_bias: bool = False
     wide: bool = False
+    mean_readout: bool = False  # the label is read from the tokens' mean too
     n_features: int = Field(default=0, ge=0, le=MAX_SIZE)  # of whole texts, by another model
     ngrams: int = Field(default=0, ge=0, le=5)  # longest run of the linear model
     ngram_terms: int = Field(default=0, ge=0, le=2**30)

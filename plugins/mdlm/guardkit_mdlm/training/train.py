@@ -200,6 +200,7 @@ def _starting_network(
     """Return the network as it is before the first step; without ``texts`` its embeddings are
     left random."""
     labelled = data.labelled
+    encoder = None if start is None else start.net.shape.encoder
     shape = NetworkShape(
         # MASK is the last id, where the network does not bring its own
         vocab_size=tokenizer.get_vocab_size() + 1 if start is None else start.net.shape.vocab_size,
@@ -213,7 +214,8 @@ def _starting_network(
         class_bias=config.naive_bayes_bias,
         wide=config.naive_bayes_bias and config.wide,
         n_features=0 if labelled.features_NF is None else labelled.features_NF.shape[1],
-        encoder=None if start is None else start.net.shape.encoder,
+        encoder=encoder,
+        mean_readout=_reads_mean(config, encoder is not None),
     )
     torch.manual_seed(config.seed)
     if config.networks == "separate":
@@ -229,6 +231,10 @@ def _starting_network(
     if start is None and config.embeddings == "cooccurrence" and texts:
         start_from_cooccurrence(net, texts)
     return net
+
+
+def _reads_mean(config: MdlmConfig, from_masked_lm: bool) -> bool:
+    return from_masked_lm if config.readout == "auto" else config.readout == "slot_and_mean"
 
 
 def _stages(
