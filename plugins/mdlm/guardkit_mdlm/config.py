@@ -198,6 +198,13 @@ class MdlmConfig(ScoringConfig):
         0.3, gt=0, le=1, description="least share of tokens masked, label shown"
     )
     mask_high: float = Field(0.7, gt=0, le=1, description="largest")
+    label_mask_high: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="largest share masked of half of the rows whose label is to "
+        "be found; the other half are whole",
+    )
     text_weight: float = Field(1.0, ge=0)
     label_weight: float = Field(1.0, ge=0)
     pair_weight: float = Field(1.0, ge=0)

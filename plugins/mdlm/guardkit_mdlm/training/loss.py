@@ -100,10 +100,11 @@ def draw(batch: Batch, config: MdlmConfig, n_classes: int, rng: torch.Generator)
     shown_B = labelled_B & (torch.rand(B, generator=rng) < config.visible_share)
 
     # label shown: a middling mask. Hidden: half of the labelled read whole text, the rest up
-    # to half masked; unlabelled rows carry the text loss, so theirs spans the levels.
+    # to label_mask_high masked; unlabelled rows carry the text loss, so theirs spans the levels.
+    most = config.label_mask_high
     ratio_B = torch.rand(B, generator=rng)
     whole_B = labelled_B & (torch.rand(B, generator=rng) < 0.5)
-    hidden_ratio_B = torch.where(labelled_B, 0.5 * ratio_B * ~whole_B, 0.05 + 0.95 * ratio_B)
+    hidden_ratio_B = torch.where(labelled_B, most * ratio_B * ~whole_B, 0.05 + 0.95 * ratio_B)
     shown_ratio_B = config.mask_low + (config.mask_high - config.mask_low) * ratio_B
     size_B = torch.where(shown_B, shown_ratio_B, hidden_ratio_B) * batch.real_BL.sum(1)
     mask_BL = fixed_size_mask(batch.real_BL, size_B.ceil().long(), rng)
