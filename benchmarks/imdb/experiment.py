@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.lib.paths import ROOT
-
-
-def set_options(*pairs: str) -> tuple[str, ...]:
-    """Return KEY=VALUE pairs as options of ``guardkit train``."""
-    return tuple(word for pair in pairs for word in ("--set", pair))
+from benchmarks.lib.train_command import set_options
 
 
 @dataclass(frozen=True)

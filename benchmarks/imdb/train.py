@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import typer
 
-from benchmarks.imdb.experiment import FULL, QUICK, set_options, training_record
+from benchmarks.imdb.experiment import FULL, QUICK, training_record
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import commit, machine
+from benchmarks.lib.train_command import set_options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

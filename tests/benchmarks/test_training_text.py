@@ -57,10 +57,33 @@ def test_no_part_that_is_learnt_from_has_a_frozen_text(
         name: {r["group"] for r in part if r["group"].startswith("more-")}
         for name, part in parts.items()
     }
-    assert len(groups["train"]) + len(groups["validation"]) == 190
-    assert 0 < len(groups["validation"]) < 30
-    assert not groups["train"] & groups["validation"]
-    assert not groups["calibration"] | groups["certificate"]
+    known = {r["group"] for r in _read(build / "known.jsonl") if r["group"].startswith("more-")}
+    assert len(groups["train"]) + len(known) == 190
+    assert 0 < len(known) < 30
+    assert not groups["train"] & known
+    assert not groups["validation"] | groups["calibration"] | groups["certificate"]
+
+
+def test_no_source_that_weighs_and_calibrates_is_trained_on() -> None:
+    """Neither alone nor within another's text."""
+    sources = ["mine", "clinc/oos-eval@1", "composed: pypi:bastioncorpus==1 in f/prompts@2"]
+
+    def part(name: str) -> list[bundled_models.Row]:
+        return [{"text": f"{name} {s} {n}", "source": s, "group": f"{s} {n}", "label": "benign"}
+                for s in sources for n in range(20)]  # fmt: skip
+
+    names = ("train", "validation", "calibration")
+    parts = bundled_models.by_source({name: part(name) for name in names})
+    assert {row["source"] for row in parts["train"]} == {"mine"}
+    assert {row["source"] for row in parts["known"]} == {"mine"}
+    assert {row["source"] for row in parts["validation"]} == set(sources[1:])
+    moved = {row["text"] for row in part("train") + part("validation") if row["source"] != "mine"}
+    halves = [{row["text"] for row in parts[n]} & moved for n in ("validation", "calibration")]
+    assert all(halves)
+    assert not halves[0] & halves[1]
+    assert halves[0] | halves[1] == moved
+    before = {row["text"] for row in part("calibration")}
+    assert before <= {row["text"] for row in parts["calibration"]}
 
 
 def _table(path: Path, word: str, labels: list[str]) -> None:
