@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from guardkit_mdlm.config import MdlmConfig
 from guardkit_mdlm.estimators import Scheme, evaluate
@@ -155,6 +156,31 @@ def test_padding_changes_nothing(folder: Path) -> None:
     torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-5)
 
 
+def test_the_label_is_read_from_its_slot_and_the_mean_of_the_tokens(folder: Path) -> None:
+    """Beside transformers' own states; padding and [SEP] have no part in the mean."""
+    start = open_pretrained(str(folder), "unused")
+    shape = start.net.shape.model_copy(
+        update={"n_classes": 2, "dropout": 0.0, "mean_readout": True}
+    )
+    net = Denoiser(shape)
+    start.fill(net)
+    net.eval()
+    with torch.no_grad():
+        state_BD, _ = net(IDS_BL, torch.zeros(2, dtype=torch.long), REAL_BL)
+    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    for row, length in enumerate((6, 3)):
+        ids_1S = torch.cat([torch.tensor([2]), IDS_BL[row, :length], torch.tensor([3])])[None]
+        with torch.no_grad():
+            whole_SD = model(input_ids=ids_1S, output_hidden_states=True).hidden_states[-1][0]
+        if hasattr(model.base_model, "final_norm"):  # ModernBERT's last states lack it
+            with torch.no_grad():
+                whole_SD = model.base_model(input_ids=ids_1S).last_hidden_state[0]
+        parts = [whole_SD[0], whole_SD[1:-1].mean(0)]
+        expected = torch.cat([F.layer_norm(part, part.shape) for part in parts])
+        torch.testing.assert_close(state_BD[row], expected, atol=1e-4, rtol=1e-4)
+    assert net.label_head.in_features == 2 * shape.hidden_dim
+
+
 CONFIG = MdlmConfig(
     window_tokens=16, overlap_tokens=4, epochs=6.0, batch_tokens=256, lr=5e-3, lr_body=2e-3,
     dropout=0.0, ngrams=2, dtype="float32", validations=0,
@@ -193,6 +219,7 @@ def test_a_classifier_is_trained_from_a_masked_language_model(trained: Path) -> 
 def test_what_was_trained_is_read_back(trained: Path) -> None:
     config = read_config(trained)
     net = load_network(trained)
+    assert net.shape.mean_readout, "unless told otherwise, with a masked language model"
     assert net.shape.encoder is not None
     assert config.network["shape"]["encoder"]["config"]["model_type"] == "bert"
     decoder = net.trunk.model.get_output_embeddings()
