@@ -26,6 +26,7 @@ import typer
 
 import guardkit
 from benchmarks.injection.generalisation import judged
+from benchmarks.injection.sets import DECIDING, DEVELOPMENT, REPORTING
 from benchmarks.lib.detection import (
     FPR,
     RESAMPLES,
@@ -44,13 +45,6 @@ from guardkit.types import Examples, FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "network.json"
 FROZEN = ROOT / "benchmarks" / "injection" / "frozen"
-#: Looked at while choosing: development data.
-DEVELOPMENT = ("ood_deepset_test", "ood_safeguard", "ood_bipia", "ood_notinject")
-#: Chose nothing.
-REPORTING = ("eval_detector_fixtures", "eval_web_agents", "eval_system_prompts")
-#: Recall on these, each counting the same, decides: the rule of network.md.
-DECIDING = ("ood_safeguard", "ood_deepset_test", "ood_bipia")
-PARTS = ("n-grams alone", "network alone", "both")
 Record = dict[str, Any]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
