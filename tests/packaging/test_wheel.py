@@ -110,6 +110,7 @@ def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     (info,) = [top for top in tops if top.endswith(".dist-info")]
     assert tops == {*PACKAGES, info}
     assert f"{info}/licenses/LICENSE" in names
+    assert f"{info}/licenses/NOTICE" in names, "the bundled network is another project's, changed"
     assert not [name for name in names if name.endswith((".pyc", ".pkl", ".pt", ".partial"))]
     assert not [name for name in names if "test" in name.rpartition("/")[2]]
 
