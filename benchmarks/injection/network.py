@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import typer
+from ruamel.yaml import YAML
+from scipy.special import logit
 
 import guardkit
 from benchmarks.injection.generalisation import judged
@@ -33,7 +34,6 @@ from benchmarks.lib.detection import (
     SEED,
     attacks,
     benign_validation,
-    log_odds,
     threshold_of,
 )
 from benchmarks.lib.paths import ROOT
@@ -41,10 +41,13 @@ from benchmarks.lib.provenance import commit, machine
 from guardkit.data.examples import load_examples
 from guardkit.metrics import bootstrap
 from guardkit.model.loaded import Model
-from guardkit.types import Examples, FloatArray
+from guardkit.types import BoolArray, Examples, FloatArray
 
 RESULTS = ROOT / "benchmarks" / "results" / "network.json"
+POLICY = ROOT / "policies" / "default.yaml"
 FROZEN = ROOT / "benchmarks" / "injection" / "frozen"
+#: Texts scored at once.
+BATCH = 128
 Record = dict[str, Any]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -71,15 +74,17 @@ def measure(
             for path in sorted(FROZEN.glob("*.jsonl"))
         }
     benign = benign_validation(injection)
+    parts = parts_of(guardkit.load_model(model, device="cpu"))
+    bounds = rung_of(POLICY)
+    log_odds = {each: with_rung(together(parts, of.texts), bounds) for each, of in sets.items()}
+    of_benign = with_rung(together(parts, benign), bounds)
+    thresholds = {name: threshold_of(z_N) for name, z_N in of_benign.items()}
     found: dict[str, Record] = {}
     scores: dict[str, dict[str, FloatArray]] = {}
-    for name, part in parts_of(guardkit.load_model(model, device="cpu")).items():
-        begun = time.perf_counter()
-        threshold = threshold_of(log_odds(part, benign))
-        scores[name] = {each: log_odds(part, of.texts) - threshold for each, of in sets.items()}
+    for name, threshold in thresholds.items():
+        scores[name] = {each: own[name] - threshold for each, own in log_odds.items()}
         found[name] = {
             "threshold": threshold,
-            "seconds": time.perf_counter() - begun,
             "sets": {each: judged(scores[name][each], 0.0, of) for each, of in sets.items()},
             "at_half": {
                 each: judged(scores[name][each] + threshold, 0.0, of) for each, of in sets.items()
@@ -98,6 +103,14 @@ def measure(
             for name, of in sets.items()
         },
         "parts": found,
+        "settled_by_ngrams": {
+            each: float(settled(own["n-grams alone"], bounds).mean())
+            for each, own in log_odds.items()
+        },
+        "loss_by_rung": {
+            name: gain(sets, scores["default policy"], scores["both"], [name])
+            for name, of in sets.items() if attacks(of).any()
+        },
         "gain_of_network": {
             "deciding": gain(sets, scores["both"], scores["n-grams alone"], DECIDING),
             **{
@@ -119,6 +132,43 @@ def parts_of(model: Model) -> Mapping[str, Model]:
         "n-grams alone": guardkit.load_model(model.path, scorer="ngrams", device="cpu"),
         "network alone": replace(model, classifier=classifier),
         "both": model,
+    }
+
+
+def together(models: Mapping[str, Model], texts: Sequence[str]) -> dict[str, FloatArray]:
+    """Return each model's log-odds of an attack; what they have in common is computed once."""
+    found: dict[str, list[FloatArray]] = {name: [] for name in models}
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        shared: dict[Any, Any] = {}
+        for name, model in models.items():
+            scored = model.score(list(batch), shared=shared)
+            assert not scored.errors, scored.errors
+            log_odds_NC = model.calibrated().log_odds_NC(scored.logits_NC, scored.tokens_N)
+            found[name].append(log_odds_NC[:, 1 - (model.config.neutral_index or 0)])
+    return {name: np.concatenate(batches) for name, batches in found.items()}
+
+
+def rung_of(policy: Path) -> tuple[float, float]:
+    """Return the log-odds that a policy's first stage settles below, and above."""
+    read = YAML(typ="safe").load(policy.read_text("utf-8"))
+    settle = read["categories"]["injection"]["decide"]["cascade"][0]["settle"]
+    low, high = (float(logit(settle[name])) for name in ("below", "above"))
+    return low, high
+
+
+def settled(ngrams_N: FloatArray, bounds: tuple[float, float]) -> BoolArray:
+    return (ngrams_N <= bounds[0]) | (ngrams_N >= bounds[1])
+
+
+def with_rung(
+    parts: Mapping[str, FloatArray], bounds: tuple[float, float]
+) -> dict[str, FloatArray]:
+    """Return the parts, and the default policy: n-grams where they settle a text, or both."""
+    ngrams_N, both_N = parts["n-grams alone"], parts["both"]
+    return {
+        **parts,
+        "default policy": np.where(settled(ngrams_N, bounds), ngrams_N, both_N),
     }
 
 

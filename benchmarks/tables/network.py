@@ -6,9 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.injection.sets import DEVELOPMENT, REPORTING
-from benchmarks.tables.markdown import header, percent, points, row
+from benchmarks.tables.markdown import header, interval, percent, points, row
 
 Record = dict[str, Any]
+#: What README names the sources by; none of them was trained on.
+OVERVIEW = {
+    "ood_safeguard": "safe-guard (development)",
+    "ood_deepset_test": "deepset, test split (development)",
+    "ood_bipia": "BIPIA, attacks inside documents (development)",
+    "ood_notinject": "NotInject, harmless with trigger words (development)",
+    "eval_detector_fixtures": "test cases of five other detectors",
+    "eval_web_agents": "attacks on web agents",
+    "eval_system_prompts": "harmless system prompts, and jailbreaks",
+    "frozen_harmless": "everyday harmless texts, a list of our own",
+    "frozen_attacks": "short known attacks, a list of our own",
+    "frozen_tool_output": "tool output with and without an order, pairs of our own",
+}
 
 
 def development(record: Record) -> str:
@@ -17,6 +30,25 @@ def development(record: Record) -> str:
 
 def reporting(record: Record) -> str:
     return _parts(record, [name for name in record["sizes"] if name in REPORTING], "sets")
+
+
+def overview(record: Record) -> str:
+    """A row a source: what n-grams find, what both find and flag."""
+    lines = header(
+        "texts", "benign / injection", "found by n-grams alone", "found", "flagged benign", "AUROC"
+    )
+    ngrams, both = record["parts"]["n-grams alone"]["sets"], record["parts"]["both"]["sets"]
+    for name, what in OVERVIEW.items():
+        count, one = record["sizes"][name], both[name]
+        auroc = interval(one["auroc"]) if "auroc" in one else "-"
+        lines.append(
+            row(
+                what,
+                f"{count['benign']} / {count['injection']}",
+                percent(ngrams[name]["recall"]), percent(one["recall"]), percent(one["fpr"]), auroc,
+            )
+        )  # fmt: skip
+    return "\n".join(lines)
 
 
 def frozen(record: Record) -> str:
@@ -33,6 +65,15 @@ def gain(record: Record) -> str:
     lines = header("sources", "recall at 1%, both less n-grams alone")
     for name, value in record["gain_of_network"].items():
         lines.append(row(name, points(value)))
+    return "\n".join(lines)
+
+
+def rung(record: Record) -> str:
+    """What the default policy's first rung settles, and what recall it costs."""
+    lines = header("texts", "settled by n-grams alone", "recall at 1%, the policy less both")
+    for name, share in record["settled_by_ngrams"].items():
+        loss = record["loss_by_rung"].get(name)
+        lines.append(row(name, f"{share:.0%}", points(loss) if loss else "-"))
     return "\n".join(lines)
 
 
@@ -69,7 +110,9 @@ def _cell(one: Record) -> str:
 TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "network_development": ("network.json", development),
     "network_reporting": ("network.json", reporting),
+    "network_overview": ("network.json", overview),
     "network_frozen": ("network.json", frozen),
+    "network_rung": ("network.json", rung),
     "network_gain": ("network.json", gain),
     "network_conditions": ("network.json", conditions),
 }
