@@ -75,7 +75,7 @@ def measure(
         }
     benign = benign_validation(injection)
     parts = parts_of(guardkit.load_model(model, device="cpu"))
-    bounds = rung_of(POLICY)
+    bounds, deployed = rung_of(POLICY)
     log_odds = {each: with_rung(together(parts, of.texts), bounds) for each, of in sets.items()}
     of_benign = with_rung(together(parts, benign), bounds)
     thresholds = {name: threshold_of(z_N) for name, z_N in of_benign.items()}
@@ -86,8 +86,8 @@ def measure(
         found[name] = {
             "threshold": threshold,
             "sets": {each: judged(scores[name][each], 0.0, of) for each, of in sets.items()},
-            "at_half": {
-                each: judged(scores[name][each] + threshold, 0.0, of) for each, of in sets.items()
+            "deployed": {
+                each: judged(log_odds[each][name], deployed, of) for each, of in sets.items()
             },
         }
         print(name, json.dumps(_shown(found[name]["sets"])), flush=True)
@@ -149,12 +149,16 @@ def together(models: Mapping[str, Model], texts: Sequence[str]) -> dict[str, Flo
     return {name: np.concatenate(batches) for name, batches in found.items()}
 
 
-def rung_of(policy: Path) -> tuple[float, float]:
-    """Return the log-odds that a policy's first stage settles below, and above."""
-    read = YAML(typ="safe").load(policy.read_text("utf-8"))
-    settle = read["categories"]["injection"]["decide"]["cascade"][0]["settle"]
-    low, high = (float(logit(settle[name])) for name in ("below", "above"))
-    return low, high
+def rung_of(policy: Path) -> tuple[tuple[float, float], float]:
+    """Return the log-odds that a policy's first stage settles below and above, and those that it
+    flags at."""
+    category = YAML(typ="safe").load(policy.read_text("utf-8"))["categories"]["injection"]
+    settle = category["decide"]["cascade"][0]["settle"]
+    low, high, flag = (
+        float(logit(p))
+        for p in (settle["below"], settle["above"], category["flag_at"]["probability"])
+    )
+    return (low, high), flag
 
 
 def settled(ngrams_N: FloatArray, bounds: tuple[float, float]) -> BoolArray:

@@ -56,7 +56,7 @@ def frozen(record: Record) -> str:
     names = [name for name in record["sizes"] if name.startswith("frozen_")]
     lines = header("part", "threshold", *(_heading(record, name) for name in names))
     for part, one in record["parts"].items():
-        for key, where in (("sets", "1% of benign validation"), ("at_half", "probability 0.5")):
+        for key, where in (("sets", "1% of benign validation"), ("deployed", "the policy's")):
             lines.append(row(part, where, *(_cell(one[key][name]) for name in names)))
     return "\n".join(lines)
 
