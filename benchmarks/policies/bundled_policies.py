@@ -43,8 +43,8 @@ SETS = ("test", "ood_deepset_test", "ood_safeguard", "ood_notinject")
 SWEPT = ("test", "ood_safeguard")
 #: Whose sweep is drawn, and of which a few texts are quoted: no model knows its source.
 QUOTED = "ood_safeguard"
-#: Not about injections.
-ELSEWHERE = ("medical-abstracts",)
+#: Not about injections, or with a member that is somewhere else.
+ELSEWHERE = ("mdlm-with-llm", "medical-abstracts")
 OLD, NEW = "default", "mdlm-with-backup"
 COLUMNS = 120  # characters a line
 SEED = 0  # the commands' own

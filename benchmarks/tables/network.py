@@ -69,11 +69,18 @@ def gain(record: Record) -> str:
 
 
 def rung(record: Record) -> str:
-    """What the default policy's first rung settles, and what recall it costs."""
-    lines = header("texts", "settled by n-grams alone", "recall at 1%, the policy less both")
+    """What the default policy's first rung settles, what the policy does at its own threshold beside
+    both on every text, and what it costs where each is held to its own 1%."""
+    lines = header(
+        "texts", "settled by n-grams alone", "both: found, flagged", "policy: found, flagged",
+        "recall at 1%, policy less both",
+    )  # fmt: skip
+    both, policy = (record["parts"][name]["deployed"] for name in ("both", "default policy"))
     for name, share in record["settled_by_ngrams"].items():
         loss = record["loss_by_rung"].get(name)
-        lines.append(row(name, f"{share:.0%}", points(loss) if loss else "-"))
+        cells = [_cell({k: v for k, v in one[name].items() if k != "auroc"})
+                 for one in (both, policy)]  # fmt: skip
+        lines.append(row(name, f"{share:.0%}", *cells, points(loss) if loss else "-"))
     return "\n".join(lines)
 
 

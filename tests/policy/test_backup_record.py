@@ -36,7 +36,7 @@ def test_a_verdict_stands_until_the_cascade_or_a_model_changes(folder: CascadeFo
     text = path.read_text()
     path.write_text(text.replace("model: large", "model: new/large"))
     assert "was measured before it changed (policy.frontier.json)" in said(path)[0]
-    path.write_text(re.sub(r"below: [\d.e-]+", "below: 0", text))
+    path.write_text(re.sub(r"below: [\d.e-]+", "below: 0.00001", text))
     assert "before it changed" in said(path)[0]
     path.write_text(text)
     assert said(path) == []

@@ -93,7 +93,7 @@ def test_the_documented_certificate_is_what_its_command_gives(
     assert f"at most {found.bound:.2%}" in docs
     recall = result.flagged_positives / result.positives
     assert f"{recall:.1%} of {result.positives} positive texts" in docs
-    (probability, log_odds) = re.findall(r"│ ([\d.]+) \(log-odds ([\d.]+)\)", docs)[0]
+    (probability, log_odds) = re.findall(r"│ ([\d.]+) \(log-odds (-?[\d.]+)\)", docs)[0]
     assert found.threshold.probability == pytest.approx(float(probability), abs=1e-3)
     assert found.threshold.log_odds == pytest.approx(float(log_odds), abs=5e-3)
     assert [least_sample_size(rate, 0.95) for rate in (0.05, 0.01, 0.001)] == [59, 299, 2995]
