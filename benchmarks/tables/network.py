@@ -69,8 +69,8 @@ def gain(record: Record) -> str:
 
 
 def rung(record: Record) -> str:
-    """What the default policy's first rung settles, what the policy does at its own threshold beside
-    both on every text, and what it costs where each is held to its own 1%."""
+    """What the default policy's first rung settles, what the policy does at its own threshold,
+    beside both on every text, and what it costs where each is held to a threshold at 1%."""
     lines = header(
         "texts", "settled by n-grams alone", "both: found, flagged", "policy: found, flagged",
         "recall at 1%, policy less both",
