@@ -84,8 +84,8 @@ def checked(raw: RawScores, n: int, n_labels: int) -> Scored:
 
 
 def one_line(reason: str) -> str:
-    """Return a reason as it is kept: in one line, not whole texts, and no half of a character, which
-    no output takes."""
+    """Return a reason as it is kept: in one line, not whole texts, and without half a character,
+    which no output takes."""
     return " ".join(reason.split())[:REASON].encode("utf-8", "replace").decode()
 
 
