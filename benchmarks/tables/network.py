@@ -84,6 +84,34 @@ def rung(record: Record) -> str:
     return "\n".join(lines)
 
 
+def cascades(record: Record) -> str:
+    """Of each cascade what its stages do alone and together, at 1% of safe-guard's own benign."""
+    lines = header(
+        "policy", "stages alone: recall, ms a text", "cascade, cross-fitted: recall, ms a text",
+        "recall over the first stage", "over the last",
+    )  # fmt: skip
+    for name, one in record["cascades"].items():
+        alone = [
+            f"{each['name'].removesuffix(' alone')} {each['recall']:.1%}, {each['ms']:.1f}"
+            for each in one["singles"]
+        ]
+        held_out = one["held_out"]
+        ms = held_out["ms"]["value"]
+        first, last = (points(value) for value in one["gains"].values())
+        lines.append(
+            row(name, "; ".join(alone), f"{percent(held_out['recall'])}, {ms:.1f}", first, last)
+        )
+    return "\n".join(lines)
+
+
+def cascades_conditions(record: Record) -> str:
+    return (
+        f"`guardkit policy frontier` on {record['set']}; `{record['script']}` at commit "
+        f"{record['commit'][:10]}, {record['machine']}, beside other work; stored in "
+        "`benchmarks/results/rungs.json`."
+    )
+
+
 def conditions(record: Record) -> str:
     sizes = ", ".join(
         f"{name} {count['injection']} and {count['benign']}"
@@ -121,5 +149,7 @@ TABLES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "network_frozen": ("network.json", frozen),
     "network_rung": ("network.json", rung),
     "network_gain": ("network.json", gain),
+    "network_cascades": ("rungs.json", cascades),
+    "network_cascades_conditions": ("rungs.json", cascades_conditions),
     "network_conditions": ("network.json", conditions),
 }
