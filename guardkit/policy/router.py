@@ -180,7 +180,8 @@ class PolicyRouter:
     def decide(self, texts: Sequence[str], ids: Sequence[Any] | None = None) -> list[Decision]:
         """Return one decision per text, in order; ids default to the texts' positions from 0.
 
-        A text that a classifier fails on gets what ``on_error`` says, with ``error`` set.
+        A text that a classifier fails on, or that is no string, gets what ``on_error`` says, with
+        ``error`` set.
         Raises UsageError where a model cannot be loaded, RunError where a ``decided`` hook
         fails.
         """
@@ -190,6 +191,10 @@ class PolicyRouter:
         ids = list(range(len(texts))) if ids is None else list(ids)
         if len(ids) != len(texts):
             raise ValueError(f"{len(ids)} ids for {len(texts)} texts")
+        if not all(isinstance(text, str) for text in texts):
+            return self.decide_rows(
+                [_row(i, *pair) for i, pair in enumerate(zip(ids, texts, strict=True))]
+            )
         return self._decide_and_notify(texts, ids)[0]
 
     def decide_rows(self, rows: Sequence[Row], *, rounded: bool = False) -> list[Decision]:
@@ -375,3 +380,10 @@ class PolicyRouter:
         return Decision(
             id, action, categories, error, truncated, route, policy, shadow, models, down
         )
+
+
+def _row(position: int, id_: Any, text: object) -> Row:
+    """Return a text as a row; what is no string is a row that could not be read."""
+    if isinstance(text, str):
+        return Row(position + 1, id_, (text,))
+    return Row(position + 1, id_, error=f"expected text, found {type(text).__name__}")

@@ -36,6 +36,21 @@ def test_ids_are_kept_and_default_to_positions(models: SpecialistAndBackup) -> N
         router.decide("one text")
 
 
+def test_what_is_no_string_is_an_error_of_its_own_and_its_neighbours_are_judged(
+    models: SpecialistAndBackup,
+) -> None:
+    router = models.router(SPECIALIST_THEN_BACKUP)
+    texts: list[Any] = ["a", None, b"b", 3, ["c"], "d"]
+    found = router.decide(texts, list("uvwxyz"))
+    alone = router.decide(["a", "d"], ["u", "z"])
+    assert [found[0], found[-1]] == alone
+    assert [d.id for d in found] == list("uvwxyz")
+    assert [d.error for d in found[1:-1]] == [
+        f"expected text, found {name}" for name in ("NoneType", "bytes", "int", "list")
+    ]
+    assert {d.action for d in found[1:-1]} == {"block"}
+
+
 def test_nothing_to_decide_is_no_decision_and_loads_nothing(models: SpecialistAndBackup) -> None:
     router = models.router(SPECIALIST_THEN_BACKUP)
     assert router.decide([]) == []
