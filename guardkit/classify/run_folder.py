@@ -107,11 +107,17 @@ class RunFolder:
                 done, began = len(self._parts()), _number(running)
                 self.died_after = None if began is None else done - began
                 write_atomically(running, str(done).encode())
+            left = None
             try:
                 yield
+            except UsageError:
+                left = began  # refused: what the run before has left stays as it is
+                raise
             finally:
                 with suppress(OSError):
-                    if running.exists():  # not where all of it has gone
+                    if left is not None:
+                        write_atomically(running, str(left).encode())
+                    elif running.exists():  # not where all of it has gone
                         running.unlink()
                 self._remove_if_nothing_was_done()
 
