@@ -116,7 +116,7 @@ def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
 
 
 def test_the_wheel_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size < 40_000_000
+    assert wheel.stat().st_size < 60_000_000
 
 
 def test_the_wheel_names_its_plugins_as_a_third_party_would(wheel: Path, names: set[str]) -> None:
@@ -140,7 +140,7 @@ def test_what_runs_is_the_wheel_and_not_this_checkout(
         "for module in (guardkit, guardkit_mdlm, guardkit_gpt2, judge): print(module.__file__)"
     )
     shown = run([installed / "bin" / "python", "-c", code], cwd=tmp_path).stdout.splitlines()
-    assert len(shown) == 3
+    assert len(shown) == 4
     for path in shown:
         assert Path(path).resolve().is_relative_to(installed.resolve())
 
