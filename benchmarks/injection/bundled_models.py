@@ -83,7 +83,7 @@ MODELS = {
     "gpt2": ROOT / "plugins/gpt2/guardkit_gpt2/models/injection",
 }
 OPTIONS = {
-    # the label alone, twice over the text, half an hour of one core each
+    # the label alone, twice over the text: EPOCHS
     "mdlm": set_options(
         "window_tokens=126", "overlap_tokens=32", "neutral=benign", "max_windows_per_epoch=2",
         "epochs=1", "batch_tokens=2048", "lr=1e-3", "dropout=0", "ema=0.99",
@@ -203,17 +203,24 @@ def _in_first_half(row: Row) -> bool:
 def train(minilm: str, families: list[str] = typer.Argument(None)) -> None:  # noqa: B008 - typer's way
     """Train each family with the project's own command and put the model into its plugin. mdlm
     starts from MINILM, a folder or hub id of all-MiniLM-L6-v2."""
+    how = ["--calibration-data", str(BUILD / "calibration.jsonl"), "--card", str(CARD)]
     for family in families or MODELS:
-        out = BUILD / family
-        how = [*OPTIONS[family], "--calibration-data", str(BUILD / "calibration.jsonl"),
-               "--card", str(CARD)]  # fmt: skip
-        for number, more in enumerate(EPOCHS[family]):
-            init = [] if family != "mdlm" else ["--init", str(out) if number else minilm]
-            next_out = BUILD / f"{family}-{number}"
-            guardkit_train(family, str(BUILD), next_out, [*init, *how, *set_options(*more)])
-            out = next_out
+        out = trained(family, BUILD, minilm, how)
         shutil.rmtree(MODELS[family], ignore_errors=True)
         shutil.copytree(out, MODELS[family])
+
+
+def trained(family: str, data: Path, minilm: str, how: Sequence[str] = ()) -> Path:
+    """Train on ``data`` as the bundled model of the family is; return the last training's model,
+    which stands beside the data."""
+    init = minilm
+    for number, more in enumerate(EPOCHS[family]):
+        out = data / f"{family}-{number}"
+        start = ["--init", init] if family == "mdlm" else []
+        options = [*start, *OPTIONS[family], *set_options(*more), *how]
+        guardkit_train(family, str(data), out, options)
+        init = str(out)
+    return out
 
 
 @app.command()

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 from guardkit.classify.job import Job
+from guardkit.classify.manifest import Manifest
 from guardkit.classify.process_pool import processes
 from guardkit.classify.ray_pool import require_ray, run_on_ray
 from guardkit.classify.records import Summary
-from guardkit.classify.run_folder import Manifest, RunFolder
+from guardkit.classify.run_folder import RunFolder
 from guardkit.classify.shards import Input, Shard
 from guardkit.classify.worker import WRITES, Do, Facts, Worker, run_here
 from guardkit.errors import UsageError

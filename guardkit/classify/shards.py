@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from guardkit.classify.manifest import InputFile
 from guardkit.classify.rows import lines_of, read_lines, read_rows
-from guardkit.classify.run_folder import InputFile
 from guardkit.data.files import kind_of
 from guardkit.data.spec import split_delimiter
 from guardkit.errors import ChangedError, InputFileError

@@ -79,8 +79,7 @@ class Asked:
         # panics (a BaseException of pyo3's), must not end the run either
         except BaseException as error:
             if len(texts) == 1:
-                # what it says may hold half a character, which no output takes
-                reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+                reason = f"{type(error).__name__}: {error}"
                 if not novelty:
                     return failed(reason, self.n_labels)
                 return without_novelty(self.score(texts, shared, novelty=False), {0: reason})

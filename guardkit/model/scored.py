@@ -84,9 +84,13 @@ def checked(raw: RawScores, n: int, n_labels: int) -> Scored:
 
 
 def one_line(reason: str) -> str:
-    """Return a reason as it is kept: in one line, not whole texts, and without half a character,
-    which no output takes."""
-    return " ".join(reason.split())[:REASON].encode("utf-8", "replace").decode()
+    """Return a reason as it is kept: in one line, and not whole texts."""
+    return writable(" ".join(reason.split())[:REASON])
+
+
+def writable(reason: str) -> str:
+    """Return a plugin's words without half a character, which no output takes."""
+    return reason.encode("utf-8", "replace").decode()
 
 
 def spread(raw: RawScores, at: Sequence[int], errors: Mapping[int, str], n: int) -> RawScores:
@@ -118,6 +122,7 @@ def nothing(n_labels: int, *, novelty: bool) -> Scored:
 
 
 def failed(reason: str, n_labels: int) -> Scored:
+    reason = writable(reason)
     nothing = np.zeros(1, np.int64)
     nan = np.full((1, n_labels), np.nan, np.float32)
     return Scored(nan, nothing, nothing, np.zeros(1, bool), {0: reason})

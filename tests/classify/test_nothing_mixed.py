@@ -16,7 +16,7 @@ import pytest
 from guardkit.classify import engine, shards, worker
 from guardkit.classify.engine import classify_into
 from guardkit.classify.job import Job
-from guardkit.classify.run_folder import Manifest
+from guardkit.classify.manifest import Manifest
 from guardkit.classify.shards import Input
 from guardkit.errors import ArtefactError, ChangedError
 from guardkit.model import loaded

@@ -91,7 +91,7 @@ class EncoderTrunk(Trunk):
 
     def train(self, mode: bool = True) -> EncoderTrunk:
         super().train(mode)
-        # on a CPU the gradient of fused attention takes a third of a step, its plain form a tenth
+        # on a CPU the gradient of fused attention is slower than that of its plain form
         plain = mode and self.embedding.device.type == "cpu"
         self.model.set_attn_implementation("eager" if plain else "sdpa")
         return self
